@@ -1,0 +1,132 @@
+// metrics.h — one table of every metric: name, fixed labels, kind, help text; values beside it.
+// Owns:   enum Metric and Metrics, a flat array of 64-bit values.
+// Holds:  no label ever takes a value that a client supplied (design/presence.md, last section).
+// Not:    per-mesh gauges with dynamic labels; they are written by their owner at scrape time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace cm {
+
+class TextBuf;
+
+enum class MetricRole : std::uint8_t { kBoth, kBroker, kDaemon };
+enum class MetricKind : std::uint8_t { kCounter, kGauge };
+
+// X(enum name, role, kind, metric name, labels, help). Rows of one name stand together.
+#define CM_METRICS(X)                                                                              \
+  X(Iterations, Both, Counter, "cm_loop_iterations_total", "", "Iterations of the event loop")     \
+  X(Commits, Both, Counter, "cm_store_commits_total", "", "Write transactions committed")          \
+  X(CommitFailures, Both, Counter, "cm_store_commit_failures_total", "",                           \
+    "Write transactions that could not commit and were abandoned")                                 \
+  X(StoreUsedBytes, Both, Gauge, "cm_store_used_bytes", "", "Bytes of pages in use in the store")  \
+  X(StoreBoundBytes, Both, Gauge, "cm_store_bound_bytes", "",                                      \
+    "Admission bound of the store in bytes")                                                       \
+  X(DurabilitySync, Both, Gauge, "cm_store_durability_sync", "",                                   \
+    "1 if every commit is flushed to the disk, 0 in relaxed mode")                                 \
+  X(LogDropped, Both, Counter, "cm_log_dropped_total", "", "Log lines that could not be written")  \
+  X(BrokerConnections, Broker, Gauge, "broker_connections_active", "",                             \
+    "WebSocket connections that are open")                                                         \
+  X(BrokerConnectionsTotal, Broker, Counter, "broker_connections_total", "",                       \
+    "WebSocket connections accepted")                                                              \
+  X(BrokerRejectedHello, Broker, Counter, "broker_connections_rejected_total", "reason=\"hello\"", \
+    "Connections refused, by reason")                                                              \
+  X(BrokerRejectedCapacity, Broker, Counter, "broker_connections_rejected_total",                  \
+    "reason=\"capacity\"", "Connections refused, by reason")                                       \
+  X(BrokerRoutedNow, Broker, Counter, "broker_messages_routed_total", "priority=\"now\"",          \
+    "Messages accepted, by priority")                                                              \
+  X(BrokerRoutedNext, Broker, Counter, "broker_messages_routed_total", "priority=\"next\"",        \
+    "Messages accepted, by priority")                                                              \
+  X(BrokerRoutedLow, Broker, Counter, "broker_messages_routed_total", "priority=\"low\"",          \
+    "Messages accepted, by priority")                                                              \
+  X(BrokerRejectedRate, Broker, Counter, "broker_messages_rejected_total",                         \
+    "reason=\"rate_limit\"", "Messages refused, by reason")                                        \
+  X(BrokerRejectedQueue, Broker, Counter, "broker_messages_rejected_total",                        \
+    "reason=\"queue_full\"", "Messages refused, by reason")                                        \
+  X(BrokerRejectedTarget, Broker, Counter, "broker_messages_rejected_total",                       \
+    "reason=\"not_found\"", "Messages refused, by reason")                                         \
+  X(BrokerRejectedOther, Broker, Counter, "broker_messages_rejected_total", "reason=\"other\"",    \
+    "Messages refused, by reason")                                                                 \
+  X(BrokerDuplicates, Broker, Counter, "broker_dedupe_duplicates_total", "",                       \
+    "Sends answered as duplicates of an accepted message")                                         \
+  X(BrokerMismatches, Broker, Counter, "cm_broker_dedupe_fingerprint_mismatch_total", "",          \
+    "Sends refused because their id names another request")                                        \
+  X(BrokerPushes, Broker, Counter, "broker_pushes_total", "", "Message pushes written")            \
+  X(BrokerRedeliveries, Broker, Counter, "broker_redeliveries_total", "",                          \
+    "Claims released unacknowledged and queued again")                                             \
+  X(BrokerAcks, Broker, Counter, "broker_client_acks_total", "", "Deliveries acknowledged")        \
+  X(BrokerQueueDepth, Broker, Gauge, "broker_queue_depth", "", "Undelivered rows")                 \
+  X(BrokerFrameErrors, Broker, Counter, "broker_frame_errors_total", "",                           \
+    "Frames answered with an error")                                                               \
+  X(BrokerLeasesExpired, Broker, Counter, "broker_presence_leases_expired_total", "",              \
+    "Presence leases that ran out")                                                                \
+  X(DaemonSendAccepted, Daemon, Counter, "cm_daemon_send_total", "status=\"accepted\"",            \
+    "Requests to send, by outcome")                                                                \
+  X(DaemonSendDuplicate, Daemon, Counter, "cm_daemon_send_total", "status=\"duplicate\"",          \
+    "Requests to send, by outcome")                                                                \
+  X(DaemonSendConflict, Daemon, Counter, "cm_daemon_send_total", "status=\"conflict\"",            \
+    "Requests to send, by outcome")                                                                \
+  X(DaemonSendRefused, Daemon, Counter, "cm_daemon_send_total", "status=\"refused\"",              \
+    "Requests to send, by outcome")                                                                \
+  X(DaemonOutboxPending, Daemon, Gauge, "cm_daemon_outbox_depth", "status=\"pending\"",            \
+    "Outbox rows that are not terminal, by status")                                                \
+  X(DaemonOutboxInflight, Daemon, Gauge, "cm_daemon_outbox_depth", "status=\"inflight\"",          \
+    "Outbox rows that are not terminal, by status")                                                \
+  X(DaemonOutboxDone, Daemon, Counter, "cm_daemon_outbox_done_total", "",                          \
+    "Outbox rows that the broker accepted")                                                        \
+  X(DaemonOutboxDead, Daemon, Counter, "cm_daemon_outbox_dead_total", "",                          \
+    "Outbox rows that ended in dead")                                                              \
+  X(DaemonOutboxRetries, Daemon, Counter, "cm_daemon_outbox_retries_total", "",                    \
+    "Transient refusals and lost connections that made a row pending again")                       \
+  X(DaemonRecvStored, Daemon, Counter, "cm_daemon_recv_total", "status=\"stored\"",                \
+    "Messages received, by outcome")                                                               \
+  X(DaemonRecvDuplicate, Daemon, Counter, "cm_daemon_recv_total", "status=\"duplicate\"",          \
+    "Messages received, by outcome")                                                               \
+  X(DaemonRecvUndecryptable, Daemon, Counter, "cm_daemon_recv_total", "status=\"undecryptable\"",  \
+    "Messages received, by outcome")                                                               \
+  X(DaemonInvalidInbound, Daemon, Counter, "cm_daemon_invalid_inbound_total", "",                  \
+    "Frames from a broker that were not understood")                                               \
+  X(DaemonReconnects, Daemon, Counter, "cm_daemon_reconnects_total", "",                           \
+    "Broker connections that were lost and tried again")                                           \
+  X(DaemonConnected, Daemon, Gauge, "cm_daemon_meshes_connected", "",                              \
+    "Meshes whose broker connection is open")                                                      \
+  X(DaemonIpcRequests, Daemon, Counter, "cm_daemon_ipc_request_total", "",                         \
+    "IPC requests answered")                                                                       \
+  X(DaemonStreams, Daemon, Gauge, "cm_daemon_event_streams", "", "Event streams that are open")    \
+  X(DaemonPluginSlow, Daemon, Counter, "cm_daemon_plugin_slow_calls_total", "",                    \
+    "Calls into a transport plugin that took longer than their budget")
+
+enum class Metric : std::uint16_t {
+#define CM_METRIC_NAME(name, ...) k##name,
+  CM_METRICS(CM_METRIC_NAME)
+#undef CM_METRIC_NAME
+      kCount
+};
+
+struct MetricInfo {
+  MetricRole role;
+  MetricKind kind;
+  std::string_view name;
+  std::string_view labels;  // without braces; may be empty
+  std::string_view help;
+};
+
+const MetricInfo& info_of(Metric metric) noexcept;
+
+class Metrics {
+ public:
+  void add(Metric metric, std::uint64_t amount = 1) noexcept { values_[index(metric)] += amount; }
+  void set(Metric metric, std::uint64_t value) noexcept { values_[index(metric)] = value; }
+  std::uint64_t get(Metric metric) const noexcept { return values_[index(metric)]; }
+
+  // Appends the Prometheus text exposition (format 0.0.4) of one role's metrics.
+  void expose(MetricRole role, TextBuf& out) const;
+
+ private:
+  static std::size_t index(Metric metric) noexcept { return static_cast<std::size_t>(metric); }
+  std::array<std::uint64_t, static_cast<std::size_t>(Metric::kCount)> values_{};
+};
+
+}  // namespace cm
