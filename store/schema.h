@@ -1,0 +1,347 @@
+// schema.h — the whole durable schema: tables, key layouts and row layouts of both roles.
+// Owns:   Table ids, key builders, row structs. A minute's reading; nothing durable is elsewhere.
+// Holds:  integers in keys are big-endian, so that byte order is sort order; hot tables are keyed
+//         by ULIDs, so that they grow in append order. Row structs are little-endian with explicit
+//         padding. A change of any layout is a new kSchemaVersion and a migration.
+// Why:    secondary indexes change in the same batch as their row; every value is checksummed
+//         together with its key, so that bit rot is detected and confined to the row.
+// Not:    meaning of the rows: core/daemon and core/broker.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "core/base/bytes.h"
+#include "core/base/ulid.h"
+
+namespace cm::store {
+
+constexpr std::uint32_t kSchemaVersion = 1;
+
+enum class Role : std::uint8_t { kDaemon = 1, kBroker = 2 };
+
+// X(enum name, lmdb name, role, form, key, value)
+// Forms: Row = a checksummed flat row; Index = at most 32 bytes naming a row elsewhere.
+#define CM_TABLES(X)                                                                          \
+  X(Meta, "meta", Both, Row, "name", "MetaRow")                                               \
+  /* daemon */                                                                                \
+  X(Outbox, "outbox", Daemon, Row, "ulid", "OutboxRow: state of a promise to deliver")        \
+  X(OutboxBody, "outbox_body", Daemon, Row, "ulid", "OutboxBodyRow: until it is a tombstone") \
+  X(OutboxId, "outbox_id", Daemon, Index, "client_message_id", "ulid of the outbox row")      \
+  X(Inbox, "inbox", Daemon, Row, "ulid", "InboxRow")                                          \
+  X(InboxKey, "inbox_key", Daemon, Index, "InboxDedupeKey", "ulid of the inbox row")          \
+  X(KnownPeer, "known_peer", Daemon, Row, "mesh 00 name 00 member key", "KnownPeerRow")       \
+  /* broker */                                                                                \
+  X(Mesh, "mesh", Broker, Row, "mesh_no", "MeshRow")                                          \
+  X(MeshId, "mesh_id", Broker, Index, "mesh id", "mesh_no")                                   \
+  X(MeshSlug, "mesh_slug", Broker, Index, "slug", "mesh_no")                                  \
+  X(Member, "member", Broker, Row, "member_no", "MemberRow")                                  \
+  X(MemberKey, "member_key", Broker, Index, "mesh_no public key", "member_no")                \
+  X(Invite, "invite", Broker, Row, "sha256 of the token", "InviteRow")                        \
+  X(Binding, "binding", Broker, Row, "mesh_no session key", "BindingRow")                     \
+  X(Presence, "presence", Broker, Row, "mesh_no kind key", "PresenceRow: a lease")            \
+  X(HelloSeen, "hello_seen", Broker, Index, "timestamp_ms signature", "member_no")            \
+  X(Message, "message", Broker, Row, "ulid", "MessageRow")                                    \
+  X(Dedupe, "dedupe", Broker, Row, "member_no client_message_id", "DedupeRow")                \
+  X(Delivery, "delivery", Broker, Row, "mailbox priority ulid", "DeliveryRow: undelivered")   \
+  X(Receipt, "receipt", Broker, Row, "ulid mailbox", "ReceiptRow: delivered or expired")
+
+enum class TableId : std::uint8_t {
+#define CM_TABLE_NAME(name, ...) k##name,
+  CM_TABLES(CM_TABLE_NAME)
+#undef CM_TABLE_NAME
+      kCount
+};
+constexpr std::size_t kTableCount = static_cast<std::size_t>(TableId::kCount);
+
+struct TableInfo {
+  const char* name;
+  std::uint8_t roles;  // bit per Role
+  bool is_index;
+};
+const TableInfo& info_of(TableId table) noexcept;
+
+constexpr std::size_t kKeyBytesMax = 511;  // LMDB's compiled-in limit
+constexpr std::size_t kIndexValueMax = 32;
+
+// ---------------------------------------------------------------------------------------------
+// Keys. A Key is a small buffer on the stack; bytes() lives as long as it.
+
+class Key {
+ public:
+  Key& add(Bytes part) noexcept;
+  Key& add(std::string_view part) noexcept { return add(as_bytes(part)); }
+  Key& add_u8(std::uint8_t value) noexcept;
+  Key& add_u32(std::uint32_t value) noexcept;
+  Key& add_u64(std::uint64_t value) noexcept;
+  Key& add(const Ulid& id) noexcept { return add(Bytes(id.bytes)); }
+  Bytes bytes() const noexcept { return {data_.data(), size_}; }
+
+ private:
+  std::array<std::uint8_t, kKeyBytesMax> data_;
+  std::size_t size_ = 0;
+};
+
+using KeyBytes = std::array<std::uint8_t, 32>;  // an ed25519 public key
+
+// A recipient's queue: a member's or a session's, by its number.
+enum class MailboxKind : std::uint8_t { kMember = 0, kSession = 1 };
+struct MailboxId {
+  MailboxKind kind = MailboxKind::kMember;
+  std::uint32_t no = 0;  // member_no, or BindingRow::session_no
+  friend bool operator==(const MailboxId&, const MailboxId&) = default;
+  std::uint64_t bits() const noexcept { return (static_cast<std::uint64_t>(kind) << 32) | no; }
+};
+
+Key ulid_key(const Ulid& id) noexcept;
+Key u32_key(std::uint32_t no) noexcept;
+Key text_key(std::string_view text) noexcept;
+Key u32_bytes_key(std::uint32_t no, Bytes rest) noexcept;
+Key presence_key(std::uint32_t mesh_no, MailboxKind kind, const KeyBytes& key) noexcept;
+Key hello_key(std::uint64_t timestamp_ms, Bytes signature) noexcept;
+Key delivery_key(MailboxId mailbox, std::uint8_t priority, const Ulid& message) noexcept;
+Key delivery_prefix(MailboxId mailbox, std::uint8_t priority) noexcept;
+Key receipt_key(const Ulid& message, MailboxId mailbox) noexcept;
+Key known_peer_prefix(std::string_view mesh_id, std::string_view name_folded) noexcept;
+Key known_peer_key(std::string_view mesh_id, std::string_view name_folded,
+                   const KeyBytes& member) noexcept;
+// design/delivery.md promise 5: (mesh, sender, client or broker id, recipient).
+Key inbox_dedupe_key(std::string_view mesh_id, std::string_view sender, std::string_view id,
+                     const KeyBytes& recipient) noexcept;
+
+struct DeliveryKeyParts {
+  MailboxId mailbox;
+  std::uint8_t priority = 0;
+  Ulid message;
+};
+constexpr std::size_t kDeliveryKeyBytes = 1 + 4 + 1 + 16;
+bool parse_delivery_key(Bytes key, DeliveryKeyParts& parts) noexcept;
+bool parse_ulid_key(Bytes key, Ulid& id) noexcept;
+
+// ---------------------------------------------------------------------------------------------
+// Rows: a fixed part, then `kTexts` byte strings. `text` views live until the next write to the
+// table (store/store.h). Kind and schema bytes are in the head of each encoded row.
+
+template <class FixedPart, std::uint8_t kRowKind, std::size_t kTextCount>
+struct Row {
+  using Fixed = FixedPart;
+  static constexpr std::uint8_t kKind = kRowKind;
+  static constexpr std::uint8_t kRowSchema = 1;
+  static constexpr std::size_t kTexts = kTextCount;
+  FixedPart fixed{};
+  std::array<std::string_view, kTextCount> text{};
+};
+
+struct MetaFixed {
+  std::uint64_t number = 0;
+};
+enum MetaText { kMetaValue, kMetaTexts };
+using MetaRow = Row<MetaFixed, 1, kMetaTexts>;
+
+// --- daemon ---
+
+enum class OutboxStatus : std::uint8_t { kPending, kInflight, kDone, kDead, kAborted, kCount };
+enum class Priority : std::uint8_t { kNow, kNext, kLow, kCount };
+
+struct OutboxFixed {
+  OutboxStatus status = OutboxStatus::kPending;
+  Priority priority = Priority::kNext;
+  std::uint8_t has_session = 0;  // sender_session is set: drains over that session only
+  std::uint8_t pad0 = 0;
+  std::uint32_t attempts = 0;
+  std::uint32_t payload_bytes = 0;
+  std::uint32_t pad1 = 0;
+  std::uint64_t enqueued_ms = 0;
+  std::uint64_t next_attempt_ms = 0;  // wall clock; informative, the work table has the deadline
+  std::uint64_t delivered_ms = 0;
+  std::uint64_t aborted_ms = 0;
+  std::array<std::uint8_t, 32> request_fingerprint{};
+  std::array<std::uint8_t, 32> wire_fingerprint{};
+  KeyBytes sender_session{};
+};
+static_assert(sizeof(OutboxFixed) == 144);
+enum OutboxText {
+  kOutboxClientId,
+  kOutboxMesh,  // mesh id
+  kOutboxTarget,
+  kOutboxLastError,
+  kOutboxBrokerId,
+  kOutboxAbortedBy,
+  kOutboxSupersededBy,
+  kOutboxTexts
+};
+using OutboxRow = Row<OutboxFixed, 2, kOutboxTexts>;
+
+struct OutboxBodyFixed {
+  std::array<std::uint8_t, 24> nonce{};
+};
+enum OutboxBodyText { kBodyPayload, kBodyCiphertext, kBodyReplyTo, kOutboxBodyTexts };
+using OutboxBodyRow = Row<OutboxBodyFixed, 3, kOutboxBodyTexts>;
+
+struct InboxFixed {
+  std::uint64_t received_ms = 0;
+  std::uint64_t created_ms = 0;  // at the broker; 0 if it did not say
+  std::uint64_t seen_ms = 0;     // 0: unread
+  Priority priority = Priority::kNext;
+  MailboxKind recipient_kind = MailboxKind::kMember;
+  std::uint8_t body_missing = 0;  // 1: body is null, kInboxReason says why
+  std::uint8_t has_member = 0;    // sender_member is set
+  std::uint32_t pad0 = 0;
+  KeyBytes sender_member{};
+  KeyBytes recipient{};
+};
+static_assert(sizeof(InboxFixed) == 96);
+enum InboxText {
+  kInboxClientId,
+  kInboxBrokerId,
+  kInboxMesh,    // mesh id
+  kInboxSender,  // hex key, or "system" or "webhook:<name>"
+  kInboxSenderName,
+  kInboxBody,
+  kInboxTopic,
+  kInboxReplyTo,
+  kInboxSubtype,
+  kInboxReason,
+  kInboxTexts
+};
+using InboxRow = Row<InboxFixed, 4, kInboxTexts>;
+
+struct KnownPeerFixed {
+  std::uint64_t first_seen_ms = 0;
+  std::uint64_t last_seen_ms = 0;
+  std::uint64_t bound_ms = 0;  // first use: the name names this key from then on; 0 if not bound
+  KeyBytes member{};
+};
+enum KnownPeerText { kKnownPeerName, kKnownPeerTexts };
+using KnownPeerRow = Row<KnownPeerFixed, 5, kKnownPeerTexts>;
+
+// --- broker ---
+
+struct MeshFixed {
+  std::uint64_t created_ms = 0;
+  std::array<std::uint8_t, 32> owner_public{};
+  std::array<std::uint8_t, 64> owner_secret{};
+};
+enum MeshText { kMeshIdText, kMeshSlugText, kMeshName, kMeshTexts };
+using MeshRow = Row<MeshFixed, 6, kMeshTexts>;
+
+enum class MemberRole : std::uint8_t { kMember = 0, kAdmin = 1 };
+struct MemberFixed {
+  std::uint32_t mesh_no = 0;
+  MemberRole role = MemberRole::kMember;
+  std::uint8_t pad0[3] = {};
+  std::uint64_t joined_ms = 0;
+  std::uint64_t revoked_ms = 0;  // 0: in force
+  KeyBytes key{};
+};
+static_assert(sizeof(MemberFixed) == 56);
+enum MemberText { kMemberId, kMemberName, kMemberTexts };
+using MemberRow = Row<MemberFixed, 7, kMemberTexts>;
+
+struct InviteFixed {
+  std::uint32_t mesh_no = 0;
+  std::uint32_t uses = 0;
+  std::uint32_t uses_max = 1;
+  MemberRole role = MemberRole::kMember;
+  std::uint8_t pad0[3] = {};
+  std::uint64_t created_ms = 0;
+  std::uint64_t expires_ms = 0;
+  std::uint64_t revoked_ms = 0;
+};
+static_assert(sizeof(InviteFixed) == 40);
+enum InviteText { kInviteId, kInviteTexts };
+using InviteRow = Row<InviteFixed, 8, kInviteTexts>;
+
+// design/presence.md, "Binding": the member to which a session key belongs.
+struct BindingFixed {
+  std::uint32_t member_no = 0;
+  std::uint32_t session_no = 0;  // names its mailbox
+  std::uint64_t first_ms = 0;
+  std::uint64_t last_ms = 0;
+  std::uint8_t proved = 0;  // 1: by session_hello; 0: claimed by a plain hello
+  std::uint8_t pad0[7] = {};
+};
+static_assert(sizeof(BindingFixed) == 32);
+using BindingRow = Row<BindingFixed, 9, 0>;
+
+struct PresenceFixed {
+  std::uint32_t member_no = 0;
+  std::uint8_t online = 0;
+  std::uint8_t pad0[3] = {};
+  std::uint64_t connected_ms = 0;
+  std::uint64_t lease_until_ms = 0;  // wall clock; meaningful while offline
+  std::int64_t pid = 0;
+};
+static_assert(sizeof(PresenceFixed) == 32);
+enum PresenceText {
+  kPresenceId,
+  kPresenceSessionId,
+  kPresenceName,
+  kPresenceCwd,
+  kPresenceHostname,
+  kPresencePeerType,
+  kPresenceChannel,
+  kPresenceModel,
+  kPresenceTexts
+};
+using PresenceRow = Row<PresenceFixed, 10, kPresenceTexts>;
+
+struct MessageFixed {
+  std::uint32_t mesh_no = 0;
+  std::uint32_t sender_member_no = 0;
+  std::uint64_t created_ms = 0;
+  Priority priority = Priority::kNext;
+  std::uint8_t has_fingerprint = 0;
+  std::uint8_t sender_is_session = 0;
+  std::uint8_t pad0[5] = {};
+  std::array<std::uint8_t, 32> fingerprint{};  // wire form, as the sender supplied it
+  KeyBytes sender_key{};                       // session key, else member key
+};
+static_assert(sizeof(MessageFixed) == 88);
+enum MessageText {
+  kMessageClientId,
+  kMessageTarget,
+  kMessageNonce,       // base64, as sent
+  kMessageCiphertext,  // base64, as sent
+  kMessageReplyTo,
+  kMessageTexts
+};
+using MessageRow = Row<MessageFixed, 11, kMessageTexts>;
+
+struct DedupeFixed {
+  Ulid message;
+  std::array<std::uint8_t, 32> fingerprint{};
+  std::uint64_t first_seen_ms = 0;
+  std::uint64_t expires_ms = 0;  // 0: permanent
+  std::uint8_t has_fingerprint = 0;
+  std::uint8_t history_available = 1;
+  std::uint8_t pad0[6] = {};
+};
+static_assert(sizeof(DedupeFixed) == 72);
+using DedupeRow = Row<DedupeFixed, 12, 0>;
+
+struct DeliveryFixed {
+  std::uint32_t recipient_member_no = 0;
+  std::uint32_t sender_member_no = 0;
+  std::uint64_t stored_ms = 0;
+  std::uint64_t lane = 0;   // hash of (sender key, target, priority)
+  std::uint32_t bytes = 0;  // of the push it will become, for quotas and windows
+  std::uint32_t pad0 = 0;
+};
+static_assert(sizeof(DeliveryFixed) == 32);
+using DeliveryRow = Row<DeliveryFixed, 13, 0>;
+
+enum class ReceiptState : std::uint8_t { kDelivered = 1, kExpired = 2 };
+struct ReceiptFixed {
+  ReceiptState state = ReceiptState::kDelivered;
+  std::uint8_t pad0[3] = {};
+  std::uint32_t recipient_member_no = 0;
+  std::uint64_t stored_ms = 0;
+  std::uint64_t ended_ms = 0;
+};
+static_assert(sizeof(ReceiptFixed) == 24);
+enum ReceiptText { kReceiptReason, kReceiptTexts };
+using ReceiptRow = Row<ReceiptFixed, 14, kReceiptTexts>;
+
+}  // namespace cm::store

@@ -1,0 +1,233 @@
+// store.cc — opening, committing and closing the LMDB environment.
+// Holds:  0600 files in a 0700 directory; LOCK is held by flock and never unlinked; after a sync
+//         or I/O error nothing is retried (nobody knows what a failed fsync left behind).
+// Not:    reads and writes of an iteration (batch.cc), consistency checks (fsck.cc).
+#include "store/store.h"
+
+#include <fcntl.h>
+#include <lmdb.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "core/base/limits.h"
+
+namespace cm::store {
+namespace {
+
+constexpr unsigned kPageBytes = 4096;
+constexpr std::string_view kMetaSchema = "schema_version";
+constexpr std::string_view kMetaRole = "role";
+
+std::string errno_text(std::string_view what, int code) {
+  return std::string(what) + ": " + mdb_strerror(code);
+}
+
+bool is_no_space(int code) noexcept {
+  return code == MDB_MAP_FULL || code == MDB_TXN_FULL || code == ENOSPC || code == EDQUOT;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena& scratch) {
+  std::unique_ptr<Store> store(new Store(options));
+  store->batch_.scratch_ = &scratch;
+  if (!options.read_only) {
+    if (Status locked = store->take_lock(); !locked) return locked.error();
+  }
+  if (Status opened = store->open_environment(); !opened) return opened.error();
+  if (Status tables = store->open_tables(); !tables) return tables.error();
+  if (Status schema = store->check_schema(); !schema) return schema.error();
+  store->measure();
+  return store;
+}
+
+Store::~Store() {
+  abort();
+  if (batch_.read_ != nullptr) mdb_txn_abort(batch_.read_);
+  if (env_ != nullptr) {
+    if (!options_.read_only) mdb_env_sync(env_, 1);
+    mdb_env_close(env_);
+  }
+  if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+Status Store::take_lock() {
+  if (::mkdir(options_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return fail(Err::kIo, errno_text("cannot create " + options_.directory, errno));
+  }
+  struct stat info {};
+  if (::stat(options_.directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return fail(Err::kIo, options_.directory + " is not a directory");
+  }
+  if ((info.st_mode & 077) != 0 && ::chmod(options_.directory.c_str(), 0700) != 0) {
+    return fail(Err::kIo, options_.directory + " is open to others and cannot be made 0700");
+  }
+  const std::string path = options_.directory + "/LOCK";
+  lock_fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (lock_fd_ < 0) return fail(Err::kIo, errno_text("cannot open " + path, errno));
+  if (::flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
+    return fail(Err::kAlreadyRunning, "the store " + options_.directory + " is in use");
+  }
+  return {};
+}
+
+Status Store::open_environment() {
+  int code = mdb_env_create(&env_);
+  if (code != 0) return fail(Err::kIo, errno_text("LMDB", code));
+  const std::uint64_t map = options_.bound_bytes + store_reserve_bytes(options_.bound_bytes);
+  mdb_env_set_maxdbs(env_, kTableCount);
+  mdb_env_set_mapsize(env_, (map + kPageBytes - 1) / kPageBytes * kPageBytes);
+  unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;
+  if (options_.read_only) flags |= MDB_RDONLY;
+  if (options_.durability == Durability::kRelaxed) flags |= MDB_NOSYNC;
+  code = mdb_env_open(env_, options_.directory.c_str(), flags, 0600);
+  if (code == MDB_INVALID || code == MDB_CORRUPTED || code == MDB_VERSION_MISMATCH) {
+    return fail(Err::kCorrupt, errno_text(options_.directory + " is not a readable store", code));
+  }
+  if (code != 0) return fail(Err::kIo, errno_text("cannot open " + options_.directory, code));
+  // Readers that died with a killed process would pin old pages for ever.
+  int dead = 0;
+  if (!options_.read_only) mdb_reader_check(env_, &dead);
+  batch_.env_ = env_;
+  return {};
+}
+
+Status Store::open_tables() {
+  MDB_txn* txn = nullptr;
+  int code = mdb_txn_begin(env_, nullptr, options_.read_only ? MDB_RDONLY : 0u, &txn);
+  if (code != 0) return fail(Err::kIo, errno_text("cannot begin", code));
+  for (std::size_t index = 0; index < kTableCount; ++index) {
+    const TableInfo& table = info_of(static_cast<TableId>(index));
+    if (!(table.roles & (1u << static_cast<unsigned>(options_.role)))) continue;
+    code =
+        mdb_dbi_open(txn, table.name, options_.read_only ? 0u : MDB_CREATE, &batch_.dbis_[index]);
+    if (code != 0) {
+      mdb_txn_abort(txn);
+      return fail(code == MDB_NOTFOUND ? Err::kCorrupt : Err::kIo,
+                  errno_text(std::string("table ") + table.name, code));
+    }
+  }
+  code = mdb_txn_commit(txn);
+  if (code != 0) return fail(Err::kIo, errno_text("cannot create the tables", code));
+  return {};
+}
+
+Status Store::check_schema() {
+  MetaRow schema;
+  MetaRow role;
+  const Key schema_key = text_key(kMetaSchema);
+  const Key role_key = text_key(kMetaRole);
+  const std::optional<Bytes> stored = batch_.get_raw(TableId::kMeta, schema_key.bytes());
+  if (!stored) {
+    if (options_.read_only) return fail(Err::kCorrupt, "the store has no schema version");
+    schema.fixed.number = kSchemaVersion;
+    role.fixed.number = static_cast<std::uint64_t>(options_.role);
+    batch_.put(TableId::kMeta, schema_key.bytes(), schema);
+    batch_.put(TableId::kMeta, role_key.bytes(), role);
+    if (commit() != CommitResult::kCommitted) {
+      return fail(Err::kIo, errno_text("cannot write the schema version", last_error_));
+    }
+    return {};
+  }
+  if (!decode(schema, schema_key.bytes(), *stored) ||
+      !batch_.get(TableId::kMeta, role_key.bytes(), role)) {
+    return fail(Err::kCorrupt, "the schema version of " + options_.directory + " is damaged");
+  }
+  if (schema.fixed.number > kSchemaVersion) {
+    return fail(Err::kSchemaNewer, options_.directory + " has schema " +
+                                       std::to_string(schema.fixed.number) + ", this version " +
+                                       "knows " + std::to_string(kSchemaVersion));
+  }
+  if (role.fixed.number != static_cast<std::uint64_t>(options_.role)) {
+    return fail(Err::kInvalidArgument,
+                options_.directory + " is the store of the other role (daemon or broker)");
+  }
+  end_reading();
+  return {};
+}
+
+CommitResult Store::commit() {
+  CommitResult result = CommitResult::kNothing;
+  if (batch_.write_ != nullptr || batch_.failed_) {
+    if (batch_.failed_) return fail_commit(batch_.error_);
+    if (fault_ != nullptr) {
+      if (const int code = fault_(fault_context_); code != 0) return fail_commit(code);
+    }
+    MDB_txn* const txn = batch_.write_;
+    batch_.write_ = nullptr;
+    if (const int code = mdb_txn_commit(txn); code != 0) return fail_commit(code);
+    ++commits_;
+    batch_.rows_written_ = 0;
+    measure();
+    result = CommitResult::kCommitted;
+  }
+  end_reading();
+  // A callback may register another one, for the next commit.
+  std::vector<std::function<void()>> durable;
+  durable.swap(durable_);
+  for (const auto& callback : durable) callback();
+  return result;
+}
+
+CommitResult Store::fail_commit(int code) {
+  const bool broken = batch_.broken_ || !is_no_space(code);
+  last_error_ = code;
+  abort();
+  return broken ? CommitResult::kBroken : CommitResult::kFailed;
+}
+
+void Store::abort() noexcept {
+  if (batch_.write_ != nullptr) mdb_txn_abort(batch_.write_);
+  batch_.write_ = nullptr;
+  batch_.failed_ = false;
+  batch_.broken_ = false;
+  batch_.error_ = 0;
+  batch_.rows_written_ = 0;
+  durable_.clear();
+  end_reading();
+}
+
+void Store::end_reading() noexcept {
+  if (batch_.reading_) mdb_txn_reset(batch_.read_);
+  batch_.reading_ = false;
+}
+
+const char* Store::last_error_text() const noexcept { return mdb_strerror(last_error_); }
+
+bool Store::sync_now() { return mdb_env_sync(env_, 1) == 0; }
+
+void Store::measure() {
+  MDB_envinfo info;
+  if (mdb_env_info(env_, &info) != 0) return;
+  used_ = (info.me_last_pgno + 1) * std::uint64_t{kPageBytes};
+  // The free list is walked only when it can change the verdict: its pages are not in use.
+  if (used_ * 4 >= options_.bound_bytes * 3) used_ = used_bytes();
+  batch_.admits_ = used_ < options_.bound_bytes;
+}
+
+std::uint64_t Store::used_bytes() {
+  MDB_envinfo info;
+  MDB_txn* txn = nullptr;
+  if (mdb_env_info(env_, &info) != 0) return used_;
+  const std::uint64_t all = (info.me_last_pgno + 1) * std::uint64_t{kPageBytes};
+  if (mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn) != 0) return all;
+  constexpr MDB_dbi kFreeList = 0;
+  MDB_cursor* cursor = nullptr;
+  std::uint64_t free_pages = 0;
+  if (mdb_cursor_open(txn, kFreeList, &cursor) == 0) {
+    MDB_val key, value;
+    while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+      if (value.mv_size >= sizeof(std::size_t)) free_pages += load_le<std::size_t>(value.mv_data);
+    }
+    mdb_cursor_close(cursor);
+  }
+  mdb_txn_abort(txn);
+  const std::uint64_t free_bytes = free_pages * kPageBytes;
+  return free_bytes < all ? all - free_bytes : all;
+}
+
+}  // namespace cm::store

@@ -1,0 +1,212 @@
+// store.h — the LMDB environment of one role, and the batch in which an iteration changes it.
+// Owns:   Store (environment, LOCK, durability), Batch (the cores' access), Cursor.
+// Holds:  one process, one writer; the loop alone opens, commits and aborts. A put that fails
+//         makes the batch fail as a whole: nothing of it is committed, no caller needs to check.
+//         A view lives until the next write to its table, and never beyond the iteration.
+// Why:    one transaction an iteration is group commit: under load one flush covers hundreds of
+//         messages, alone a message waits for nobody (design/architecture.md).
+// Limits: the map is the admission bound plus a reserve for acks, deletes and requeues, because
+//         in a full map deletes fail too.
+// Not:    meaning of rows; lmdb.h leaks to nobody.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/arena.h"
+#include "core/base/bytes.h"
+#include "core/base/result.h"
+#include "store/row.h"
+#include "store/schema.h"
+
+struct MDB_env;
+struct MDB_txn;
+struct MDB_cursor;
+
+namespace cm::store {
+
+// sync: a commit survives power loss. relaxed: it survives kill -9 of the process, not power loss.
+enum class Durability : std::uint8_t { kSync, kRelaxed };
+
+struct Options {
+  std::string directory;  // created 0700 if missing
+  Role role = Role::kDaemon;
+  std::uint64_t bound_bytes = std::uint64_t{8} << 30;
+  Durability durability = Durability::kSync;
+  bool read_only = false;  // takes no LOCK; a consistent snapshot beside a running owner
+};
+
+enum class CommitResult : std::uint8_t {
+  kNothing,    // nothing was written
+  kCommitted,  // durable, in the sense of the durability mode
+  kFailed,     // map full or no space: nothing was changed, the iteration is to be abandoned
+  kBroken,     // sync or I/O error: nobody knows what is on disk; end the process with a report
+};
+
+class Batch;
+
+// Walks one table in key order inside an iteration. Closed before the next commit.
+class Cursor {
+ public:
+  Cursor(Batch& batch, TableId table);
+  ~Cursor();
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+
+  // Positions at the first key >= `from` (an empty key: the first of all). False at the end.
+  bool seek(Bytes from);
+  bool next();
+  // Positions at the last key below `before`, or at the last of all when it is empty.
+  bool seek_before(Bytes before);
+  bool previous();
+
+  Bytes key() const noexcept { return key_; }
+  // The raw value: a row (decode with row.h) or, for an index, the bytes with their check.
+  Bytes value() const noexcept { return value_; }
+  // Decodes the current row; a damaged one is counted and reported false.
+  template <class R>
+  bool row(R& row) noexcept {
+    if (decode(row, key_, value_)) return true;
+    note_corrupt();
+    return false;
+  }
+
+ private:
+  bool move(int operation);
+  void note_corrupt() noexcept;
+
+  Batch* batch_;
+  TableId table_;
+  MDB_cursor* cursor_ = nullptr;
+  Bytes key_;
+  Bytes value_;
+};
+
+class Batch {
+ public:
+  // --- reads: what this iteration has written so far, else the last commit ---
+  std::optional<Bytes> get_raw(TableId table, Bytes key);
+  // False when absent. A damaged row counts as absent and is reported by corrupt_count().
+  template <class R>
+  bool get(TableId table, Bytes key, R& row) {
+    const std::optional<Bytes> value = get_raw(table, key);
+    if (!value) return false;
+    if (decode(row, key, *value)) return true;
+    note_corrupt(table);
+    return false;
+  }
+  // The index value, or empty when absent or damaged.
+  Bytes get_index(TableId table, Bytes key);
+  std::optional<std::uint32_t> get_number(TableId table, Bytes key);
+
+  // --- writes: sticky failure, see failed() ---
+  template <class R>
+  void put(TableId table, Bytes key, const R& row) {
+    put_raw(table, key, encode(row, key, *scratch_));
+  }
+  void put_index(TableId table, Bytes key, Bytes value);
+  void put_number(TableId table, Bytes key, std::uint32_t number);
+  // True if the key was there.
+  bool erase(TableId table, Bytes key);
+
+  bool failed() const noexcept { return failed_; }
+  bool dirty() const noexcept { return write_ != nullptr; }
+  std::uint32_t rows_written() const noexcept { return rows_written_; }
+
+  // False when the admission bound is reached: new work is refused with 507, while acks, deletes
+  // and requeues go on in the reserve.
+  bool admits() const noexcept { return admits_; }
+  std::uint64_t corrupt_count() const noexcept { return corrupt_; }
+
+  ScratchArena& scratch() noexcept { return *scratch_; }
+
+ private:
+  friend class Store;
+  friend class Cursor;
+  void put_raw(TableId table, Bytes key, Bytes value);
+  MDB_txn* reading();
+  MDB_txn* writing();
+  void note(int code) noexcept;
+  void note_corrupt(TableId table) noexcept;
+  unsigned dbi(TableId table) const noexcept;
+
+  MDB_env* env_ = nullptr;
+  ScratchArena* scratch_ = nullptr;
+  std::array<unsigned, kTableCount> dbis_{};
+  MDB_txn* read_ = nullptr;  // renewed at the first read of an iteration, reset at its end
+  MDB_txn* write_ = nullptr;
+  bool reading_ = false;
+  bool failed_ = false;
+  bool broken_ = false;
+  int error_ = 0;  // first failure of this iteration
+  bool admits_ = true;
+  std::uint32_t rows_written_ = 0;
+  std::uint64_t corrupt_ = 0;
+};
+
+class Store {
+ public:
+  // Creates or opens. kAlreadyRunning if another process holds LOCK; kSchemaNewer if a newer
+  // version wrote it; kCorrupt or kIo with a detail that names path and remedy.
+  static Result<std::unique_ptr<Store>> open(const Options& options, ScratchArena& scratch);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  Batch& batch() noexcept { return batch_; }
+
+  // Ends the iteration: commits what was written, then runs the durable callbacks in order. On
+  // kFailed and kBroken they are dropped unrun.
+  CommitResult commit();
+  // Discards what this iteration wrote, and the durable callbacks.
+  void abort() noexcept;
+  // Runs after the commit that contains everything written so far. Rarely needed: effects do it.
+  void on_durable(std::function<void()> callback) { durable_.push_back(std::move(callback)); }
+
+  std::uint64_t used_bytes();  // pages in use, free list subtracted
+  std::uint64_t bound_bytes() const noexcept { return options_.bound_bytes; }
+  Durability durability() const noexcept { return options_.durability; }
+  const Options& options() const noexcept { return options_; }
+  std::uint64_t commits() const noexcept { return commits_; }
+  // errno-like code of the last failed commit, for the log.
+  int last_error() const noexcept { return last_error_; }
+  const char* last_error_text() const noexcept;
+
+  // Relaxed mode: flushes what the kernel still holds; called by the loop when it goes idle.
+  bool sync_now();
+
+  // For tests and the simulator: called before each commit; a non-zero errno fails it.
+  void set_commit_fault(int (*fault)(void* context), void* context) noexcept {
+    fault_ = fault;
+    fault_context_ = context;
+  }
+
+ private:
+  explicit Store(const Options& options) : options_(options) {}
+  Status take_lock();
+  Status open_environment();
+  Status open_tables();
+  Status check_schema();
+  void end_reading() noexcept;
+  void measure();
+  CommitResult fail_commit(int code);
+
+  Options options_;
+  MDB_env* env_ = nullptr;
+  Batch batch_;
+  std::vector<std::function<void()>> durable_;
+  int lock_fd_ = -1;
+  std::uint64_t commits_ = 0;
+  std::uint64_t used_ = 0;
+  int last_error_ = 0;
+  int (*fault_)(void*) = nullptr;
+  void* fault_context_ = nullptr;
+};
+
+}  // namespace cm::store
