@@ -1,0 +1,175 @@
+// broker_frames.cc — one parse and one write function a frame.
+#include "core/wire/broker_frames.h"
+
+#include "core/base/time_text.h"
+#include "core/crypto/encoding.h"
+#include "core/wire/json_writer.h"
+#include "core/wire/limits.h"
+
+namespace cm::wire {
+namespace {
+
+// A time that is missing or not ISO-8601 is unknown, not an error: it is only shown.
+std::uint64_t time_or_zero(FieldReader& fields, std::string_view key) {
+  return iso_parse(fields.text(key, 40, Need::kOptional)).value_or(0);
+}
+
+}  // namespace
+
+Status parse_hello_ack(const BrokerFrame& frame, HelloAck& ack) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  ack.presence_id = fields.broker_id("presenceId");
+  ack.member_display_name = fields.text("memberDisplayName", kDisplayNameMax, Need::kOptional);
+  return fields.take();
+}
+
+void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "hello_ack").field("presenceId", ack.presence_id);
+  json.field("memberDisplayName", ack.member_display_name);
+  json.key("memberProfile").begin_object().key("roleTag").null();
+  json.key("groups").begin_array().end_array().field("messageMode", "push").end_object();
+  json.key("services").begin_array().end_array();
+  json.field("leaseTtlMs", lease_ttl_ms);
+  json.end_object();
+}
+
+Status parse_ack(const BrokerFrame& frame, Ack& ack) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  ack.id = fields.text("id", kRequestIdMax, Need::kOptional);
+  ack.message_id = fields.text("messageId", kRequestIdMax, Need::kOptional);
+  ack.queued = fields.boolean("queued", false);
+  ack.duplicate = fields.boolean("duplicate", false);
+  ack.history_available = fields.boolean("history_available", true);
+  ack.is_dedupe_answer = fields.node("first_seen_at") != nullptr;
+  ack.first_seen_ms = time_or_zero(fields, "first_seen_at");
+  ack.recipient_offline = fields.text("recipient", kLabelMax, Need::kOptional) == "offline";
+  ack.error = fields.text("error", kErrorTextMax, Need::kOptional);
+  ack.code = fields.text("code", kTypeMax, Need::kOptional);
+  ack.conflict = fields.text("conflict", kTypeMax, Need::kOptional);
+  ack.fingerprint_prefix = fields.text("broker_fingerprint_prefix", 16, Need::kOptional);
+  return fields.take();
+}
+
+void write_ack(const Ack& ack, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "ack").field("id", ack.id);
+  json.field("messageId", ack.message_id).field("queued", ack.queued);
+  if (!ack.error.empty()) {
+    json.field("error", ack.error).optional_field("code", ack.code);
+    json.optional_field("conflict", ack.conflict);
+    json.optional_field("broker_fingerprint_prefix", ack.fingerprint_prefix);
+  } else if (ack.is_dedupe_answer) {
+    json.field("duplicate", ack.duplicate).field("history_available", ack.history_available);
+    json.key("first_seen_at").iso_time(ack.first_seen_ms);
+  }
+  if (ack.recipient_offline) json.field("recipient", "offline");
+  json.end_object();
+}
+
+Status parse_push(const BrokerFrame& frame, Push& push) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  push.message_id = fields.text("messageId", kRequestIdMax);
+  push.mesh_id = fields.text("meshId", kBrokerIdMax, Need::kOptional);
+  push.sender_pubkey = fields.text("senderPubkey", kTargetMax);
+  push.sender_key = crypto::public_key_parse(push.sender_pubkey);
+  push.sender_member = fields.optional_key("senderMemberPubkey");
+  push.sender_member_id = fields.text("senderMemberId", kBrokerIdMax, Need::kOptional);
+  push.sender_name = fields.text("senderName", kDisplayNameMax, Need::kOptional);
+  push.target = fields.text("targetSpec", kTargetMax, Need::kOptional);
+  const std::string_view priority = fields.text("priority", 8, Need::kOptional);
+  push.priority = priority_parse(priority).value_or(Priority::kNext);
+  push.nonce = fields.text("nonce", kNonceTextMax, Need::kOptional);
+  const JsonNode* ciphertext = fields.node("ciphertext");
+  if (ciphertext != nullptr && ciphertext->type == JsonType::kText) {
+    push.ciphertext = ciphertext->text;
+  }
+  push.created_ms = time_or_zero(fields, "createdAt");
+  push.client_message_id = fields.client_id("client_message_id");
+  push.fingerprint = fields.hash("request_fingerprint", push.has_fingerprint);
+  push.topic = fields.text("topic", kTargetMax, Need::kOptional);
+  push.reply_to = fields.text("replyToId", kReplyToMax, Need::kOptional);
+  push.subtype = fields.text("subtype", kTypeMax, Need::kOptional);
+  push.event = fields.text("event", kLabelMax, Need::kOptional);
+  const JsonNode* data = fields.node("eventData");
+  if (data != nullptr && data->type == JsonType::kObject) push.event_data = data->text;
+  return fields.take();
+}
+
+void write_push(const Push& push, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "push");
+  json.optional_field("subtype", push.subtype).optional_field("event", push.event);
+  if (!push.event_data.empty()) json.key("eventData").raw(push.event_data);
+  json.field("messageId", push.message_id).field("meshId", push.mesh_id);
+  json.field("senderPubkey", push.sender_pubkey);
+  if (push.sender_member) json.key("senderMemberPubkey").hex(*push.sender_member);
+  json.optional_field("senderMemberId", push.sender_member_id);
+  json.optional_field("senderName", push.sender_name);
+  json.optional_field("targetSpec", push.target);
+  json.field("priority", text_of(push.priority)).field("nonce", push.nonce);
+  json.field("ciphertext", push.ciphertext).key("createdAt").iso_time(push.created_ms);
+  json.optional_field("client_message_id", push.client_message_id);
+  if (push.has_fingerprint) json.key("request_fingerprint").hex(push.fingerprint);
+  json.optional_field("topic", push.topic).optional_field("replyToId", push.reply_to);
+  json.end_object();
+}
+
+Result<const JsonNode*> peers_of(const BrokerFrame& frame) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  const JsonNode* peers = fields.array("peers");
+  if (peers == nullptr) return fields.take().error();
+  return peers;
+}
+
+Status parse_peer(const JsonTape& tape, const JsonNode& node, PeerEntry& peer) {
+  if (node.type != JsonType::kObject) return fail(Err::kMalformed, "a peer is an object");
+  FieldReader fields(tape, node);
+  peer.raw = node.text;
+  peer.pubkey = fields.public_key("pubkey");
+  peer.member_pubkey = fields.optional_key("memberPubkey").value_or(peer.pubkey);
+  peer.display_name = fields.text("displayName", kDisplayNameMax, Need::kOptional);
+  peer.status = fields.text("status", kLabelMax, Need::kOptional);
+  peer.summary = fields.text("summary", kSummaryMax, Need::kOptional);
+  peer.session_id = fields.text("sessionId", kSessionIdMax, Need::kOptional);
+  peer.connected_ms = time_or_zero(fields, "connectedAt");
+  peer.cwd = fields.text("cwd", kPathMax, Need::kOptional);
+  peer.peer_role = fields.text("peerRole", kLabelMax, Need::kOptional);
+  peer.hostname = fields.text("hostname", kLabelMax, Need::kOptional);
+  peer.peer_type = fields.text("peerType", kLabelMax, Need::kOptional);
+  peer.channel = fields.text("channel", kLabelMax, Need::kOptional);
+  peer.model = fields.text("model", kLabelMax, Need::kOptional);
+  return fields.take();
+}
+
+void write_peer(const PeerEntry& peer, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().key("pubkey").hex(peer.pubkey);
+  json.key("memberPubkey").hex(peer.member_pubkey);
+  json.field("displayName", peer.display_name).field("status", peer.status);
+  json.nullable_field("summary", peer.summary).key("groups").begin_array().end_array();
+  json.field("sessionId", peer.session_id).key("connectedAt").iso_time(peer.connected_ms);
+  json.field("cwd", peer.cwd).field("peerRole", peer.peer_role);
+  json.optional_field("hostname", peer.hostname).optional_field("peerType", peer.peer_type);
+  json.optional_field("channel", peer.channel).optional_field("model", peer.model);
+  json.field("visible", true);
+  json.end_object();
+}
+
+Status parse_error(const BrokerFrame& frame, ErrorFrame& error) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  error.code = fields.text("code", kTypeMax, Need::kOptional);
+  error.message = fields.text("message", kErrorTextMax, Need::kOptional);
+  error.id = frame.request_id;
+  if (error.id.empty()) error.id = fields.text("id", kRequestIdMax, Need::kOptional);
+  return fields.take();
+}
+
+void write_error(const ErrorFrame& error, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "error").field("code", error.code);
+  json.field("message", error.message).optional_field("_reqId", error.id);
+  json.end_object();
+}
+
+}  // namespace cm::wire

@@ -1,0 +1,133 @@
+// client_frames.cc — one parse and one write function a frame.
+#include "core/wire/client_frames.h"
+
+#include "core/crypto/encoding.h"
+#include "core/wire/json_writer.h"
+#include "core/wire/limits.h"
+
+namespace cm::wire {
+namespace {
+
+constexpr std::int64_t kTimestampMax = 1ll << 53;
+
+bool is_base64_text(std::string_view text) noexcept {
+  for (const char c : text) {
+    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                      c == '+' || c == '/' || c == '=';
+    if (!good) return false;
+  }
+  return text.size() % 4 == 0;
+}
+
+}  // namespace
+
+Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchArena& scratch,
+                          ClientFrame& frame) {
+  if (Status parsed = parser.parse(text, scratch, frame.tape); !parsed) return parsed;
+  if (frame.tape.root().type != JsonType::kObject) {
+    return fail(Err::kMalformed, "a frame is one JSON object");
+  }
+  FieldReader fields(frame.tape, frame.tape.root());
+  frame.request_id = fields.text("_reqId", kRequestIdMax, Need::kOptional);
+  frame.type = fields.text("type", kTypeMax);
+  return fields.take();
+}
+
+Status parse_hello(const ClientFrame& frame, Hello& hello) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  hello.session_pubkey_text = fields.text("sessionPubkey", kTargetMax, Need::kOptional);
+  hello.mesh_id = fields.text("meshId", kTargetMax);
+  // The reference never compares memberId, so any text without the separator may be signed.
+  hello.member_id = fields.text("memberId", kTargetMax);
+  hello.pubkey_text = fields.text("pubkey", kTargetMax);
+  hello.signature_text = fields.text("signature", kTargetMax);
+  hello.session_id = fields.shown("sessionId", kSessionIdMax);
+  hello.display_name = fields.shown("displayName", kDisplayNameMax, Need::kOptional);
+  hello.cwd = fields.shown("cwd", kPathMax, Need::kOptional);
+  hello.hostname = fields.shown("hostname", kLabelMax, Need::kOptional);
+  hello.peer_type = fields.shown("peerType", kLabelMax, Need::kOptional);
+  hello.channel = fields.shown("channel", kLabelMax, Need::kOptional);
+  hello.model = fields.shown("model", kLabelMax, Need::kOptional);
+  hello.pid = fields.integer("pid", 0, kTimestampMax, Need::kOptional);
+  const JsonNode* timestamp = fields.node("timestamp");
+  hello.timestamp_valid = timestamp != nullptr && timestamp->type == JsonType::kInteger &&
+                          timestamp->integer >= 0 && timestamp->integer <= kTimestampMax;
+  if (hello.timestamp_valid) hello.timestamp_ms = timestamp->integer;
+  return fields.take();
+}
+
+void write_hello(const Hello& hello, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "hello").field("meshId", hello.mesh_id);
+  json.field("memberId", hello.member_id).field("pubkey", hello.pubkey_text);
+  json.optional_field("sessionPubkey", hello.session_pubkey_text);
+  json.field("sessionId", hello.session_id).field("pid", hello.pid).field("cwd", hello.cwd);
+  json.field("hostname", hello.hostname).field("peerType", hello.peer_type);
+  json.field("channel", hello.channel).optional_field("displayName", hello.display_name);
+  json.field("timestamp", hello.timestamp_ms).field("signature", hello.signature_text);
+  json.end_object();
+}
+
+Status parse_send(const ClientFrame& frame, Send& send) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  send.id = fields.text("id", kRequestIdMax, Need::kOptional);
+  send.client_message_id = fields.client_id("client_message_id");
+  send.fingerprint = fields.hash("request_fingerprint", send.has_fingerprint);
+  send.target = fields.text("targetSpec", kTargetMax);
+  if (has_control(send.target)) fields.refuse("targetSpec", "text without control characters");
+  const std::string_view priority = fields.text("priority", 8);
+  const auto parsed = priority_parse(priority);
+  if (!parsed) fields.refuse("priority", "now, next or low");
+  send.priority = parsed.value_or(Priority::kNext);
+  send.nonce = fields.text("nonce", kNonceTextMax, Need::kOptional);
+  if (!send.nonce.empty() && !crypto::nonce_parse(send.nonce)) {
+    fields.refuse("nonce", "24 bytes in base64 with padding");
+  }
+  const JsonNode* ciphertext = fields.node("ciphertext");
+  if (ciphertext == nullptr || ciphertext->type != JsonType::kText ||
+      !is_base64_text(ciphertext->text)) {
+    fields.refuse("ciphertext", "base64 with padding");
+  } else {
+    send.ciphertext = ciphertext->text;  // bounded by the frame
+  }
+  send.reply_to = fields.text("replyToId", kReplyToMax, Need::kOptional);
+  if (has_control(send.reply_to)) fields.refuse("replyToId", "text without control characters");
+  return fields.take();
+}
+
+void write_send(const Send& send, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "send").field("id", send.id);
+  json.optional_field("client_message_id", send.client_message_id);
+  if (send.has_fingerprint) json.key("request_fingerprint").hex(send.fingerprint);
+  json.field("targetSpec", send.target).field("priority", text_of(send.priority));
+  json.field("nonce", send.nonce).field("ciphertext", send.ciphertext);
+  json.optional_field("replyToId", send.reply_to);
+  json.end_object();
+}
+
+Status parse_client_ack(const ClientFrame& frame, ClientAck& ack) {
+  FieldReader fields(frame.tape, frame.tape.root());
+  ack.client_message_id = fields.client_id("clientMessageId");
+  ack.broker_message_id = fields.broker_id("brokerMessageId", Need::kOptional);
+  if (fields.ok() && ack.client_message_id.empty() && ack.broker_message_id.empty()) {
+    fields.refuse("brokerMessageId", "one of brokerMessageId and clientMessageId");
+  }
+  return fields.take();
+}
+
+void write_client_ack(const ClientAck& ack, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "client_ack");
+  json.optional_field("clientMessageId", ack.client_message_id);
+  json.optional_field("brokerMessageId", ack.broker_message_id);
+  json.end_object();
+}
+
+void write_list_peers(std::string_view request_id, TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "list_peers").optional_field("_reqId", request_id);
+  json.end_object();
+}
+
+}  // namespace cm::wire

@@ -1,0 +1,81 @@
+// ipc_send.cc — field checks of a send, in the order of spec/ipc.md §5.
+#include "core/wire/ipc_send.h"
+
+#include "core/crypto/jcs.h"
+#include "core/wire/fields.h"
+#include "core/wire/limits.h"
+
+namespace cm::wire {
+namespace {
+
+std::string_view trim(std::string_view text) noexcept {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const std::size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+Status read_meta(FieldReader& fields, ScratchArena& scratch, SendRequest& request) {
+  const JsonNode* meta = fields.object("meta", Need::kOptional);
+  if (!fields.ok()) return fail(Err::kMalformed, "field 'meta': expected an object");
+  if (meta == nullptr) return {};
+  TextBuf canonical(scratch);
+  if (Status done = crypto::jcs_append(meta->text, scratch, canonical); !done) {
+    return fail(Err::kMalformed, "field 'meta': " + done.error().detail);
+  }
+  request.meta_jcs = canonical.view();
+  return {};
+}
+
+}  // namespace
+
+Status parse_send_request(JsonParser& parser, std::string_view body,
+                          std::string_view idempotency_key, ScratchArena& scratch,
+                          SendRequest& request) {
+  JsonTape tape;
+  if (Status parsed = parser.parse(body, scratch, tape); !parsed) return parsed;
+  if (tape.root().type != JsonType::kObject) {
+    return fail(Err::kMalformed, "expected a JSON object");
+  }
+  FieldReader fields(tape, tape.root());
+  request.to = trim(fields.text("to", kTargetMax));
+  if (fields.ok() && request.to.empty()) fields.refuse("to", "a non-empty string");
+  if (has_control(request.to)) fields.refuse("to", "text without control characters");
+  const JsonNode* message = fields.node("message");
+  if (message == nullptr || message->type != JsonType::kText || message->text.empty()) {
+    fields.refuse("message", "a non-empty string");
+  } else {
+    request.message = message->text;
+  }
+  const std::string_view priority = fields.text("priority", 8, Need::kOptional);
+  if (!priority.empty()) {
+    const auto parsed = priority_parse(priority);
+    if (!parsed) fields.refuse("priority", "'now', 'next' or 'low'");
+    request.priority = parsed.value_or(Priority::kNext);
+  }
+  request.reply_to = fields.text("reply_to_id", kReplyToMax, Need::kOptional);
+  if (has_control(request.reply_to)) {
+    fields.refuse("reply_to_id", "text without control characters");
+  }
+  request.client_message_id =
+      trim(fields.text("client_message_id", 2 * kClientIdMax, Need::kOptional));
+  request.mesh = fields.text("mesh", kTargetMax, Need::kOptional);
+  if (!fields.ok()) return fields.take();
+  if (Status meta = read_meta(fields, scratch, request); !meta) return meta;
+
+  const std::string_view header = trim(idempotency_key);
+  if (!header.empty() && !request.client_message_id.empty() &&
+      header != request.client_message_id) {
+    return fail(Err::kInvalidArgument,
+                "header 'Idempotency-Key' and field 'client_message_id' differ; send one of them");
+  }
+  if (request.client_message_id.empty()) request.client_message_id = header;
+  if (!request.client_message_id.empty() && !is_client_id(request.client_message_id)) {
+    return fail(Err::kMalformed,
+                "field 'client_message_id': expected 1 to 128 printable ASCII characters "
+                "without spaces");
+  }
+  return {};
+}
+
+}  // namespace cm::wire

@@ -1,0 +1,223 @@
+// json_tape.cc — RapidJSON's iterative SAX reader over a scratch copy, writing the tape.
+// Holds:  in situ parsing destroys the copy, never the input; offsets are the same in both.
+// Not:    a DOM: RapidJSON's Accept and teardown recurse on deep documents.
+#include "core/wire/json_tape.h"
+
+#include <rapidjson/error/en.h>
+#include <rapidjson/reader.h>
+
+#include <array>
+#include <cstring>
+#include <limits>
+
+#include "core/wire/limits.h"
+
+namespace cm::wire {
+namespace {
+
+using Stream = rapidjson::InsituStringStream;
+constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
+                            rapidjson::kParseValidateEncodingFlag |
+                            rapidjson::kParseFullPrecisionFlag | rapidjson::kParseStopWhenDoneFlag;
+
+std::uint32_t hash_of(std::string_view key) noexcept {
+  std::uint32_t hash = 2166136261u;
+  for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  return hash;
+}
+
+// RapidJSON lets a lone low surrogate escape through as three bytes that are no UTF-8.
+bool has_surrogate(std::string_view text) noexcept {
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while ((at = static_cast<const char*>(
+              std::memchr(at, 0xed, static_cast<std::size_t>(end - at)))) != nullptr) {
+    if (at + 1 < end && static_cast<unsigned char>(at[1]) >= 0xa0) return true;
+    if (++at == end) break;
+  }
+  return false;
+}
+
+class Handler {
+ public:
+  Handler(std::string_view input, Stream& stream, ScratchArena& scratch)
+      : input_(input), stream_(stream), scratch_(scratch) {
+    // A node needs at least two bytes of input ("1,"); grow in steps to that bound.
+    grow(16);
+  }
+
+  const char* refusal() const noexcept { return refusal_; }
+  JsonNode* nodes() const noexcept { return nodes_; }
+  std::uint32_t size() const noexcept { return size_; }
+
+  bool Null() { return add(JsonType::kNull) != nullptr; }
+  bool Bool(bool value) {
+    JsonNode* node = add(JsonType::kBool);
+    if (node != nullptr) node->boolean = value;
+    return node != nullptr;
+  }
+  bool Int(int value) { return integer(value); }
+  bool Uint(unsigned value) { return integer(value); }
+  bool Int64(std::int64_t value) { return integer(value); }
+  bool Uint64(std::uint64_t value) {
+    constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    if (value <= kMax) return integer(static_cast<std::int64_t>(value));
+    return Double(static_cast<double>(value));
+  }
+  bool Double(double value) {
+    JsonNode* node = add(JsonType::kDouble);
+    if (node != nullptr) node->number = value;
+    return node != nullptr;
+  }
+  bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
+  bool String(const char* text, rapidjson::SizeType length, bool) {
+    const std::string_view value(text, length);
+    if (has_surrogate(value)) return refuse("a lone surrogate in a string");
+    JsonNode* node = add(JsonType::kText);
+    if (node != nullptr) node->text = value;
+    return node != nullptr;
+  }
+  bool Key(const char* text, rapidjson::SizeType length, bool) {
+    const std::string_view key(text, length);
+    if (has_surrogate(key)) return refuse("a lone surrogate in a key");
+    Level& level = levels_[depth_ - 1];
+    if (level.keys == kJsonKeysMax) return refuse("more than 256 keys in an object");
+    const std::uint32_t hash = hash_of(key);
+    for (std::size_t index = 0; index < level.keys; ++index) {
+      if (level.hashes[index] == hash && has_key(level.node, key)) {
+        return refuse("a duplicate key");
+      }
+    }
+    level.hashes[level.keys++] = hash;
+    key_ = key;
+    return true;
+  }
+  bool StartObject() { return open(JsonType::kObject, '{'); }
+  bool EndObject(rapidjson::SizeType) { return close('}'); }
+  bool StartArray() { return open(JsonType::kArray, '['); }
+  bool EndArray(rapidjson::SizeType) { return close(']'); }
+
+ private:
+  struct Level {
+    std::uint32_t node = 0;
+    std::size_t start = 0;
+    std::size_t keys = 0;
+    std::array<std::uint32_t, kJsonKeysMax> hashes;
+  };
+
+  bool refuse(const char* what) noexcept {
+    refusal_ = what;
+    return false;
+  }
+  void grow(std::uint32_t capacity) {
+    auto* bigger = reinterpret_cast<JsonNode*>(scratch_.allocate(capacity * sizeof(JsonNode), 8));
+    if (size_ != 0) std::memcpy(static_cast<void*>(bigger), nodes_, size_ * sizeof(JsonNode));
+    nodes_ = bigger;
+    capacity_ = capacity;
+  }
+  JsonNode* add(JsonType type) {
+    if (size_ == kJsonNodesMax) {
+      refuse("more values than a document may have");
+      return nullptr;
+    }
+    if (size_ == capacity_) grow(capacity_ * 2);
+    JsonNode* node = new (&nodes_[size_]) JsonNode;
+    node->type = type;
+    node->key = key_;
+    key_ = {};
+    node->next = ++size_;
+    if (depth_ > 0) ++nodes_[levels_[depth_ - 1].node].count;
+    return node;
+  }
+  bool integer(std::int64_t value) {
+    JsonNode* node = add(JsonType::kInteger);
+    if (node == nullptr) return false;
+    node->integer = value;
+    node->number = static_cast<double>(value);
+    return true;
+  }
+  bool open(JsonType type, char expected) {
+    if (depth_ == kJsonDepthMax) return refuse("nested deeper than 16 levels");
+    if (add(type) == nullptr) return false;
+    Level& level = levels_[depth_++];
+    level.node = size_ - 1;
+    level.start = stream_.Tell();
+    level.keys = 0;
+    CHECK(input_[level.start] == expected);
+    return true;
+  }
+  bool close(char expected) {
+    CHECK(depth_ > 0);
+    const Level& level = levels_[--depth_];
+    const std::size_t end = stream_.Tell();
+    CHECK(input_[end] == expected);
+    JsonNode& node = nodes_[level.node];
+    node.next = size_;
+    node.text = input_.substr(level.start, end + 1 - level.start);
+    return true;
+  }
+  bool has_key(std::uint32_t object, std::string_view key) const noexcept {
+    for (std::uint32_t index = object + 1; index < size_;) {
+      if (nodes_[index].key == key) return true;
+      index = nodes_[index].next;
+    }
+    return false;
+  }
+
+  std::string_view input_;
+  Stream& stream_;
+  ScratchArena& scratch_;
+  JsonNode* nodes_ = nullptr;
+  std::uint32_t size_ = 0;
+  std::uint32_t capacity_ = 0;
+  std::string_view key_;
+  const char* refusal_ = nullptr;
+  std::size_t depth_ = 0;
+  std::array<Level, kJsonDepthMax> levels_;
+};
+
+}  // namespace
+
+struct JsonParser::Reader {
+  rapidjson::Reader reader;
+};
+
+JsonParser::JsonParser() : reader_(new Reader) {}
+JsonParser::~JsonParser() { delete reader_; }
+
+const JsonNode* JsonTape::find(const JsonNode& object, std::string_view key) const noexcept {
+  if (object.type != JsonType::kObject) return nullptr;
+  for (std::uint32_t index = first(object); index < object.next; index = nodes_[index].next) {
+    if (nodes_[index].key == key) return &nodes_[index];
+  }
+  return nullptr;
+}
+
+Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape& tape) {
+  char* const copy = reinterpret_cast<char*>(scratch.allocate(input.size() + 1, 1));
+  if (!input.empty()) std::memcpy(copy, input.data(), input.size());
+  copy[input.size()] = '\0';
+  Stream stream(copy);
+  Handler handler(input, stream, scratch);
+  const rapidjson::ParseResult result = reader_->reader.Parse<kFlags>(stream, handler);
+  if (result.IsError()) {
+    const char* what = handler.refusal() != nullptr ? handler.refusal()
+                                                    : rapidjson::GetParseError_En(result.Code());
+    return fail(Err::kMalformed,
+                "JSON at byte " + std::to_string(result.Offset()) + ": " + std::string(what));
+  }
+  // Only white space may follow; a NUL byte ends RapidJSON's stream and would hide the rest.
+  for (std::size_t at = stream.Tell(); at < input.size(); ++at) {
+    const char c = input[at];
+    if (c != ' ' && c != '\t' && c != '\n' && c != '\r') {
+      return fail(Err::kMalformed,
+                  "JSON at byte " + std::to_string(at) + ": text behind the document");
+    }
+  }
+  tape.nodes_ = handler.nodes();
+  tape.size_ = handler.size();
+  CHECK(tape.size_ > 0);
+  return {};
+}
+
+}  // namespace cm::wire

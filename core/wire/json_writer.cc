@@ -1,0 +1,138 @@
+// json_writer.cc — commas, quotes and escapes.
+#include "core/wire/json_writer.h"
+
+#include <array>
+
+#include "core/base/time_text.h"
+
+namespace cm::wire {
+namespace {
+
+constexpr std::array<bool, 256> make_plain() {
+  std::array<bool, 256> plain{};
+  for (std::size_t c = 0x20; c < 256; ++c) plain[c] = c != '"' && c != '\\';
+  return plain;
+}
+constexpr std::array<bool, 256> kPlain = make_plain();
+constexpr char kHex[] = "0123456789abcdef";
+
+void append_escape(TextBuf& out, unsigned char c) {
+  switch (c) {
+    case '"': out.append("\\\""); return;
+    case '\\': out.append("\\\\"); return;
+    case '\b': out.append("\\b"); return;
+    case '\f': out.append("\\f"); return;
+    case '\n': out.append("\\n"); return;
+    case '\r': out.append("\\r"); return;
+    case '\t': out.append("\\t"); return;
+    default: {
+      const char escape[] = {'\\', 'u', '0', '0', kHex[c >> 4], kHex[c & 15]};
+      out.append({escape, sizeof escape});
+    }
+  }
+}
+
+}  // namespace
+
+void append_json_text(TextBuf& out, std::string_view value) {
+  out.append('"');
+  std::size_t start = 0;
+  for (std::size_t index = 0; index < value.size(); ++index) {
+    const auto c = static_cast<unsigned char>(value[index]);
+    if (kPlain[c]) continue;
+    out.append(value.substr(start, index - start));
+    append_escape(out, c);
+    start = index + 1;
+  }
+  out.append(value.substr(start));
+  out.append('"');
+}
+
+void JsonWriter::separate() {
+  if (comma_) out_->append(',');
+  comma_ = true;
+}
+
+JsonWriter& JsonWriter::begin_object() {
+  separate();
+  out_->append('{');
+  comma_ = false;
+  return *this;
+}
+
+JsonWriter& JsonWriter::end_object() {
+  out_->append('}');
+  comma_ = true;
+  return *this;
+}
+
+JsonWriter& JsonWriter::begin_array() {
+  separate();
+  out_->append('[');
+  comma_ = false;
+  return *this;
+}
+
+JsonWriter& JsonWriter::end_array() {
+  out_->append(']');
+  comma_ = true;
+  return *this;
+}
+
+JsonWriter& JsonWriter::key(std::string_view name) {
+  separate();
+  append_json_text(*out_, name);
+  out_->append(':');
+  comma_ = false;
+  return *this;
+}
+
+JsonWriter& JsonWriter::text(std::string_view value) {
+  separate();
+  append_json_text(*out_, value);
+  return *this;
+}
+
+JsonWriter& JsonWriter::number(std::int64_t value) {
+  separate();
+  out_->append_number(value);
+  return *this;
+}
+
+JsonWriter& JsonWriter::boolean(bool value) {
+  separate();
+  out_->append(value ? "true" : "false");
+  return *this;
+}
+
+JsonWriter& JsonWriter::null() {
+  separate();
+  out_->append("null");
+  return *this;
+}
+
+JsonWriter& JsonWriter::raw(std::string_view json) {
+  separate();
+  out_->append(json);
+  return *this;
+}
+
+JsonWriter& JsonWriter::iso_time(std::uint64_t ms) { return text(cm::view(iso_text(ms))); }
+
+JsonWriter& JsonWriter::iso_time_or_null(std::uint64_t ms) {
+  return ms == 0 ? null() : iso_time(ms);
+}
+
+JsonWriter& JsonWriter::hex(Bytes bytes) {
+  separate();
+  out_->append('"');
+  char* at = out_->grow(bytes.size() * 2);
+  for (const std::uint8_t byte : bytes) {
+    *at++ = kHex[byte >> 4];
+    *at++ = kHex[byte & 15];
+  }
+  out_->append('"');
+  return *this;
+}
+
+}  // namespace cm::wire
