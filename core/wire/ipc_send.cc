@@ -20,7 +20,7 @@ Status read_meta(FieldReader& fields, ScratchArena& scratch, SendRequest& reques
   if (!fields.ok()) return fail(Err::kMalformed, "field 'meta': expected an object");
   if (meta == nullptr) return {};
   TextBuf canonical(scratch);
-  if (Status done = crypto::jcs_append(meta->text, scratch, canonical); !done) {
+  if (Status done = crypto::jcs_append(meta->text, canonical); !done) {
     return fail(Err::kMalformed, "field 'meta': " + done.error().detail);
   }
   request.meta_jcs = canonical.view();
