@@ -84,6 +84,8 @@ namespace cm {
     "set the clock of this machine (NTP) and connect again")                                       \
   X(BadSignature, "bad_signature", 4, 400, "the signature does not verify",                        \
     "use the key that joined the mesh, and sign every hello freshly")                              \
+  X(Undecryptable, "undecryptable", 4, 400, "the message cannot be decrypted with this key",       \
+    "ask its sender to send it again; compare keys with 'claudemesh peer verify'")                 \
   X(Revoked, "revoked", 2, 403, "this member was removed from the mesh",                           \
     "ask an admin of the mesh")                                                                    \
   X(InviteBadSignature, "invite_bad_signature", 3, 400, "the invite was not signed by the mesh",   \
