@@ -1,0 +1,167 @@
+// broker.cc — dispatch: connections come and go, frames find their handlers, deadlines fall due.
+// Holds:  one table of frame types; an unknown type is answered, never dropped.
+// Not:    the handlers (see broker.h for which file has which).
+#include "core/broker/broker.h"
+
+#include <algorithm>
+
+#include "core/crypto/random.h"
+
+namespace cm::broker {
+namespace {
+
+constexpr std::uint32_t kErrorsPerMinute = 100;
+constexpr std::uint64_t kMinuteMs = 60'000;
+
+}  // namespace
+
+Broker::Broker(const Config& config, const Limits& limits, Env& env, Effects& effects,
+               Metrics& metrics, crypto::SecretSlab& slab)
+    : config_(config),
+      limits_(limits),
+      env_(env),
+      effects_(effects),
+      metrics_(metrics),
+      slab_(slab),
+      tables_(limits),
+      ulids_(env.rng),
+      started_mono_ms_(env.mono_ms) {}
+
+ClientRef Broker::client_of(ConnRef conn) const noexcept {
+  if (conn.slot >= tables_.client_of_slot.size()) return {};
+  const ClientRef client = tables_.client_of_slot[conn.slot];
+  if (!tables_.clients.alive(client)) return {};
+  return tables_.clients.get<kClientConn>(client) == conn ? client : ClientRef{};
+}
+
+void Broker::on_open(ConnRef conn) {
+  metrics_.add(Metric::kBrokerConnectionsTotal);
+  const ClientRef client = tables_.clients.insert();
+  if (!client) {
+    effects_.ws_close(conn, 1013, "too many connections");
+    metrics_.add(Metric::kBrokerRejectedCapacity);
+    return;
+  }
+  const std::uint64_t deadline = env_.mono_ms + limits_.hello_deadline_ms;
+  tables_.clients.get<kClientConn>(client) = conn;
+  tables_.clients.get<kClientHelloDeadline>(client) = deadline;
+  tables_.clients.get<kClientErrorsSince>(client) = env_.mono_ms;
+  hello_check_ms_ = std::min(hello_check_ms_, deadline);
+  if (tables_.client_of_slot.size() <= conn.slot) tables_.client_of_slot.resize(conn.slot + 1);
+  tables_.client_of_slot[conn.slot] = client;
+}
+
+void Broker::on_text(ConnRef conn, std::string_view text) {
+  const ClientRef client = client_of(conn);
+  if (!client) return;  // closed earlier in this iteration
+  auto& touched = tables_.clients.get<kClientTouched>(client);
+  if (touched == 0) tables_.touched.push_back(client);
+  touched = 1;
+  wire::ClientFrame frame;
+  if (Status parsed = wire::parse_client_frame(parser_, text, scratch(), frame); !parsed) {
+    send_error(client, "malformed", parsed.error().detail, frame.request_id);
+    return;
+  }
+  if (frame.type == "hello") {
+    handle_hello(client, frame);
+  } else if (tables_.clients.get<kClientHelloDeadline>(client) != 0) {
+    send_error(client, "no_hello", "must send hello first", frame.request_id);
+  } else if (frame.type == "send") {
+    handle_send(client, frame);
+  } else if (frame.type == "client_ack") {
+    handle_client_ack(client, frame);
+  } else if (frame.type == "list_peers") {
+    handle_list_peers(client, frame);
+  } else {
+    send_error(client, "unknown_message_type", "this broker does not know this message type",
+               frame.request_id);
+  }
+}
+
+void Broker::on_closed(ConnRef conn) {
+  const ClientRef client = client_of(conn);
+  if (!client) return;
+  release_claims_of(client);
+  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
+  if (member_no != 0) {
+    detach(client);
+    std::erase(member(member_no)->clients, client);
+    MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
+    CHECK(where->clients > 0);
+    --where->clients;
+  }
+  tables_.clients.erase(client);
+}
+
+// Closing is final for the core: what still comes from this socket is ignored.
+void Broker::close(ClientRef client, std::uint32_t code, std::string_view reason) {
+  const ConnRef conn = tables_.clients.get<kClientConn>(client);
+  effects_.ws_close(conn, code, reason);
+  on_closed(conn);
+}
+
+void Broker::send_text(ClientRef client, const TextBuf& text) {
+  effects_.ws_text(tables_.clients.get<kClientConn>(client), text.view());
+}
+
+// Errors are answered, but a peer that only makes errors is closed.
+void Broker::send_error(ClientRef client, std::string_view code, std::string_view message,
+                        std::string_view request_id) {
+  metrics_.add(Metric::kBrokerFrameErrors);
+  auto& since = tables_.clients.get<kClientErrorsSince>(client);
+  auto& errors = tables_.clients.get<kClientErrors>(client);
+  if (env_.mono_ms - since >= kMinuteMs) {
+    since = env_.mono_ms;
+    errors = 0;
+  }
+  if (++errors > kErrorsPerMinute) {
+    close(client, 1008, "too many malformed frames");
+    return;
+  }
+  TextBuf text(scratch());
+  wire::write_error({code, message, request_id}, text);
+  send_text(client, text);
+}
+
+void Broker::step() {
+  if (env_.mono_ms >= hello_check_ms_) {
+    hello_check_ms_ = UINT64_MAX;
+    tables_.clients.each([&](ClientRef client) {
+      const std::uint64_t deadline = tables_.clients.get<kClientHelloDeadline>(client);
+      if (deadline == 0) return;
+      if (deadline <= env_.mono_ms) {
+        close(client, 1008, "no hello within 10 seconds");
+      } else {
+        hello_check_ms_ = std::min(hello_check_ms_, deadline);
+      }
+    });
+  }
+  expire_leases();
+  expire_claims();
+
+  std::uint32_t budget = limits_.iteration_rows_max;
+  std::vector<MailboxRef>& dirty = tables_.dirty;
+  std::size_t done = 0;
+  while (done < dirty.size() && budget > 0) {
+    const MailboxRef box = dirty[done];
+    if (!drain(box, budget)) break;  // keeps its place for the next iteration
+    tables_.mailboxes.get<kBoxDirty>(box) = 0;
+    ++done;
+  }
+  dirty.erase(dirty.begin(), dirty.begin() + static_cast<std::ptrdiff_t>(done));
+  metrics_.set(Metric::kBrokerConnections, tables_.clients.count());
+  metrics_.set(Metric::kBrokerQueueDepth, queued_rows_);
+}
+
+std::uint64_t Broker::next_deadline() const noexcept {
+  return std::min({hello_check_ms_, lease_check_ms_, claim_check_ms_});
+}
+
+void Broker::committed() noexcept {
+  for (const ClientRef client : tables_.touched) {
+    if (tables_.clients.alive(client)) tables_.clients.get<kClientTouched>(client) = 0;
+  }
+  tables_.touched.clear();
+}
+
+}  // namespace cm::broker

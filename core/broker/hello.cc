@@ -1,0 +1,213 @@
+// hello.cc — who may connect: the checks of a hello, in the order of spec/wire.md §2.1.
+// Holds:  the first failure wins and nothing has been written by then. A signature is accepted
+//         once: it is remembered until its timestamp is too old to be accepted again.
+// Why:    a hello is the only place where the broker verifies a signature; messages ride on it.
+// Not:    what a connection's presence becomes (presence.cc).
+#include "core/broker/broker.h"
+#include "core/crypto/canonical.h"
+#include "core/crypto/encoding.h"
+#include "core/crypto/sign.h"
+#include "core/wire/limits.h"
+
+namespace cm::broker {
+namespace {
+
+using store::TableId;
+
+bool is_hex(std::string_view text, std::size_t size) noexcept {
+  if (text.size() != size) return false;
+  for (const char c : text) {
+    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    if (!good) return false;
+  }
+  return true;
+}
+
+constexpr std::uint32_t kCloseRefused = 1008;
+constexpr std::uint32_t kCloseRevoked = 4002;
+
+}  // namespace
+
+void Broker::handle_hello(ClientRef client, const wire::ClientFrame& frame) {
+  if (tables_.clients.get<kClientHelloDeadline>(client) == 0) {
+    send_error(client, "malformed", "hello was already accepted on this connection",
+               frame.request_id);
+    return;
+  }
+  wire::Hello hello;
+  HelloFacts facts;
+  if (Status parsed = wire::parse_hello(frame, hello); !parsed) {
+    refuse_hello(client, parsed.error());
+    return;
+  }
+  if (Status checked = check_hello(hello, facts); !checked) {
+    refuse_hello(client, checked.error());
+    return;
+  }
+  admit(client, hello, facts);
+}
+
+Status Broker::check_hello(const wire::Hello& hello, HelloFacts& facts) {
+  if (!hello.session_pubkey_text.empty()) {
+    facts.session = crypto::public_key_parse(hello.session_pubkey_text);
+    if (!facts.session) {
+      return fail(Err::kBadSessionPubkey, "sessionPubkey must be 64 lowercase hex chars");
+    }
+  }
+  const auto mesh_no =
+      wire::is_broker_id(hello.mesh_id)
+          ? batch().get_number(TableId::kMeshId, store::text_key(hello.mesh_id).bytes())
+          : std::nullopt;
+  facts.mesh_no = mesh_no.value_or(0);
+  if (const MeshMirror* known = mesh(facts.mesh_no);
+      known != nullptr && known->clients >= limits_.mesh_connections_max) {
+    return fail(Err::kCapacity, "mesh at connection capacity");
+  }
+  if (!hello.timestamp_valid) return fail(Err::kTimestampSkew, "timestamp must be a number");
+  const std::int64_t skew = static_cast<std::int64_t>(env_.wall_ms) - hello.timestamp_ms;
+  if (skew > wire::kHelloSkewMs || skew < -wire::kHelloSkewMs) {
+    return fail(Err::kTimestampSkew, "timestamp is " + std::to_string(skew) +
+                                         " ms behind the broker's clock; at most 60000");
+  }
+  if (!is_hex(hello.pubkey_text, 64) || !is_hex(hello.signature_text, 128)) {
+    return fail(Err::kMalformed, "pubkey must be 64 and signature 128 hex chars");
+  }
+  return check_member(hello, facts);
+}
+
+Status Broker::check_member(const wire::Hello& hello, HelloFacts& facts) {
+  // Keys are compared as texts by every peer, so an upper-case one names no member.
+  const auto key = crypto::public_key_parse(hello.pubkey_text);
+  const auto signature = crypto::signature_parse(hello.signature_text);
+  if (!key) return fail(Err::kUnauthorized, "pubkey not found in mesh");
+  CHECK(signature.has_value());
+  facts.key = *key;
+  facts.signature = *signature;
+  TextBuf canonical(scratch());
+  const Status built =
+      crypto::canonical_hello(hello.mesh_id, hello.member_id, facts.key,
+                              static_cast<std::uint64_t>(hello.timestamp_ms), canonical);
+  if (!built) return fail(Err::kMalformed, built.error().detail);
+  if (!crypto::verify(facts.key, canonical.view(), facts.signature)) {
+    return fail(Err::kBadSignature, "signature does not verify");
+  }
+  if (facts.mesh_no == 0) return fail(Err::kUnauthorized, "pubkey not found in mesh");
+  const auto member_no = batch().get_number(TableId::kMemberKey,
+                                            store::u32_bytes_key(facts.mesh_no, facts.key).bytes());
+  MemberMirror* found = member_no ? member(*member_no) : nullptr;
+  if (found == nullptr) return fail(Err::kUnauthorized, "pubkey not found in mesh");
+  if (found->revoked) return fail(Err::kRevoked, "member was removed from the mesh");
+  facts.member_no = *member_no;
+  if (found->clients.size() >= limits_.member_connections_max) {
+    return fail(Err::kCapacity, "member at connection capacity");
+  }
+  const store::Key seen =
+      store::hello_key(static_cast<std::uint64_t>(hello.timestamp_ms), facts.signature);
+  if (!batch().get_index(TableId::kHelloSeen, seen.bytes()).empty()) {
+    return fail(Err::kBadSignature, "this signed hello was used before; sign a fresh one");
+  }
+  return check_session_key(facts);
+}
+
+Status Broker::check_session_key(const HelloFacts& facts) {
+  if (!facts.session) return {};
+  const store::Key key = store::u32_bytes_key(facts.mesh_no, *facts.session);
+  if (batch().get_number(TableId::kMemberKey, key.bytes())) {
+    return fail(Err::kBadSessionPubkey, "sessionPubkey is a member key of this mesh");
+  }
+  store::BindingRow binding;
+  if (!batch().get(TableId::kBinding, key.bytes(), binding)) return {};
+  if (binding.fixed.member_no == facts.member_no) return {};
+  // An unproved claim lasts as long as its entry lives; a proved one for good.
+  const PresenceKey entry{facts.mesh_no, MailboxKind::kSession, *facts.session};
+  if (binding.fixed.proved != 0 || tables_.presence_of.contains(entry)) {
+    return fail(Err::kBadSessionPubkey, "sessionPubkey belongs to another member");
+  }
+  return {};
+}
+
+std::uint32_t Broker::bind_session(const HelloFacts& facts) {
+  const store::Key key = store::u32_bytes_key(facts.mesh_no, *facts.session);
+  store::BindingRow binding;
+  const bool known = batch().get(TableId::kBinding, key.bytes(), binding) &&
+                     binding.fixed.member_no == facts.member_no;
+  if (!known) {
+    binding = {};
+    binding.fixed.member_no = facts.member_no;
+    binding.fixed.session_no = next_session_no_++;
+    binding.fixed.first_ms = env_.wall_ms;
+    store::MetaRow counter;
+    counter.fixed.number = next_session_no_;
+    batch().put(TableId::kMeta, store::text_key("next_session_no").bytes(), counter);
+  }
+  binding.fixed.last_ms = env_.wall_ms;
+  batch().put(TableId::kBinding, key.bytes(), binding);
+  return binding.fixed.session_no;
+}
+
+void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts) {
+  std::uint8_t member_no[4];
+  store_be32(member_no, facts.member_no);
+  batch().put_index(
+      TableId::kHelloSeen,
+      store::hello_key(static_cast<std::uint64_t>(hello.timestamp_ms), facts.signature).bytes(),
+      member_no);
+  forget_old_hellos();
+  if (facts.session) bind_session(facts);
+
+  auto& clients = tables_.clients;
+  clients.get<kClientHelloDeadline>(client) = 0;
+  clients.get<kClientMeshNo>(client) = facts.mesh_no;
+  clients.get<kClientMemberNo>(client) = facts.member_no;
+  clients.get<kClientClass>(client) =
+      facts.session ? ClientClass::kOther : ClientClass::kControlPlane;
+  clients.get<kClientSerial>(client) = ++hello_serial_;
+  bool fresh = false;
+  const PresenceRef presence = attach(client, hello, facts, fresh);
+  MemberMirror* owner = member(facts.member_no);
+  owner->clients.push_back(client);
+  ++mesh(facts.mesh_no)->clients;
+
+  TextBuf text(scratch());
+  const PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
+  wire::write_hello_ack({info.presence_id, info.name}, limits_.presence_lease_ms, text);
+  effects_.frame_limit(clients.get<kClientConn>(client), limits_.frame_bytes_max);
+  send_text(client, text);
+  if (fresh) announce(presence, "peer_joined");
+  mark_mailboxes_of(client);
+  env_.log->info("hello_accepted", {{"mesh", mesh(facts.mesh_no)->slug},
+                                    {"member", owner->id},
+                                    {"presence", info.presence_id},
+                                    {"reattached", !fresh}});
+}
+
+void Broker::refuse_hello(ClientRef client, const Error& error) {
+  const ErrInfo& info = info_of(error.code);
+  std::string message = "hello rejected: ";
+  message += error.detail.empty() ? std::string(info.meaning) : error.detail;
+  send_error(client, info.wire_code, message, {});
+  close(client, error.code == Err::kRevoked ? kCloseRevoked : kCloseRefused, info.wire_code);
+  metrics_.add(error.code == Err::kCapacity ? Metric::kBrokerRejectedCapacity
+                                            : Metric::kBrokerRejectedHello);
+  env_.log->warn("hello_refused", {{"code", info.wire_code}, {"detail", error.detail}});
+}
+
+void Broker::forget_old_hellos() {
+  // Keys begin with the timestamp: what can no longer pass the skew check stands in front.
+  const std::uint64_t oldest =
+      env_.wall_ms > static_cast<std::uint64_t>(2 * wire::kHelloSkewMs)
+          ? env_.wall_ms - static_cast<std::uint64_t>(2 * wire::kHelloSkewMs)
+          : 0;
+  constexpr int kAtOnce = 16;  // two leave for each one that comes, and then some
+  for (int count = 0; count < kAtOnce; ++count) {
+    Bytes key;
+    {
+      store::Cursor cursor(batch(), TableId::kHelloSeen);
+      if (!cursor.seek({}) || load_be64(cursor.key().data()) >= oldest) return;
+      key = scratch().copy(cursor.key());
+    }
+    batch().erase(TableId::kHelloSeen, key);
+  }
+}
+
+}  // namespace cm::broker

@@ -1,0 +1,95 @@
+// peers.cc — who is here: the list, and the events when that changes.
+// Holds:  events are pushed live and never stored; a client that was away lists again.
+// Source: spec/wire.md §6 (peers_list), §8 (system pushes).
+// Not:    leases (presence.cc).
+#include "core/broker/broker.h"
+#include "core/crypto/encoding.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::broker {
+namespace {
+
+// System pushes carry a UUIDv4 (spec/observed.md).
+std::string uuid(FillRandom rng) {
+  std::uint8_t bytes[16];
+  rng(bytes, sizeof bytes);
+  bytes[6] = static_cast<std::uint8_t>((bytes[6] & 0x0f) | 0x40);
+  bytes[8] = static_cast<std::uint8_t>((bytes[8] & 0x3f) | 0x80);
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (std::size_t index = 0; index < sizeof bytes; ++index) {
+    if (index == 4 || index == 6 || index == 8 || index == 10) text += '-';
+    text += kHex[bytes[index] >> 4];
+    text += kHex[bytes[index] & 15];
+  }
+  return text;
+}
+
+}  // namespace
+
+void Broker::handle_list_peers(ClientRef client, const wire::ClientFrame& frame) {
+  const MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
+  TextBuf text(scratch(), 4096);
+  wire::JsonWriter json(text);
+  json.begin_object().field("type", "peers_list").key("peers").begin_array();
+  for (const PresenceRef presence : where->presences) {
+    const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
+    const PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
+    const MemberMirror* owner = member(tables_.presences.get<kPresOwner>(presence).member_no);
+    if (owner == nullptr) continue;
+    wire::PeerEntry peer;
+    peer.pubkey = key.key;
+    peer.member_pubkey = owner->key;
+    peer.display_name = info.name;
+    peer.status = "idle";
+    peer.session_id = info.session_id;
+    peer.connected_ms = info.connected_ms;
+    peer.cwd = info.cwd;
+    // Plain hellos are control plane even with a session key (spec/wire.md §3.1).
+    peer.peer_role = "control-plane";
+    peer.hostname = info.hostname;
+    peer.peer_type = info.peer_type;
+    peer.channel = info.channel;
+    peer.model = info.model;
+    TextBuf entry(scratch(), 1024);
+    wire::write_peer(peer, entry);
+    json.raw(entry.view());
+  }
+  json.end_array().optional_field("_reqId", frame.request_id).end_object();
+  send_text(client, text);
+}
+
+// To every connection of other members of the mesh (spec/wire.md §8).
+void Broker::announce(PresenceRef presence, std::string_view event) {
+  const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
+  const std::uint32_t member_no = tables_.presences.get<kPresOwner>(presence).member_no;
+  const MeshMirror* where = mesh(key.mesh_no);
+
+  TextBuf data(scratch());
+  wire::JsonWriter json(data);
+  json.begin_object().field("name", tables_.presences.get<kPresInfo>(presence).name);
+  json.key("pubkey").hex(key.key);
+  if (event == "peer_joined") json.key("groups").begin_array().end_array();
+  json.end_object();
+
+  const std::string id = uuid(env_.rng);
+  wire::Push push;
+  push.subtype = "system";
+  push.event = event;
+  push.event_data = data.view();
+  push.message_id = id;
+  push.mesh_id = where->id;
+  push.sender_pubkey = "system";
+  push.priority = wire::Priority::kLow;
+  push.created_ms = env_.wall_ms;
+  TextBuf text(scratch(), 512);
+  wire::write_push(push, text);
+  for (const PresenceRef other : where->presences) {
+    if (tables_.presences.get<kPresOwner>(other).member_no == member_no) continue;
+    for (const ClientRef client : tables_.presences.get<kPresClients>(other)) {
+      send_text(client, text);
+    }
+  }
+}
+
+}  // namespace cm::broker

@@ -1,0 +1,184 @@
+// tables.h — everything the broker keeps in memory, as tables.
+// Owns:   connections, presences, members, mailboxes, claims and lane leases.
+// Holds:  rows name each other by typed handles; what is durable is a mirror of store/schema.h and
+//         is rebuilt from it. Claims are memory only: a restart releases them all, which is right.
+// Limits: capacities come from Limits. Flags are bytes: a column is addressable.
+// Not:    the rules by which they change (the .cc files that broker.h names).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/ids.h"
+#include "core/base/limits.h"
+#include "core/base/table.h"
+#include "core/crypto/keys.h"
+#include "store/schema.h"
+
+namespace cm::broker {
+
+using crypto::PublicKey;
+using store::MailboxId;
+using store::MailboxKind;
+
+struct ClientTag;
+struct PresenceTag;
+struct MailboxTag;
+struct ClaimTag;
+struct LaneTag;
+using ClientRef = Ref<ClientTag>;      // an open WebSocket as the core sees it
+using PresenceRef = Ref<PresenceTag>;  // one entry a stable key
+using MailboxRef = Ref<MailboxTag>;
+using ClaimRef = Ref<ClaimTag>;
+using LaneRef = Ref<LaneTag>;
+
+// How a connection may serve its member's mailbox, best first (spec/decisions.md, "Delivery").
+enum class ClientClass : std::uint8_t { kControlPlane, kSession, kOther };
+
+enum ClientCol {
+  kClientConn,
+  kClientHelloDeadline,  // monotonic ms; 0 once the hello was accepted
+  kClientPresence,
+  kClientMeshNo,
+  kClientMemberNo,
+  kClientClass,
+  kClientSerial,  // order of hellos: the newest claims first
+  kClientClaims,  // first and last claim
+  kClientClaimCount,
+  kClientClaimBytes,
+  kClientLapsed,  // a lease ran out here; no push until it acks something
+  kClientErrors,  // error frames sent in the current minute
+  kClientErrorsSince,
+  kClientTouched,  // delivered a frame in this iteration
+};
+struct ClaimList {
+  ClaimRef first;
+  ClaimRef last;
+};
+using ClientTable = Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t,
+                          std::uint32_t, ClientClass, std::uint64_t, ClaimList, std::uint32_t,
+                          std::uint64_t, std::uint8_t, std::uint32_t, std::uint64_t, std::uint8_t>;
+
+enum PresenceCol {
+  kPresKey,       // kind and key
+  kPresOwner,     // mesh and member
+  kPresDeadline,  // monotonic ms while offline, else 0
+  kPresClients,   // live sockets, oldest first
+  kPresInfo,
+};
+struct PresenceKey {
+  std::uint32_t mesh_no = 0;
+  MailboxKind kind = MailboxKind::kMember;
+  PublicKey key{};
+  friend bool operator==(const PresenceKey&, const PresenceKey&) = default;
+};
+struct PresenceOwner {
+  std::uint32_t mesh_no = 0;
+  std::uint32_t member_no = 0;
+};
+struct PresenceInfo {  // cold: shown in peers_list
+  std::string presence_id, session_id, name, cwd, hostname, peer_type, channel, model;
+  std::uint64_t connected_ms = 0;
+  std::int64_t pid = 0;
+};
+using PresenceTable = Table<PresenceTag, PresenceKey, PresenceOwner, std::uint64_t,
+                            std::vector<ClientRef>, PresenceInfo>;
+
+struct PresenceKeyHash {
+  std::size_t operator()(const PresenceKey& key) const noexcept;
+};
+
+// A mailbox in memory: it has queued rows, or a connection that could take them.
+enum MailboxCol {
+  kBoxId,
+  kBoxMemberNo,
+  kBoxClaimer,  // the one connection that holds claims of this mailbox
+  kBoxClaimed,  // rows it holds
+  kBoxRows,     // undelivered rows, claimed ones included
+  kBoxBytes,
+  kBoxAfter,   // per priority: rows up to here are claimed (unless `rescan`)
+  kBoxRescan,  // claims were released: start from the front and skip what is still claimed
+  kBoxDirty,   // in the list of mailboxes to drain
+};
+using MailboxTable =
+    Table<MailboxTag, MailboxId, std::uint32_t, ClientRef, std::uint32_t, std::uint32_t,
+          std::uint64_t, std::array<Ulid, 3>, std::uint8_t, std::uint8_t>;
+
+// One pushed and unacknowledged row. Doubly linked in push order on its connection.
+enum ClaimCol {
+  kClaimMessage,
+  kClaimMailbox,
+  kClaimLane,
+  kClaimBytes,
+  kClaimPriority,
+  kClaimLinks
+};
+struct ClaimLinks {
+  ClaimRef previous;
+  ClaimRef next;
+};
+using ClaimTable =
+    Table<ClaimTag, Ulid, MailboxRef, LaneRef, std::uint32_t, std::uint8_t, ClaimLinks>;
+
+// The lease that the unacked rows of one lane on one connection share.
+enum LaneCol { kLaneDeadline, kLaneClient, kLaneMailbox, kLaneHash, kLaneClaims };
+using LaneTable =
+    Table<LaneTag, std::uint64_t, ClientRef, MailboxRef, std::uint64_t, std::uint32_t>;
+
+struct LaneKey {
+  std::uint64_t client = 0;
+  std::uint64_t mailbox = 0;
+  std::uint64_t lane = 0;
+  friend bool operator==(const LaneKey&, const LaneKey&) = default;
+};
+struct LaneKeyHash {
+  std::size_t operator()(const LaneKey& key) const noexcept {
+    return static_cast<std::size_t>((key.client * 0x9e3779b97f4a7c15ull) ^
+                                    (key.mailbox * 0xc2b2ae3d27d4eb4full) ^ key.lane);
+  }
+};
+
+// Mirror of a member row that is in use; loaded at first need and kept.
+struct MemberMirror {
+  std::uint32_t mesh_no = 0;
+  bool revoked = false;
+  PublicKey key{};
+  std::string id;
+  std::string name;
+  std::vector<ClientRef> clients;  // of this member, any class
+};
+struct MeshMirror {
+  std::string id;
+  std::string slug;
+  std::vector<PresenceRef> presences;
+  std::uint32_t clients = 0;
+};
+
+struct Tables {
+  explicit Tables(const Limits& limits)
+      : clients(limits.broker_connections_max),
+        presences(limits.presences_max),
+        mailboxes(limits.mailboxes_max),
+        claims(limits.broker_connections_max * 16),
+        lanes(limits.broker_connections_max * 16) {}
+
+  ClientTable clients;
+  PresenceTable presences;
+  MailboxTable mailboxes;
+  ClaimTable claims;
+  LaneTable lanes;
+
+  std::vector<ClientRef> client_of_slot;  // by ConnRef::slot
+  std::unordered_map<PresenceKey, PresenceRef, PresenceKeyHash> presence_of;
+  std::unordered_map<std::uint64_t, MailboxRef> mailbox_of;  // by MailboxId::bits()
+  std::unordered_map<LaneKey, LaneRef, LaneKeyHash> lane_of;
+  std::unordered_map<std::uint32_t, MemberMirror> members;
+  std::unordered_map<std::uint32_t, MeshMirror> meshes;
+  std::vector<MailboxRef> dirty;
+  std::vector<ClientRef> touched;  // delivered a frame in this iteration
+};
+
+}  // namespace cm::broker
