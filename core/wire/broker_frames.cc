@@ -17,6 +17,7 @@ std::uint64_t time_or_zero(FieldReader& fields, std::string_view key) {
 }  // namespace
 
 Status parse_hello_ack(const BrokerFrame& frame, HelloAck& ack) {
+  ack = {};
   FieldReader fields(frame.tape, frame.tape.root());
   ack.presence_id = fields.broker_id("presenceId");
   ack.member_display_name = fields.text("memberDisplayName", kDisplayNameMax, Need::kOptional);
@@ -35,6 +36,7 @@ void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& o
 }
 
 Status parse_ack(const BrokerFrame& frame, Ack& ack) {
+  ack = {};
   FieldReader fields(frame.tape, frame.tape.root());
   ack.id = fields.text("id", kRequestIdMax, Need::kOptional);
   ack.message_id = fields.text("messageId", kRequestIdMax, Need::kOptional);
@@ -68,6 +70,7 @@ void write_ack(const Ack& ack, TextBuf& out) {
 }
 
 Status parse_push(const BrokerFrame& frame, Push& push) {
+  push = {};
   FieldReader fields(frame.tape, frame.tape.root());
   push.message_id = fields.text("messageId", kRequestIdMax);
   push.mesh_id = fields.text("meshId", kBrokerIdMax, Need::kOptional);
@@ -123,6 +126,7 @@ Result<const JsonNode*> peers_of(const BrokerFrame& frame) {
 }
 
 Status parse_peer(const JsonTape& tape, const JsonNode& node, PeerEntry& peer) {
+  peer = {};
   if (node.type != JsonType::kObject) return fail(Err::kMalformed, "a peer is an object");
   FieldReader fields(tape, node);
   peer.raw = node.text;
@@ -157,6 +161,7 @@ void write_peer(const PeerEntry& peer, TextBuf& out) {
 }
 
 Status parse_error(const BrokerFrame& frame, ErrorFrame& error) {
+  error = {};
   FieldReader fields(frame.tape, frame.tape.root());
   error.code = fields.text("code", kTypeMax, Need::kOptional);
   error.message = fields.text("message", kErrorTextMax, Need::kOptional);

@@ -11,18 +11,21 @@ namespace {
 constexpr std::int64_t kTimestampMax = 1ll << 53;
 
 bool is_base64_text(std::string_view text) noexcept {
+  if (text.size() % 4 != 0) return false;
+  for (int padding = 0; padding < 2 && text.ends_with('='); ++padding) text.remove_suffix(1);
   for (const char c : text) {
     const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                      c == '+' || c == '/' || c == '=';
+                      c == '+' || c == '/';
     if (!good) return false;
   }
-  return text.size() % 4 == 0;
+  return true;
 }
 
 }  // namespace
 
 Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchArena& scratch,
                           ClientFrame& frame) {
+  frame = {};
   if (Status parsed = parser.parse(text, scratch, frame.tape); !parsed) return parsed;
   if (frame.tape.root().type != JsonType::kObject) {
     return fail(Err::kMalformed, "a frame is one JSON object");
@@ -34,6 +37,7 @@ Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchAren
 }
 
 Status parse_hello(const ClientFrame& frame, Hello& hello) {
+  hello = {};
   FieldReader fields(frame.tape, frame.tape.root());
   hello.session_pubkey_text = fields.text("sessionPubkey", kTargetMax, Need::kOptional);
   hello.mesh_id = fields.text("meshId", kTargetMax);
@@ -63,12 +67,14 @@ void write_hello(const Hello& hello, TextBuf& out) {
   json.optional_field("sessionPubkey", hello.session_pubkey_text);
   json.field("sessionId", hello.session_id).field("pid", hello.pid).field("cwd", hello.cwd);
   json.field("hostname", hello.hostname).field("peerType", hello.peer_type);
-  json.field("channel", hello.channel).optional_field("displayName", hello.display_name);
+  json.field("channel", hello.channel).optional_field("model", hello.model);
+  json.optional_field("displayName", hello.display_name);
   json.field("timestamp", hello.timestamp_ms).field("signature", hello.signature_text);
   json.end_object();
 }
 
 Status parse_send(const ClientFrame& frame, Send& send) {
+  send = {};
   FieldReader fields(frame.tape, frame.tape.root());
   send.id = fields.text("id", kRequestIdMax, Need::kOptional);
   send.client_message_id = fields.client_id("client_message_id");
@@ -107,6 +113,7 @@ void write_send(const Send& send, TextBuf& out) {
 }
 
 Status parse_client_ack(const ClientFrame& frame, ClientAck& ack) {
+  ack = {};
   FieldReader fields(frame.tape, frame.tape.root());
   ack.client_message_id = fields.client_id("clientMessageId");
   ack.broker_message_id = fields.broker_id("brokerMessageId", Need::kOptional);

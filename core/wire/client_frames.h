@@ -1,7 +1,8 @@
 // client_frames.h — frames from a client (daemon, session, CLI) to a broker: parse and write.
 // Owns:   ClientFrame (type and correlation), Hello, Send, ClientAck and their writers.
 // Holds:  unknown fields are ignored (version 1); every known one is bounded and checked before a
-//         handler sees it. Views live until the scratch arena is reset.
+//         handler sees it. Views live until the scratch arena is reset. A parser overwrites the
+//         whole struct: nothing of an earlier frame stays in it.
 // Source: spec/wire.md §2.1, §5.1, §5.5; spec/observed.md for the order of members.
 // Not:    judging what a frame asks for (core/broker).
 #pragma once

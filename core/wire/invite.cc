@@ -37,6 +37,7 @@ std::string_view trim(std::string_view text) noexcept {
 }  // namespace
 
 Status parse_invite(const JsonTape& tape, const JsonNode& object, Invite& invite) {
+  invite = {};
   if (object.type != JsonType::kObject) {
     return fail(Err::kMalformed, "invite_payload: expected an object");
   }

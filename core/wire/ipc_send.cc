@@ -32,6 +32,7 @@ Status read_meta(FieldReader& fields, ScratchArena& scratch, SendRequest& reques
 Status parse_send_request(JsonParser& parser, std::string_view body,
                           std::string_view idempotency_key, ScratchArena& scratch,
                           SendRequest& request) {
+  request = {};
   JsonTape tape;
   if (Status parsed = parser.parse(body, scratch, tape); !parsed) return parsed;
   if (tape.root().type != JsonType::kObject) {

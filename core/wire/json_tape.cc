@@ -6,6 +6,7 @@
 #include <rapidjson/error/en.h>
 #include <rapidjson/reader.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -18,7 +19,13 @@ namespace {
 using Stream = rapidjson::InsituStringStream;
 constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
                             rapidjson::kParseValidateEncodingFlag |
-                            rapidjson::kParseFullPrecisionFlag | rapidjson::kParseStopWhenDoneFlag;
+                            rapidjson::kParseStopWhenDoneFlag;
+// Not kParseFullPrecisionFlag: a zero with an exponent ("0e40") is undefined behaviour in it, and
+// no field of the wire is a fraction. Hashed numbers are read by core/crypto/jcs.
+
+// RapidJSON's validation of a character reads all the bytes that its lead byte announces, past
+// the end of the text if it ends early: there must be that many behind it.
+constexpr std::size_t kGuardBytes = 4;
 
 std::uint32_t hash_of(std::string_view key) noexcept {
   std::uint32_t hash = 2166136261u;
@@ -194,17 +201,18 @@ const JsonNode* JsonTape::find(const JsonNode& object, std::string_view key) con
 }
 
 Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape& tape) {
-  char* const copy = reinterpret_cast<char*>(scratch.allocate(input.size() + 1, 1));
+  char* const copy = reinterpret_cast<char*>(scratch.allocate(input.size() + kGuardBytes, 1));
   if (!input.empty()) std::memcpy(copy, input.data(), input.size());
-  copy[input.size()] = '\0';
+  std::memset(copy + input.size(), 0, kGuardBytes);
   Stream stream(copy);
   Handler handler(input, stream, scratch);
   const rapidjson::ParseResult result = reader_->reader.Parse<kFlags>(stream, handler);
   if (result.IsError()) {
     const char* what = handler.refusal() != nullptr ? handler.refusal()
                                                     : rapidjson::GetParseError_En(result.Code());
+    const std::size_t place = std::min(result.Offset(), input.size());
     return fail(Err::kMalformed,
-                "JSON at byte " + std::to_string(result.Offset()) + ": " + std::string(what));
+                "JSON at byte " + std::to_string(place) + ": " + std::string(what));
   }
   // Only white space may follow; a NUL byte ends RapidJSON's stream and would hide the rest.
   for (std::size_t at = stream.Tell(); at < input.size(); ++at) {

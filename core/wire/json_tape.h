@@ -22,8 +22,8 @@ struct JsonNode {
   bool boolean = false;
   std::uint32_t next = 0;    // index behind this node's whole subtree
   std::uint32_t count = 0;   // members of an object or array
-  std::int64_t integer = 0;  // kInteger; saturated when the number exceeds 64 bits
-  double number = 0;         // kInteger and kDouble
+  std::int64_t integer = 0;  // kInteger; a number of more than 64 bits is a kDouble
+  double number = 0;         // kInteger and kDouble; a kDouble may be off in its last digits
   std::string_view key;      // unescaped; empty outside objects
   std::string_view text;     // kText: unescaped value. kObject, kArray: the raw source text
 };

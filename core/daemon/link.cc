@@ -1,0 +1,293 @@
+// link.cc — the control-plane connection of each mesh: hello, frames of the broker, the roster.
+// Holds:  a hello is signed freshly for each CONNECTED of the transport; nothing but a hello is
+//         sent before its ack. The transport owns reconnecting, the core owns the hello deadline.
+// Source: spec/wire.md §2, §6; design/transports.md.
+// Not:    pushes (receive.cc), acks of sends (drain.cc).
+#include <algorithm>
+
+#include "core/crypto/canonical.h"
+#include "core/crypto/encoding.h"
+#include "core/crypto/sign.h"
+#include "core/daemon/daemon.h"
+#include "core/daemon/names.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+constexpr std::uint64_t kHelloDeadlineMs = 5'000;
+constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
+constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
+constexpr std::uint32_t kControlFrame = 0;
+constexpr std::uint32_t kNoteReady = 1;
+constexpr std::uint32_t kNoteAuthFailed = 2;
+constexpr std::string_view kRosterPrefix = "pl-";
+
+}  // namespace
+
+void Daemon::open_link(LinkRef link) {
+  set_link_state(link, LinkState::kConnecting);
+  effects_.link_open(link, config_of(tables_.links.get<kLinkMesh>(link)).broker_url);
+}
+
+void Daemon::reopen_link(LinkRef link, std::uint32_t code, std::string_view reason) {
+  effects_.link_close(link, code, reason);
+  link_lost(link);
+  open_link(link);
+}
+
+void Daemon::set_link_state(LinkRef link, LinkState state) {
+  tables_.links.get<kLinkState>(link) = state;
+  tables_.links.get<kLinkHelloDeadline>(link) = 0;
+  std::uint64_t open = 0;
+  tables_.links.each([&](LinkRef each) {
+    open += tables_.links.get<kLinkState>(each) == LinkState::kOpen ? 1 : 0;
+  });
+  metrics_.set(Metric::kDaemonConnected, open);
+}
+
+void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
+                           std::string_view detail) {
+  if (!tables_.links.alive(link)) return;
+  const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
+  if (event == LinkEvent::kConnected) {
+    send_hello(link);
+    return;
+  }
+  const bool was_up = tables_.links.get<kLinkState>(link) != LinkState::kConnecting;
+  if (!detail.empty()) tables_.links.get<kLinkLastError>(link) = detail;
+  if (was_up) {
+    metrics_.add(Metric::kDaemonReconnects);
+    env_.log->warn("broker_lost", {{"mesh", mesh.slug}, {"code", code}, {"detail", detail}});
+  }
+  link_lost(link);
+  set_link_state(link, LinkState::kConnecting);
+  if (event == LinkEvent::kClosed) {
+    // The transport gave up for good; that is an operator's business (a bad URL, no plugin).
+    set_link_state(link, LinkState::kRefused);
+    env_.log->error("broker_gave_up", {{"mesh", mesh.slug}, {"detail", detail}});
+  }
+}
+
+void Daemon::on_link_blocked(LinkRef link, bool blocked) {
+  if (!tables_.links.alive(link)) return;
+  tables_.links.get<kLinkBlocked>(link) = blocked;
+  if (blocked) return;
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  tables_.lanes.each([&](LaneRef lane) {
+    if (tables_.lanes.get<kLaneMesh>(lane) == mesh) mark_ready(lane);
+  });
+}
+
+void Daemon::send_hello(LinkRef link) {
+  const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
+  TextBuf canonical(scratch());
+  // The ids come from config.json, which was checked when it was read.
+  const Status built =
+      crypto::canonical_hello(mesh.mesh_id, mesh.member_id, mesh.key, env_.wall_ms, canonical);
+  CHECK(built);
+  const crypto::Signature signature = crypto::sign(slab_, mesh.secret, canonical.view());
+  TextBuf signature_text(scratch(), 128);
+  crypto::hex_append(signature, signature_text);
+  const crypto::HexText64 key = crypto::hex_text(mesh.key);
+
+  wire::Hello hello;
+  hello.mesh_id = mesh.mesh_id;
+  hello.member_id = mesh.member_id;
+  hello.pubkey_text = crypto::view(key);
+  hello.signature_text = signature_text.view();
+  hello.session_id = config_.session_id;
+  hello.pid = config_.pid;
+  hello.cwd = config_.cwd;
+  hello.hostname = config_.hostname;
+  hello.peer_type = "ai";
+  hello.channel = "claudemesh-daemon";
+  hello.timestamp_ms = static_cast<std::int64_t>(env_.wall_ms);
+  TextBuf text(scratch(), 1024);
+  wire::write_hello(hello, text);
+  effects_.link_send(link, kControlFrame, text.view());
+  set_link_state(link, LinkState::kHelloSent);
+  const std::uint64_t deadline = env_.mono_ms + kHelloDeadlineMs;
+  tables_.links.get<kLinkHelloDeadline>(link) = deadline;
+  hello_check_ms_ = std::min(hello_check_ms_, deadline);
+}
+
+void Daemon::expire_hellos() {
+  if (env_.mono_ms < hello_check_ms_) return;
+  hello_check_ms_ = UINT64_MAX;
+  tables_.links.each([&](LinkRef link) {
+    const std::uint64_t deadline = tables_.links.get<kLinkHelloDeadline>(link);
+    if (deadline == 0) return;
+    if (deadline > env_.mono_ms) {
+      hello_check_ms_ = std::min(hello_check_ms_, deadline);
+      return;
+    }
+    tables_.links.get<kLinkLastError>(link) = "no answer to hello within 5 s";
+    reopen_link(link, 1000, "hello timeout");
+  });
+}
+
+bool Daemon::on_link_frame(LinkRef link, std::string_view text) {
+  if (!tables_.links.alive(link)) return true;  // of a link that was closed meanwhile
+  tables_.links.get<kLinkTouched>(link) = 1;
+  wire::BrokerFrame frame;
+  if (Status parsed = wire::parse_client_frame(parser_, text, scratch(), frame); !parsed) {
+    metrics_.add(Metric::kDaemonInvalidInbound);
+    env_.log->warn("frame_malformed", {{"detail", parsed.error().detail}});
+    return false;
+  }
+  const bool open = tables_.links.get<kLinkState>(link) == LinkState::kOpen;
+  if (frame.type == "push") return on_push(link, frame);  // may precede hello_ack
+  if (frame.type == "hello_ack") {
+    on_hello_ack(link, frame);
+  } else if (frame.type == "error") {
+    on_error_frame(link, frame);
+  } else if (frame.type == "ack" && open) {
+    on_ack(link, frame);
+  } else if (frame.type == "peers_list" && open) {
+    on_peers_list(link, frame);
+  }
+  return true;  // types that we do not know are for others
+}
+
+void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
+  wire::HelloAck ack;
+  if (tables_.links.get<kLinkState>(link) != LinkState::kHelloSent) return;
+  if (Status parsed = wire::parse_hello_ack(frame, ack); !parsed) {
+    metrics_.add(Metric::kDaemonInvalidInbound);
+    tables_.links.get<kLinkLastError>(link) = parsed.error().detail;
+    reopen_link(link, 1008, "hello_ack is malformed");
+    return;
+  }
+  set_link_state(link, LinkState::kOpen);
+  tables_.links.get<kLinkLastError>(link).clear();
+  tables_.links.get<kLinkBlocked>(link) = 0;
+  effects_.link_note(link, kNoteReady);
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  ask_roster(mesh);
+  tables_.lanes.each([&](LaneRef lane) {
+    if (!(tables_.lanes.get<kLaneMesh>(lane) == mesh)) return;
+    tables_.lanes.get<kLaneDue>(lane) = 0;  // what failed with the old connection
+    mark_ready(lane);
+  });
+  env_.log->info("broker_status", {{"status", "open"}, {"mesh", config_of(mesh).slug}});
+}
+
+void Daemon::on_error_frame(LinkRef link, const wire::BrokerFrame& frame) {
+  wire::ErrorFrame error;
+  if (!wire::parse_error(frame, error)) return;
+  const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
+  env_.log->warn("broker_error",
+                 {{"mesh", mesh.slug}, {"code", error.code}, {"detail", error.message}});
+  if (tables_.links.get<kLinkState>(link) != LinkState::kHelloSent) return;
+  // The broker closes next; connecting again soon would be refused the same way.
+  tables_.links.get<kLinkLastError>(link) = error.code;
+  effects_.link_note(link, kNoteAuthFailed);
+}
+
+void Daemon::link_lost(LinkRef link) {
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  tables_.links.get<kLinkHelloDeadline>(link) = 0;
+  tables_.links.get<kLinkBlocked>(link) = 0;
+  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  roster.state = RosterState::kUnknown;
+  roster.asked_serial = 0;
+  lanes_lost(mesh);
+}
+
+void Daemon::ask_roster(MeshRef mesh) {
+  const LinkRef link = tables_.meshes.get<kMeshLink>(mesh);
+  if (tables_.links.get<kLinkState>(link) != LinkState::kOpen) return;
+  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  roster.asked_serial = ++roster_serial_;
+  roster.asked_ms = env_.mono_ms;
+  roster.stale = false;
+  TextBuf id(scratch(), 32);
+  id.append(kRosterPrefix);
+  id.append_unsigned(roster.asked_serial);
+  TextBuf text(scratch(), 64);
+  wire::write_list_peers(id.view(), text);
+  effects_.link_send(link, kControlFrame, text.view());
+}
+
+// After peer events: one list a second at most, however many come.
+void Daemon::refresh_rosters() {
+  if (env_.mono_ms < roster_check_ms_) return;
+  roster_check_ms_ = UINT64_MAX;
+  tables_.meshes.each([&](MeshRef mesh) {
+    const Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+    if (!roster.stale) return;
+    const std::uint64_t due = roster.asked_ms + kRosterLeastMs;
+    if (due <= env_.mono_ms) {
+      ask_roster(mesh);
+    } else {
+      roster_check_ms_ = std::min(roster_check_ms_, due);
+    }
+  });
+}
+
+void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  std::uint64_t serial = 0;
+  for (const char c :
+       frame.request_id.substr(std::min(kRosterPrefix.size(), frame.request_id.size()))) {
+    if (c < '0' || c > '9') return;
+    serial = serial * 10 + static_cast<std::uint64_t>(c - '0');
+  }
+  if (roster.asked_serial == 0 || serial != roster.asked_serial) return;  // not ours, or late
+  const auto peers = wire::peers_of(frame);
+  if (!peers) {
+    metrics_.add(Metric::kDaemonInvalidInbound);
+    return;
+  }
+  for (const PeerRef peer : roster.peers) tables_.peers.erase(peer);
+  roster.peers.clear();
+  const wire::JsonTape& tape = frame.tape;
+  for (std::uint32_t index = tape.first(**peers); index < (*peers)->next;
+       index = tape.at(index).next) {
+    wire::PeerEntry entry;
+    if (!wire::parse_peer(tape, tape.at(index), entry)) {
+      metrics_.add(Metric::kDaemonInvalidInbound);
+      continue;
+    }
+    const PeerRef peer = tables_.peers.insert();
+    if (!peer) {
+      env_.log->warn("roster_full", {{"limit", limits_.roster_rows_max}});
+      break;
+    }
+    tables_.peers.get<kPeerMesh>(peer) = mesh;
+    tables_.peers.get<kPeerKey>(peer) = entry.pubkey;
+    tables_.peers.get<kPeerMember>(peer) = entry.member_pubkey;
+    tables_.peers.get<kPeerNameFolded>(peer) = fold_name(entry.display_name);
+    tables_.peers.get<kPeerIsControl>(peer) = entry.peer_role == "control-plane";
+    tables_.peers.get<kPeerRaw>(peer) = entry.raw;
+    roster.peers.push_back(peer);
+    remember_peer(mesh, entry);
+  }
+  roster.state = RosterState::kLoaded;
+  roster.loaded_serial = serial;
+  roster.asked_serial = 0;
+  wake_parked();
+}
+
+// Names resolve for 30 days while their bearer is away; refreshed at most once an hour.
+void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer) {
+  const MeshConfig& config = config_of(mesh);
+  if (peer.display_name.empty() || peer.member_pubkey == config.key) return;
+  const std::string folded = fold_name(peer.display_name);
+  const store::Key key = store::known_peer_key(config.mesh_id, folded, peer.member_pubkey);
+  store::KnownPeerRow row;
+  if (batch().get(TableId::kKnownPeer, key.bytes(), row)) {
+    if (env_.wall_ms < row.fixed.last_seen_ms + kKnownPeerRefreshMs) return;
+  } else {
+    row.fixed.first_seen_ms = env_.wall_ms;
+    row.fixed.member = peer.member_pubkey;
+  }
+  row.fixed.last_seen_ms = env_.wall_ms;
+  row.text[store::kKnownPeerName] = peer.display_name;
+  batch().put(TableId::kKnownPeer, key.bytes(), row);
+}
+
+}  // namespace cm::daemon

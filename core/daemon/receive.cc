@@ -1,0 +1,121 @@
+// receive.cc — from a push to an inbox row, its ack and its event.
+// Holds:  client_ack is an effect: it leaves after the commit that has the row. A redelivery finds
+//         its key and is acked again without a second row. What cannot be opened is kept with a
+//         null body and a reason, never decoded as text.
+// Source: design/delivery.md, promise 5; spec/decisions.md, "Delivery"; spec/ipc.md §7.
+// Not:    showing the inbox (ipc.cc).
+#include "core/crypto/encoding.h"
+#include "core/daemon/daemon.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+constexpr std::uint32_t kControlFrame = 0;
+constexpr std::uint64_t kRosterLeastMs = 1'000;
+
+}  // namespace
+
+bool Daemon::on_push(LinkRef link, const wire::BrokerFrame& frame) {
+  wire::Push push;
+  if (Status parsed = wire::parse_push(frame, push); !parsed) {
+    metrics_.add(Metric::kDaemonInvalidInbound);
+    env_.log->warn("push_malformed", {{"detail", parsed.error().detail}});
+    return false;
+  }
+  if (push.subtype == "system") {
+    on_system_push(link, push);
+  } else {
+    on_message(link, push);
+  }
+  return true;
+}
+
+void Daemon::on_system_push(LinkRef link, const wire::Push& push) {
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  roster.stale = true;
+  roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kRosterLeastMs);
+
+  TextBuf data(scratch(), 512);
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms).field("mesh", config_of(mesh).slug);
+  json.field("event", push.event);
+  if (!push.event_data.empty()) json.key("data").raw(push.event_data);
+  json.end_object();
+  const bool joined = push.event == "peer_joined";
+  const bool left = push.event == "peer_left";
+  emit(joined ? "peer_join" : left ? "peer_leave" : "system", data.view());
+}
+
+void Daemon::on_message(LinkRef link, const wire::Push& push) {
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  const MeshConfig& config = config_of(mesh);
+  const std::string_view id =
+      push.client_message_id.empty() ? push.message_id : push.client_message_id;
+  const store::Key key =
+      store::inbox_dedupe_key(config.mesh_id, push.sender_pubkey, id, config.key);
+  if (!batch().get_index(TableId::kInboxKey, key.bytes()).empty()) {
+    metrics_.add(Metric::kDaemonRecvDuplicate);
+    acknowledge(link, push);
+    return;
+  }
+  store::InboxRow row;
+  row.fixed.received_ms = env_.wall_ms;
+  row.fixed.created_ms = push.created_ms;
+  row.fixed.priority = static_cast<store::Priority>(push.priority);
+  row.fixed.recipient_kind = store::MailboxKind::kMember;
+  row.fixed.recipient = config.key;
+  row.fixed.has_member = push.sender_member.has_value();
+  row.fixed.sender_member = push.sender_member.value_or(PublicKey{});
+  row.text[store::kInboxClientId] = id;
+  row.text[store::kInboxBrokerId] = push.message_id;
+  row.text[store::kInboxMesh] = config.mesh_id;
+  row.text[store::kInboxSender] = push.sender_pubkey;
+  row.text[store::kInboxSenderName] =
+      push.sender_name.empty() ? push.sender_pubkey.substr(0, 8) : push.sender_name;
+  row.text[store::kInboxTopic] = push.topic;
+  row.text[store::kInboxReplyTo] = push.reply_to;
+  row.text[store::kInboxSubtype] = push.subtype;
+  open_body(mesh, push, row);
+
+  const Ulid ulid = ulids_.next(env_.wall_ms);
+  batch().put(TableId::kInbox, store::ulid_key(ulid).bytes(), row);
+  batch().put_index(TableId::kInboxKey, key.bytes(), ulid.bytes);
+  metrics_.add(Metric::kDaemonRecvStored);
+  acknowledge(link, push);
+  emit_message(mesh, ulid, row);
+}
+
+// Sets the body, or why there is none.
+void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row) {
+  const auto refuse = [&](std::string_view reason) {
+    row.fixed.body_missing = 1;
+    row.text[store::kInboxReason] = reason;
+    metrics_.add(Metric::kDaemonRecvUndecryptable);
+  };
+  if (!push.sender_key) return refuse("the sender is not a key");
+  const auto nonce = crypto::nonce_parse(push.nonce);
+  if (!nonce) return refuse("the nonce is malformed");
+  const auto sealed = crypto::base64_decode(push.ciphertext, scratch());
+  if (!sealed) return refuse("the ciphertext is not base64");
+  TextBuf body(scratch(), sealed->size() + 1);
+  if (!boxes_.open(config_of(mesh).secret, *push.sender_key, *nonce, *sealed, body)) {
+    return refuse("it was not encrypted to this member by its sender");
+  }
+  row.text[store::kInboxBody] = body.view();
+}
+
+void Daemon::acknowledge(LinkRef link, const wire::Push& push) {
+  wire::ClientAck ack;
+  // Both ids, as existing daemons do (spec/wire.md §5.5).
+  ack.client_message_id = push.client_message_id.empty() ? push.message_id : push.client_message_id;
+  ack.broker_message_id = push.message_id;
+  TextBuf text(scratch(), 160);
+  wire::write_client_ack(ack, text);
+  effects_.link_send(link, kControlFrame, text.view());
+}
+
+}  // namespace cm::daemon

@@ -1,0 +1,178 @@
+// resolve.cc — from what a person typed to a key: full key, key prefix, or display name.
+// Holds:  display names are free, so a name is bound to a member key at first use; a name that two
+//         members bear, or that arrives under another key, is refused with both keys named. A name
+//         is refused as unknown only after the list was asked for once more.
+// Source: design/delivery.md, "Who a name is".
+// Not:    encryption; sessions' attestations (they come with sessions).
+#include <algorithm>
+
+#include "core/crypto/encoding.h"
+#include "core/daemon/daemon.h"
+#include "core/daemon/names.h"
+#include "core/wire/fields.h"
+#include "core/wire/limits.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+constexpr std::size_t kPrefixLeast = 16;
+constexpr std::uint64_t kKnownForMs = 30ull * 24 * 3600 * 1000;
+
+bool is_hex(std::string_view text) noexcept {
+  for (const char c : text) {
+    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    if (!good) return false;
+  }
+  return true;
+}
+
+void add_once(std::vector<PublicKey>& keys, const PublicKey& key) {
+  if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+}
+
+Error unknown_peer(std::string_view what, bool fresh) {
+  if (fresh) return fail(Err::kNotFound, what);
+  return fail(Err::kUnavailable, std::string(what) + "; the broker could not be asked");
+}
+
+}  // namespace
+
+Status Daemon::resolve(std::string_view to, ParkedRef parked, bool& wait, Outgoing& out) {
+  if (to.front() == '@' || to.front() == '#' || to == "*") {
+    return fail(Err::kInvalidArgument,
+                "field 'to': expected a peer's name, its key, or 16 or more digits of its key");
+  }
+  const std::string lower = fold_name(to);
+  if (const auto key = crypto::public_key_parse(lower)) {
+    out.target = *key;
+    return {};
+  }
+  if (to.size() >= kPrefixLeast && to.size() < 64 && is_hex(to)) {
+    return resolve_prefix(lower, parked, wait, out);
+  }
+  if (to.size() > wire::kDisplayNameMax) {
+    return fail(Err::kInvalidArgument, "field 'to': a name has at most 128 bytes");
+  }
+  return resolve_name(to, parked, wait, out);
+}
+
+// Fresh: listed after this request came.
+bool Daemon::roster_is_fresh(MeshRef mesh, ParkedRef parked) const {
+  if (!parked) return false;
+  const Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  return roster.state == RosterState::kLoaded &&
+         roster.loaded_serial >= tables_.parked.get<kParkedSerial>(parked);
+}
+
+bool Daemon::may_wait(ParkedRef parked) const {
+  return !parked || tables_.parked.get<kParkedDeadline>(parked) > env_.mono_ms;
+}
+
+bool Daemon::list_is_coming(MeshRef mesh) const {
+  const LinkState state = tables_.links.get<kLinkState>(tables_.meshes.get<kMeshLink>(mesh));
+  return tables_.meshes.get<kMeshRoster>(mesh).state == RosterState::kUnknown &&
+         (state == LinkState::kHelloSent || state == LinkState::kOpen);
+}
+
+Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, bool& wait,
+                              Outgoing& out) {
+  std::vector<PublicKey> matches;
+  for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
+    const PublicKey& key = tables_.peers.get<kPeerKey>(peer);
+    const PublicKey& member = tables_.peers.get<kPeerMember>(peer);
+    const bool control = tables_.peers.get<kPeerIsControl>(peer) != 0;
+    if (!control && crypto::view(crypto::hex_text(key)).starts_with(prefix)) {
+      add_once(matches, key);
+    } else if (crypto::view(crypto::hex_text(member)).starts_with(prefix)) {
+      add_once(matches, member);
+    }
+  }
+  if (matches.size() == 1) {
+    out.target = matches.front();
+    return {};
+  }
+  const std::string shown = "field 'to': prefix \"" + std::string(prefix) + "\"";
+  if (matches.size() > 1) {
+    return fail(Err::kInvalidArgument,
+                shown + " is ambiguous (" + std::to_string(matches.size()) + " matches)");
+  }
+  const bool fresh = roster_is_fresh(out.mesh, parked);
+  wait = !fresh && may_wait(parked);
+  if (wait) return {};
+  return unknown_peer(shown + " matches no peer", fresh);
+}
+
+Daemon::KnownName Daemon::known_name(MeshRef mesh, std::string_view folded) {
+  KnownName known;
+  const store::Key prefix = store::known_peer_prefix(config_of(mesh).mesh_id, folded);
+  store::Cursor cursor(batch(), TableId::kKnownPeer);
+  for (bool more = cursor.seek(prefix.bytes()); more; more = cursor.next()) {
+    if (!as_text(cursor.key()).starts_with(as_text(prefix.bytes()))) break;
+    store::KnownPeerRow row;
+    if (!cursor.row(row)) continue;
+    if (row.fixed.bound_ms != 0) known.bound = row.fixed.member;
+    if (row.fixed.last_seen_ms + kKnownForMs >= env_.wall_ms) {
+      add_once(known.recent, row.fixed.member);
+    }
+  }
+  return known;
+}
+
+void Daemon::bind_name(MeshRef mesh, std::string_view name, const PublicKey& member) {
+  const store::Key key = store::known_peer_key(config_of(mesh).mesh_id, fold_name(name), member);
+  store::KnownPeerRow row;
+  const bool known = batch().get(TableId::kKnownPeer, key.bytes(), row);
+  if (known && row.fixed.bound_ms != 0) return;
+  if (!known) {
+    row.fixed.first_seen_ms = env_.wall_ms;
+    row.fixed.last_seen_ms = env_.wall_ms;
+    row.fixed.member = member;
+    row.text[store::kKnownPeerName] = name;
+  }
+  row.fixed.bound_ms = env_.wall_ms;
+  batch().put(TableId::kKnownPeer, key.bytes(), row);
+}
+
+Error Daemon::name_conflict(std::string_view name, const std::vector<PublicKey>& keys) const {
+  std::string detail = "field 'to': \"" + std::string(name) + "\" is borne by";
+  for (const PublicKey& key : keys) {
+    detail += " ";
+    detail += crypto::view(crypto::hex_text(key));
+  }
+  return fail(Err::kPeerNameConflict, detail);
+}
+
+Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait, Outgoing& out) {
+  const std::string folded = fold_name(name);
+  std::vector<PublicKey> members;
+  std::optional<PublicKey> session;
+  for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
+    if (tables_.peers.get<kPeerNameFolded>(peer) != folded) continue;
+    const PublicKey& member = tables_.peers.get<kPeerMember>(peer);
+    if (member == config_of(out.mesh).key) continue;  // one's own other connections
+    add_once(members, member);
+    if (tables_.peers.get<kPeerIsControl>(peer) == 0) session = tables_.peers.get<kPeerKey>(peer);
+  }
+  // A list that is on its way may show a second bearer: wait for it before a name is believed.
+  const bool fresh = roster_is_fresh(out.mesh, parked);
+  wait = !fresh && may_wait(parked) && list_is_coming(out.mesh);
+  if (wait) return {};
+
+  const KnownName known = known_name(out.mesh, folded);
+  std::vector<PublicKey> bearers = members;
+  if (known.bound) add_once(bearers, *known.bound);
+  if (bearers.empty()) bearers = known.recent;  // away: who was seen under this name lately
+  if (bearers.size() > 1) return name_conflict(name, bearers);
+  if (bearers.empty()) {
+    wait = !fresh && may_wait(parked);
+    if (wait) return {};
+    return unknown_peer("field 'to': no peer \"" + std::string(name) + "\"", fresh);
+  }
+  out.bind_member = bearers.front();
+  out.target = session && members.size() == 1 ? *session : bearers.front();
+  return {};
+}
+
+}  // namespace cm::daemon

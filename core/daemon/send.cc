@@ -1,0 +1,275 @@
+// send.cc — POST /v1/send: the accept table of design/delivery.md.
+// Holds:  the look-up of the id comes before target resolution and encryption: a retry succeeds
+//         when the peer is away by now. A row is written after every check has passed, and the
+//         202 leaves after the commit that has it.
+// Why:    accepted means durable (promise 1); an id names one request for good (promise 2).
+// Not:    who a name is (resolve.cc), draining (drain.cc).
+#include <algorithm>
+
+#include "core/crypto/encoding.h"
+#include "core/crypto/random.h"
+#include "core/daemon/daemon.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::OutboxStatus;
+using store::TableId;
+
+constexpr std::uint64_t kParkMs = 5'000;
+
+// state x match: the answer to a request whose id already has a row. The table of
+// design/delivery.md, "Outbox: states", in its order.
+struct KnownAnswer {
+  int status;
+  std::string_view word;      // `status` of a 2xx
+  std::string_view conflict;  // of a 409
+};
+constexpr KnownAnswer kKnownAnswers[static_cast<std::size_t>(OutboxStatus::kCount)][2] = {
+    /* pending  */ {{202, "queued", ""}, {409, "", "outbox_pending_fingerprint_mismatch"}},
+    /* inflight */ {{202, "inflight", ""}, {409, "", "outbox_inflight_fingerprint_mismatch"}},
+    /* done     */ {{200, "done", ""}, {409, "", "outbox_done_fingerprint_mismatch"}},
+    /* dead     */
+    {{409, "", "outbox_dead_fingerprint_match"}, {409, "", "outbox_dead_fingerprint_mismatch"}},
+    /* aborted  */
+    {{409, "", "outbox_aborted_fingerprint_match"},
+     {409, "", "outbox_aborted_fingerprint_mismatch"}},
+};
+
+}  // namespace
+
+void Daemon::handle_send(ConnRef conn, std::string_view body, std::string_view idempotency_key,
+                         ParkedRef parked) {
+  wire::SendRequest request;
+  Outgoing out;
+  bool wait = false;
+  Status done = wire::parse_send_request(parser_, body, idempotency_key, scratch(), request);
+  if (done) done = try_send(conn, request, parked, wait, out);
+  if (!done) {
+    metrics_.add(Metric::kDaemonSendRefused);
+    reply_error(conn, done.error());
+  } else if (wait) {
+    park(conn, out.mesh, body, idempotency_key);
+  }
+}
+
+// Answers by itself, or sets `wait` when the roster is needed first.
+Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked,
+                        bool& wait, Outgoing& out) {
+  const auto fingerprint = crypto::request_fingerprint(
+      {crypto::map_destination(request.to), request.reply_to, text_of(request.priority),
+       request.meta_jcs, as_bytes(request.message)});
+  if (!fingerprint) return fingerprint.error();
+  out.fingerprint = *fingerprint;
+  const auto mesh = choose_mesh(request.mesh);
+  // A known id is answered even if its mesh can no longer be chosen.
+  if (answer_known_id(conn, request, out.fingerprint, mesh ? *mesh : MeshRef{})) return {};
+  if (!mesh) return mesh.error();
+  out.mesh = *mesh;
+
+  if (!batch().admits()) {
+    return fail(Err::kDiskFull, "the daemon's store has reached its bound");
+  }
+  if (tables_.work.full() || tables_.lanes.full()) {
+    return fail(Err::kDiskFull, "the outbox holds " + std::to_string(tables_.work.count()) +
+                                    " undelivered messages, its limit");
+  }
+  if (Status found = resolve(request.to, parked, wait, out); !found || wait) return found;
+  if (out.target == config_of(out.mesh).key) {
+    return fail(Err::kInvalidArgument, "field 'to': this is your own key");
+  }
+  UlidText minted{};
+  std::string_view client_id = request.client_message_id;
+  if (Status sealed = encrypt(request, out); !sealed) return sealed;
+  if (client_id.empty()) {
+    minted = ulid_text(ulids_.next(env_.wall_ms));
+    client_id = view(minted);
+  }
+  if (Status fits = check_size(request, out, client_id); !fits) return fits;
+  insert_row(request, out, client_id);
+
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("client_message_id", client_id).field("status", "queued");
+  if (!request.meta_jcs.empty()) json.field("meta_delivered", false);
+  json.end_object();
+  effects_.http_reply(conn, 202, text.view());
+  metrics_.add(Metric::kDaemonSendAccepted);
+  return {};
+}
+
+Result<MeshRef> Daemon::choose_mesh(std::string_view wanted) {
+  MeshRef found;
+  tables_.meshes.each([&](MeshRef mesh) {
+    const MeshConfig& config = config_of(mesh);
+    if (wanted.empty() ? tables_.meshes.count() == 1
+                       : config.slug == wanted || config.mesh_id == wanted) {
+      found = mesh;
+    }
+  });
+  if (found) return found;
+  if (!wanted.empty()) return fail(Err::kMeshNotAttached, wanted);
+  if (tables_.meshes.count() == 0) return Err::kNoMesh;
+  std::string attached = "attached:";
+  tables_.meshes.each([&](MeshRef mesh) { attached += " " + config_of(mesh).slug; });
+  return fail(Err::kMeshRequired, attached);
+}
+
+bool Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& request,
+                             const crypto::Hash32& fingerprint, MeshRef mesh) {
+  if (request.client_message_id.empty()) return false;
+  const Bytes id =
+      batch().get_index(TableId::kOutboxId, store::text_key(request.client_message_id).bytes());
+  store::OutboxRow row;
+  Ulid ulid;
+  if (!store::parse_ulid_key(id, ulid) || !outbox_row(ulid, row)) return false;
+  // The row binds (id, mesh, fingerprint); a request that names no mesh means the row's.
+  const bool same_mesh =
+      mesh ? config_of(mesh).mesh_id == row.text[store::kOutboxMesh] : request.mesh.empty();
+  const bool same =
+      same_mesh && crypto::equal_in_constant_time(fingerprint, row.fixed.request_fingerprint);
+  const KnownAnswer& answer =
+      kKnownAnswers[static_cast<std::size_t>(row.fixed.status)][same ? 0 : 1];
+  if (answer.status == 409) {
+    const bool dead = row.fixed.status == OutboxStatus::kDead;
+    reply_conflict(conn, answer.conflict, fingerprint, row.text[store::kOutboxBrokerId],
+                   dead && same ? row.text[store::kOutboxLastError] : std::string_view{});
+    return true;
+  }
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("client_message_id", request.client_message_id);
+  json.field("status", answer.word);
+  if (answer.status == 200) {
+    json.field("broker_message_id", row.text[store::kOutboxBrokerId]).field("duplicate", true);
+  }
+  json.end_object();
+  effects_.http_reply(conn, static_cast<std::uint32_t>(answer.status), text.view());
+  metrics_.add(Metric::kDaemonSendDuplicate);
+  return true;
+}
+
+void Daemon::reply_conflict(ConnRef conn, std::string_view conflict,
+                            const crypto::Hash32& fingerprint, std::string_view broker_id,
+                            std::string_view reason) {
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("error", "idempotency_key_reused").field("conflict", conflict);
+  json.key("daemon_fingerprint_prefix").hex(Bytes(fingerprint).first(8));
+  json.nullable_field("broker_message_id", broker_id).optional_field("reason", reason);
+  json.field("remedy", info_of(Err::kIdReused).remedy).end_object();
+  effects_.http_reply(conn, 409, text.view());
+  metrics_.add(Metric::kDaemonSendConflict);
+}
+
+Status Daemon::encrypt(const wire::SendRequest& request, Outgoing& out) {
+  out.nonce = crypto::random_nonce(env_.rng);
+  TextBuf sealed(scratch(), request.message.size() + crypto::kBoxTag);
+  if (Status done = boxes_.seal(config_of(out.mesh).secret, out.target, out.nonce,
+                                as_bytes(request.message), sealed);
+      !done) {
+    return fail(Err::kInvalidArgument, "field 'to': the key cannot be encrypted to");
+  }
+  TextBuf text(scratch(), sealed.size() * 4 / 3 + 4);
+  crypto::base64_append(as_bytes(sealed.view()), text);
+  out.ciphertext = text.view();
+  TextBuf nonce(scratch(), 40);
+  crypto::base64_append(out.nonce, nonce);
+  out.nonce_text = nonce.view();
+  return {};
+}
+
+// On the encoded frame, as the broker will count it (spec/decisions.md, "oversize").
+Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
+                          std::string_view client_id) {
+  const crypto::HexText64 target = crypto::hex_text(out.target);
+  wire::Send send;
+  send.id = client_id;
+  send.client_message_id = client_id;
+  send.has_fingerprint = true;
+  send.target = crypto::view(target);
+  send.priority = request.priority;
+  send.nonce = out.nonce_text;
+  send.ciphertext = out.ciphertext;
+  send.reply_to = request.reply_to;
+  TextBuf frame(scratch(), out.ciphertext.size() + 512);
+  wire::write_send(send, frame);
+  if (frame.size() <= limits_.payload_bytes_max) return {};
+  return fail(Err::kTooBig, "the encoded message has " + std::to_string(frame.size()) +
+                                " bytes, the broker takes " +
+                                std::to_string(limits_.payload_bytes_max) +
+                                "; the id was not consumed");
+}
+
+void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
+                        std::string_view client_id) {
+  const MeshConfig& mesh = config_of(out.mesh);
+  const crypto::HexText64 target = crypto::hex_text(out.target);
+  const Ulid id = ulids_.next(env_.wall_ms);
+  const store::Key key = store::ulid_key(id);
+
+  store::OutboxRow row;
+  row.fixed.status = OutboxStatus::kPending;
+  row.fixed.priority = static_cast<store::Priority>(request.priority);
+  row.fixed.payload_bytes = static_cast<std::uint32_t>(request.message.size());
+  row.fixed.enqueued_ms = env_.wall_ms;
+  row.fixed.next_attempt_ms = env_.wall_ms;
+  row.fixed.request_fingerprint = out.fingerprint;
+  row.fixed.wire_fingerprint = crypto::wire_fingerprint(slab_, mesh.secret, out.fingerprint);
+  row.text[store::kOutboxClientId] = client_id;
+  row.text[store::kOutboxMesh] = mesh.mesh_id;
+  row.text[store::kOutboxTarget] = crypto::view(target);
+  batch().put(TableId::kOutbox, key.bytes(), row);
+
+  store::OutboxBodyRow body;
+  body.fixed.nonce = out.nonce;
+  body.text[store::kBodyPayload] = request.message;
+  body.text[store::kBodyCiphertext] = out.ciphertext;
+  body.text[store::kBodyReplyTo] = request.reply_to;
+  batch().put(TableId::kOutboxBody, key.bytes(), body);
+  batch().put_index(TableId::kOutboxId, store::text_key(client_id).bytes(), id.bytes);
+  if (out.bind_member) bind_name(out.mesh, request.to, *out.bind_member);
+  const bool added = add_work(id, row);
+  CHECK(added);  // room was checked before anything was written
+}
+
+void Daemon::park(ConnRef conn, MeshRef mesh, std::string_view body, std::string_view key) {
+  const ParkedRef parked = tables_.parked.insert();
+  if (!parked) {
+    reply_error(conn, fail(Err::kBusy, "too many sends wait for the peer list"));
+    return;
+  }
+  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+  if (roster.asked_serial == 0) ask_roster(mesh);
+  tables_.parked.get<kParkedConn>(parked) = conn;
+  tables_.parked.get<kParkedMesh>(parked) = mesh;
+  tables_.parked.get<kParkedDeadline>(parked) = env_.mono_ms + kParkMs;
+  tables_.parked.get<kParkedRequest>(parked) = {std::string(body), std::string(key)};
+  // Without a connection no request is on its way: the first list of the next one will do.
+  tables_.parked.get<kParkedSerial>(parked) =
+      roster.asked_serial != 0 ? roster.asked_serial : roster_serial_ + 1;
+  parked_check_ms_ = std::min(parked_check_ms_, env_.mono_ms + kParkMs);
+}
+
+// Handles again what a fresh list, or the end of its patience, can decide.
+void Daemon::wake_parked() {
+  parked_check_ms_ = UINT64_MAX;
+  tables_.parked.each([&](ParkedRef parked) {
+    const std::uint64_t deadline = tables_.parked.get<kParkedDeadline>(parked);
+    const Roster& roster = tables_.meshes.get<kMeshRoster>(tables_.parked.get<kParkedMesh>(parked));
+    const bool fresh = roster.state == RosterState::kLoaded &&
+                       roster.loaded_serial >= tables_.parked.get<kParkedSerial>(parked);
+    if (!fresh && deadline > env_.mono_ms) {
+      parked_check_ms_ = std::min(parked_check_ms_, deadline);
+      return;
+    }
+    const ConnRef conn = tables_.parked.get<kParkedConn>(parked);
+    const ParkedRequest request = tables_.parked.get<kParkedRequest>(parked);
+    tables_.requests.push_back(conn);
+    handle_send(conn, request.body, request.idempotency_key, parked);
+    tables_.parked.erase(parked);
+  });
+}
+
+}  // namespace cm::daemon
