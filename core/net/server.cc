@@ -1,0 +1,388 @@
+// server.cc — connections: accepting, reading, writing, leaving.
+// Owns:   the life of a Conn, and the lists that carry it from one iteration to the next.
+// Holds:  rows leave the table only in reap(), which no callback is inside of.
+// Not:    HTTP (server_http.cc), WebSocket (server_ws.cc), deadlines (server_time.cc).
+#include "core/net/server.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/net/connection.h"
+
+namespace cm::net {
+namespace {
+
+constexpr std::size_t kFirstRead = 16 * 1024;
+constexpr std::size_t kNextRead = 64 * 1024;
+
+constexpr std::string_view kFullReply =
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    "Content-Length: 32\r\nConnection: close\r\n\r\n{\"error\":\"too many connections\"}";
+
+// On a unix socket a hang-up tells a closed peer from one that only finished sending.
+bool hung_up(int fd) noexcept {
+  pollfd look{fd, 0, 0};
+  return ::poll(&look, 1, 0) == 1 && (look.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace
+
+Server::Server(Loop& loop, const ServerOptions& options, ScratchArena& scratch, BufferPool& pool)
+    : loop_(&loop),
+      options_(options),
+      scratch_(&scratch),
+      pool_(&pool),
+      conns_(options.connections_max),
+      listeners_(
+          loop,
+          [](void* self, Fd fd) noexcept { static_cast<Server*>(self)->on_accept(std::move(fd)); },
+          this) {
+  // A pooled block ends at 32 MiB: pending output and one frame must stay below it.
+  CHECK(options.connections_max > 0);
+  CHECK(options.limits.slow_consumer_hard_bytes <= 31u << 20);
+  CHECK(options.limits.http_body_bytes_max <= 8u << 20);
+  http_limits_.head_bytes = options.limits.http_head_bytes_max;
+  http_limits_.target_bytes = options.limits.http_head_bytes_max / 2;
+  http_limits_.body_bytes = options.limits.http_body_bytes_max;
+}
+
+Server::~Server() {
+  conns_.each([this](ConnRef ref) {
+    Conn& conn = *conns_.get<kRow>(ref);
+    if (conn.watch != nullptr) loop_->unwatch(conn.watch);
+  });
+}
+
+Result<std::uint16_t> Server::listen_tcp(const std::string& host, std::uint16_t port) {
+  return listeners_.add_tcp(host, port);
+}
+Status Server::listen_unix(const std::string& path) { return listeners_.add_unix(path); }
+
+Conn* Server::find(ConnRef ref) const {
+  if (!conns_.alive(ref)) return nullptr;
+  Conn* conn = conns_.get<kRow>(ref).get();
+  return conn->doomed ? nullptr : conn;
+}
+
+bool Server::alive(ConnRef ref) const noexcept { return find(ref) != nullptr; }
+
+std::size_t Server::pending_output(ConnRef ref) const noexcept {
+  const Conn* conn = find(ref);
+  return conn == nullptr ? 0 : conn->out.size();
+}
+
+bool Server::append_peer_address(ConnRef ref, TextBuf& out) const {
+  const Conn* conn = find(ref);
+  if (conn == nullptr) return false;
+  net::append_peer_address(out, conn->fd.get());
+  return true;
+}
+
+NetEvent& Server::add_event(Conn& conn, NetEventKind kind) {
+  NetEvent& event = events_.emplace_back();
+  event.kind = kind;
+  event.conn = conn.ref;
+  event.peer = conn.peer;
+  return event;
+}
+
+bool Server::budget_left() const noexcept {
+  return events_.size() < options_.limits.iteration_rows_max &&
+         iteration_bytes_ < options_.limits.iteration_bytes_max;
+}
+
+// --- the iteration ---
+
+void Server::collect(bool may_block) {
+  collecting_ = true;
+  iteration_bytes_ = 0;
+  reap();
+  for (const ConnRef ref : writable_) {
+    if (Conn* conn = find(ref); conn != nullptr) add_event(*conn, NetEventKind::kWritable);
+  }
+  writable_.clear();
+  std::swap(resume_, resuming_);
+  for (const ConnRef ref : resuming_) {
+    Conn* conn = find(ref);
+    if (conn == nullptr) continue;
+    conn->resuming = false;
+    touch(*conn);
+    process(*conn);
+    if (!conn->doomed) update_interest(*conn);
+  }
+  resuming_.clear();
+  loop_->collect(may_block && events_.empty() && !work_left());
+  reap();
+}
+
+bool Server::work_left() const noexcept {
+  return !resume_.empty() || !doomed_.empty() || !writable_.empty() || !dirty_.empty();
+}
+
+void Server::on_accept(Fd fd) {
+  const ConnRef ref = conns_.insert();
+  if (!ref) {
+    ++stats_.refused_full;
+    // One attempt without waiting; who is turned away at the door gets no buffer.
+    (void)::send(fd.get(), kFullReply.data(), kFullReply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ::shutdown(fd.get(), SHUT_WR);
+    return;
+  }
+  ++stats_.accepted;
+  conns_.get<kDeadline>(ref) = kNever;
+  auto& row = conns_.get<kRow>(ref);
+  row = std::make_unique<Conn>(*this, *pool_, std::move(fd));
+  Conn& conn = *row;
+  conn.ref = ref;
+  conn.peer = peer_of(conn.fd.get());
+  if (!conn.peer.is_unix) set_nodelay(conn.fd.get());
+  conn.watch = loop_->watch(conn.fd.get(), Loop::kRead, &Server::on_ready, &conn);
+  touch(conn);
+  if (conn.watch == nullptr) doom(conn);
+}
+
+void Server::on_ready(void* self, unsigned ready) noexcept {
+  Conn& conn = *static_cast<Conn*>(self);
+  Server& server = *conn.server;
+  if ((ready & Loop::kWrite) != 0 && !conn.doomed) server.flush_one(conn);
+  if ((ready & Loop::kRead) != 0 && !conn.doomed) server.read_some(conn);
+  if (!conn.doomed) server.update_interest(conn);
+}
+
+// TLS will stand in read_some() and flush_one(): between recv/send and the two buffers.
+void Server::read_some(Conn& conn) {
+  if (!budget_left()) {
+    loop_->stop_collecting();  // the descriptor stays ready and comes again
+    return;
+  }
+  std::size_t left = options_.limits.socket_read_bytes_max;
+  std::size_t want = kFirstRead;
+  while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming) {
+    const bool paused = conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream;
+    if (paused && conn.in.size() >= kPipelineBytes) break;
+    const MutableBytes room = conn.in.prepare(want);
+    const std::size_t size = std::min(room.size(), left);
+    const ssize_t got = ::recv(conn.fd.get(), room.data(), size, 0);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) doom(conn);
+      break;
+    }
+    if (got == 0) {
+      on_eof(conn);
+      break;
+    }
+    conn.in.commit(static_cast<std::size_t>(got));
+    conn.heard = true;
+    touch(conn);
+    process(conn);
+    left -= static_cast<std::size_t>(got);
+    if (static_cast<std::size_t>(got) < size) break;
+    want = kNextRead;
+  }
+  if (conn.in.empty()) conn.in.release();
+}
+
+void Server::process(Conn& conn) {
+  while (!conn.doomed && !conn.in.empty()) {
+    if (conn.state == ConnState::kLinger) {
+      conn.in.release();
+      return;
+    }
+    if (conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream) return;
+    if (!budget_left()) {
+      resume_later(conn);
+      return;
+    }
+    const bool more = conn.state == ConnState::kHttpRead ? process_http(conn) : process_ws(conn);
+    if (!more) return;
+  }
+}
+
+void Server::resume_later(Conn& conn) {
+  if (conn.resuming) return;
+  conn.resuming = true;
+  resume_.push_back(conn.ref);
+}
+
+void Server::on_eof(Conn& conn) {
+  conn.peer_eof = true;
+  switch (conn.state) {
+    case ConnState::kHttpReply:
+      // Over TCP a client that only finished sending looks the same; it still gets its reply.
+      if (conn.peer.is_unix && hung_up(conn.fd.get())) doom(conn);
+      return;
+    case ConnState::kHttpRead:
+    case ConnState::kLinger:
+      if (conn.out.empty() || (conn.peer.is_unix && hung_up(conn.fd.get()))) {
+        doom(conn);
+      } else {
+        linger(conn);
+      }
+      return;
+    case ConnState::kHttpStream:
+    case ConnState::kWs:
+    case ConnState::kWsClosing: doom(conn); return;
+  }
+}
+
+// --- output ---
+
+bool Server::room_for(Conn& conn, std::size_t bytes) {
+  const std::size_t hard = options_.limits.slow_consumer_hard_bytes;
+  if (bytes > hard || conn.out.size() > hard - bytes) {
+    ++stats_.dropped_slow;
+    doom(conn);
+    return false;
+  }
+  return true;
+}
+
+bool Server::put(Conn& conn, std::string_view bytes) {
+  if (!room_for(conn, bytes.size())) return false;
+  conn.out.append(as_bytes(bytes));
+  wrote(conn);
+  return true;
+}
+
+void Server::wrote(Conn& conn) {
+  if (conn.out.size() > options_.limits.slow_consumer_soft_bytes) conn.over_soft = true;
+  if (conn.dirty) return;
+  conn.dirty = true;
+  dirty_.push_back(conn.ref);
+}
+
+void Server::flush() {
+  for (const ConnRef ref : dirty_) {
+    Conn* conn = find(ref);
+    if (conn == nullptr) continue;
+    conn->dirty = false;
+    if (!conn->blocked) flush_one(*conn);
+    if (!conn->doomed) update_interest(*conn);
+  }
+  dirty_.clear();
+}
+
+void Server::flush_one(Conn& conn) {
+  const bool was_blocked = conn.blocked;
+  conn.blocked = false;
+  while (!conn.out.empty()) {
+    const Bytes bytes = conn.out.bytes();
+    const ssize_t sent = ::send(conn.fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        doom(conn);
+        return;
+      }
+      conn.blocked = true;
+      if (!was_blocked) conn.sent = true;  // the wait begins now
+      touch(conn);
+      break;
+    }
+    conn.out.consume(static_cast<std::size_t>(sent));
+    conn.sent = true;
+    touch(conn);
+    // A short count means that the socket is full; asking again would only tell the same.
+    if (static_cast<std::size_t>(sent) < bytes.size()) {
+      conn.blocked = true;
+      break;
+    }
+  }
+  after_flush(conn);
+}
+
+void Server::after_flush(Conn& conn) {
+  if (conn.over_soft && conn.out.size() < options_.limits.slow_consumer_soft_bytes / 2) {
+    conn.over_soft = false;
+    writable_.push_back(conn.ref);
+  }
+  if (conn.state != ConnState::kLinger || !conn.out.empty()) return;
+  if (conn.peer_eof) {
+    doom(conn);
+  } else if (!conn.shut) {
+    // Our half only: closing outright with unread input would reset the connection, and the peer
+    // might lose the reply that we just wrote.
+    conn.shut = true;
+    ::shutdown(conn.fd.get(), SHUT_WR);
+    touch(conn);
+  }
+}
+
+void Server::linger(Conn& conn) {
+  if (conn.doomed) return;
+  conn.state = ConnState::kLinger;
+  conn.partial = false;
+  conn.partial_since = 0;
+  conn.close_by = 0;
+  conn.in.release();
+  wrote(conn);  // so that flush() also shuts a connection without pending output
+  touch(conn);
+}
+
+void Server::update_interest(Conn& conn) {
+  bool read = !conn.peer_eof && !conn.resuming;
+  if (conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream) {
+    read = read && conn.in.size() < kPipelineBytes;
+  }
+  const bool write = conn.blocked && !conn.out.empty();
+  loop_->set_interest(conn.watch, (read ? Loop::kRead : 0u) | (write ? Loop::kWrite : 0u));
+}
+
+// --- leaving ---
+
+void Server::doom(Conn& conn) {
+  if (conn.doomed) return;
+  conn.doomed = true;
+  if (conn.watch != nullptr) loop_->unwatch(conn.watch);
+  conn.watch = nullptr;
+  doomed_.push_back(conn.ref);
+}
+
+void Server::reap() {
+  if (doomed_.empty()) return;
+  for (const ConnRef ref : doomed_) {
+    Conn& conn = *conns_.get<kRow>(ref);
+    switch (conn.state) {
+      case ConnState::kWs:
+      case ConnState::kWsClosing: report_ws_closed(conn, ws_code::kAbnormal, {}); break;
+      case ConnState::kHttpReply:
+      case ConnState::kHttpStream: add_event(conn, NetEventKind::kHttpClosed); break;
+      case ConnState::kHttpRead:
+      case ConnState::kLinger: break;
+    }
+    conns_.erase(ref);
+  }
+  doomed_.clear();
+  if (listeners_.needs_retry()) listeners_.retry();
+}
+
+void Server::drain(std::uint16_t code, std::string_view reason) {
+  draining_ = true;
+  listeners_.close();
+  conns_.each([&](ConnRef ref) {
+    Conn* conn = find(ref);
+    if (conn == nullptr) return;
+    if (conn->state == ConnState::kWs) start_close(*conn, code, reason);
+    if (conn->state == ConnState::kHttpStream) stream_end(ref);
+    if (conn->state == ConnState::kHttpRead) linger(*conn);
+  });
+}
+
+bool Server::verify() const {
+  bool sound = conns_.verify();
+  conns_.each([&](ConnRef ref) {
+    const Conn& conn = *conns_.get<kRow>(ref);
+    sound = sound && conn.ref == ref && conn.doomed == (conn.watch == nullptr);
+    // Nothing waits without somebody who will look at it.
+    if (!conn.doomed && !conn.out.empty()) sound = sound && (conn.blocked || conn.dirty);
+  });
+  return sound;
+}
+
+}  // namespace cm::net
