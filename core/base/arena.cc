@@ -104,7 +104,9 @@ void ScratchArena::reset() {
   std::size_t kept = 0;
   std::size_t live = 0;
   for (const Block& block : blocks_) {
-    if (kept + block.size <= keep_bytes_ || live == 0) {
+    // One block of the usual size stays whatever the bound; an oversized one only within it.
+    const bool usual_first = live == 0 && block.size <= block_bytes_;
+    if (kept + block.size <= keep_bytes_ || usual_first) {
       kept += block.size;
       CM_POISON(block.data, block.size);
       blocks_[live++] = block;

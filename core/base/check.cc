@@ -63,7 +63,7 @@ void add_crash_reporter(CrashReporter reporter, const void* context) noexcept {
       return;
     }
   }
-  CHECK(!"room for another crash reporter");
+  check_failed(__FILE__, __LINE__, "room for another crash reporter");
 }
 
 void remove_crash_reporters(const void* context) noexcept {

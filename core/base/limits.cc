@@ -1,12 +1,15 @@
 // limits.cc — the memory bill: each addend says who holds that memory.
 #include "core/base/limits.h"
 
+#include "core/base/check.h"
+
 namespace cm {
 namespace {
 
 class Bill {
  public:
   void add(std::string_view what, std::uint64_t bytes) noexcept {
+    CHECK(bill_.count < kBillLines);
     bill_.lines[bill_.count++] = {what, bytes};
   }
   MemoryBill take() const noexcept { return bill_; }

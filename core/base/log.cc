@@ -1,5 +1,6 @@
 // log.cc — renders one event as one JSON line of at most 4 KiB, without touching the heap.
-// Holds:  a line is always valid JSON: fields that no longer fit are left out whole.
+// Holds:  a line is always valid JSON: fields that no longer fit are left out whole, bytes that
+//         are no UTF-8 are shown as U+FFFD.
 #include "core/base/log.h"
 
 #include <charconv>
@@ -15,22 +16,55 @@ constexpr std::string_view kSecretKeys[] = {
     "rootkey",      "root_key", "mesh_root_key", "authorization", "nonce",      "signature",
     "invite_token", "body",     "message",       "plaintext"};
 
+char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
 bool equals_ignoring_case(std::string_view left, std::string_view right) noexcept {
   if (left.size() != right.size()) return false;
   for (std::size_t index = 0; index < left.size(); ++index) {
-    const char c = left[index];
-    const char lower = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    if (lower != right[index]) return false;
+    if (lower(left[index]) != right[index]) return false;
   }
   return true;
 }
 
-bool is_hex(std::string_view text) noexcept {
-  for (const char c : text) {
-    const bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-    if (!digit) return false;
+bool ends_ignoring_case(std::string_view text, std::string_view end) noexcept {
+  return text.size() >= end.size() &&
+         equals_ignoring_case(text.substr(text.size() - end.size()), end);
+}
+
+bool holds_ignoring_case(std::string_view text, std::string_view part) noexcept {
+  for (std::size_t at = 0; at + part.size() <= text.size(); ++at) {
+    if (equals_ignoring_case(text.substr(at, part.size()), part)) return true;
   }
-  return true;
+  return false;
+}
+
+// 128 hex digits are a secret key or a signature (spec/crypto.md §1), wherever they stand.
+bool holds_long_hex(std::string_view text) noexcept {
+  std::size_t run = 0;
+  for (const char c : text) {
+    const bool digit = (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'f');
+    run = digit ? run + 1 : 0;
+    if (run == 128) return true;
+  }
+  return false;
+}
+
+// The bytes of the well-formed UTF-8 character at the front (RFC 3629 §4), or 0.
+std::size_t utf8_front(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t index) {
+    return index < text.size() ? static_cast<unsigned char>(text[index]) : 0u;
+  };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return 1;
+  const std::size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4) return 0;
+  const unsigned least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+  const unsigned most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+  if (byte(1) < least || byte(1) > most) return 0;
+  for (std::size_t index = 2; index < size; ++index) {
+    if (byte(index) < 0x80 || byte(index) > 0xbf) return 0;
+  }
+  return size;
 }
 
 class Line {
@@ -48,10 +82,13 @@ class Line {
   }
   bool add_quoted(std::string_view text) noexcept {
     if (!add("\"")) return false;
-    for (const char c : text) {
+    while (!text.empty()) {
+      const char c = text.front();
       const auto byte = static_cast<unsigned char>(c);
+      const std::size_t size = utf8_front(text);
       char escaped[8];
-      std::string_view piece(&c, 1);
+      std::string_view piece = size == 0 ? "\\ufffd" : text.substr(0, size);
+      text.remove_prefix(size == 0 ? 1 : size);
       if (c == '"' || c == '\\') {
         escaped[0] = '\\';
         escaped[1] = c;
@@ -106,10 +143,11 @@ bool log_redacts(std::string_view key, std::string_view value) noexcept {
   for (const std::string_view secret : kSecretKeys) {
     if (equals_ignoring_case(key, secret)) return true;
   }
-  // 128 hex digits are a secret key or a signature (spec/crypto.md §1); neither is printed.
-  if (value.size() == 128 && is_hex(value)) return true;
-  return value.find("Bearer ") != std::string_view::npos ||
-         value.find("ClaudeMesh-Session ") != std::string_view::npos;
+  for (const std::string_view end : {"token", "secret", "passphrase", "password"}) {
+    if (ends_ignoring_case(key, end)) return true;
+  }
+  return holds_long_hex(value) || holds_ignoring_case(value, "bearer ") ||
+         holds_ignoring_case(value, "claudemesh-session ");
 }
 
 void Log::write(LogLevel level, std::string_view event,

@@ -83,7 +83,7 @@ class Query {
     if (*value != "true" && *value != "false") refuse(name, "true or false");
     return *value == "true";
   }
-  std::uint64_t time(std::string_view name) {
+  std::uint64_t instant(std::string_view name) {
     const auto value = text(name);
     if (!value) return 0;
     const auto ms = iso_parse(*value);
@@ -244,7 +244,7 @@ void Daemon::reply_inbox(ConnRef conn, const wire::HttpRequest& request) {
   const std::int64_t limit = query.number("limit", kInboxDefault, kInboxMax);
   const bool unread_only = query.flag("unread_only", false);
   const bool mark_seen = query.flag("mark_seen", true);
-  const std::uint64_t since = query.time("since");
+  const std::uint64_t since = query.instant("since");
   const auto from = query.text("from");
   const auto wanted = query.text("mesh");
   std::string_view mesh_id;

@@ -1,0 +1,67 @@
+# claudemesh: one target for each thing that a person does. CMake is the truth behind it.
+# `make demo` and `make test` need no other set-up: they install what is missing and build.
+
+PRESET ?= release
+JOBS   ?= $(shell nproc)
+T      ?= envelope
+S      ?= 60
+SEED   ?=
+TURNS  ?=
+
+.DEFAULT_GOAL := build
+.PHONY: help deps build demo test test-release test-asan sim fuzz bench format lint tidy \
+        check-docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+deps: ## Install the Debian packages that are missing (apt-get, sudo when not root)
+	@sh tests/deps.sh
+
+build: deps ## Build the product (PRESET=release or asan-ubsan)
+	@umask 022 && cmake --preset $(PRESET) --log-level=WARNING && \
+	  cmake --build build/$(PRESET) -j $(JOBS)
+
+demo: ## The main job, end to end, on this machine: two members, one broker, kill -9 of each
+	@$(MAKE) --no-print-directory build PRESET=release
+	@python3 tests/e2e/demo.py build/release
+
+test: test-release test-asan ## Every test, in release and under ASan and UBSan
+
+test-release: ## Every test, in release
+	@$(MAKE) --no-print-directory build PRESET=release
+	@$(MAKE) --no-print-directory tidy
+	@cd build/release && ctest --output-on-failure
+	@$(MAKE) --no-print-directory check-docs
+
+test-asan: ## Every test under ASan and UBSan
+	@$(MAKE) --no-print-directory build PRESET=asan-ubsan
+	@cd build/asan-ubsan && ctest --output-on-failure
+
+sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+
+fuzz: deps ## Fuzz one target: make fuzz T=envelope S=60
+	@sh fuzz/run.sh $(T) $(S)
+
+bench: ## The figures of the README's table, on this machine
+	@$(MAKE) --no-print-directory build PRESET=release
+	@python3 bench/run.py build/release
+
+format: ## Format every source
+	@git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 -i
+
+lint: ## Check formatting (format) and shell scripts
+	@git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 --dry-run -Werror
+	@git ls-files '*.sh' '.ci/run' | xargs -r shellcheck
+
+tidy: ## Our own rules: include arrows, file heads, banned calls, line length, remedies
+	@python3 tests/tidy.py
+
+check-docs: ## Run every command that the README shows
+	@python3 tests/e2e/check_docs.py build/release
+
+clean: ## Remove the build folder
+	@rm -rf build

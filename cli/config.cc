@@ -1,0 +1,152 @@
+// config.cc — reads config.json with the strict parser and rewrites it keeping what it does not
+//             know.
+#include "cli/config.h"
+
+#include "cli/files.h"
+#include "core/base/arena.h"
+#include "core/wire/fields.h"
+#include "core/wire/json_tape.h"
+#include "core/wire/json_writer.h"
+#include "core/wire/limits.h"
+
+namespace cm::cli {
+namespace {
+
+Status parse_mesh(const wire::JsonTape& tape, const wire::JsonNode& node, Mesh& mesh) {
+  if (node.type != wire::JsonType::kObject) return fail(Err::kMalformed, "a mesh is an object");
+  wire::FieldReader fields(tape, node);
+  mesh.mesh_id = fields.broker_id("meshId");
+  mesh.member_id = fields.broker_id("memberId");
+  mesh.slug = fields.text("slug", wire::kLabelMax);
+  mesh.name = fields.text("name", wire::kDisplayNameMax, wire::Need::kOptional);
+  mesh.pubkey = fields.text("pubkey", 64);
+  mesh.secret_key = fields.text("secretKey", 128);
+  mesh.broker_url = fields.text("brokerUrl", wire::kUrlMax);
+  mesh.joined_at = fields.text("joinedAt", wire::kLabelMax, wire::Need::kOptional);
+  mesh.raw = node.text;
+  if (fields.ok() && !wire::is_hex_key(mesh.pubkey)) {
+    fields.refuse("pubkey", "64 lower-case hex digits");
+  }
+  return fields.take();
+}
+
+void write_mesh(const Mesh& mesh, wire::JsonWriter& json) {
+  if (!mesh.raw.empty()) {
+    json.raw(mesh.raw);
+    return;
+  }
+  json.begin_object().field("meshId", mesh.mesh_id).field("memberId", mesh.member_id);
+  json.field("slug", mesh.slug).field("name", mesh.name).field("pubkey", mesh.pubkey);
+  json.field("secretKey", mesh.secret_key).field("brokerUrl", mesh.broker_url);
+  json.field("joinedAt", mesh.joined_at).end_object();
+}
+
+}  // namespace
+
+Mesh::~Mesh() {
+  wipe(secret_key);
+  wipe(raw);
+}
+
+const Mesh* ConfigFile::find(std::string_view slug_or_id) const noexcept {
+  for (const Mesh& mesh : meshes) {
+    if (mesh.slug == slug_or_id || mesh.mesh_id == slug_or_id) return &mesh;
+  }
+  return nullptr;
+}
+
+Result<ConfigFile> load_config() {
+  ConfigFile config;
+  config.path = config_dir() + "/config.json";
+  auto text = read_file(config.path);
+  if (!text) {
+    if (text.code() == Err::kNotFound) return config;
+    return text.error();
+  }
+  ScratchArena scratch;
+  wire::JsonParser parser;
+  wire::JsonTape tape;
+  const auto refuse = [&](const Error& error) {
+    wipe(*text);
+    return fail(Err::kMalformed, config.path + ": " + error.detail);
+  };
+  if (Status parsed = parser.parse(*text, scratch, tape); !parsed) return refuse(parsed.error());
+  const wire::JsonNode& root = tape.root();
+  if (root.type != wire::JsonType::kObject) {
+    return refuse(fail(Err::kMalformed, "expected one JSON object"));
+  }
+  for (std::uint32_t index = tape.first(root); index < root.next; index = tape.at(index).next) {
+    const wire::JsonNode& member = tape.at(index);
+    if (member.key == "meshes" && member.type == wire::JsonType::kArray) {
+      for (std::uint32_t at = tape.first(member); at < member.next; at = tape.at(at).next) {
+        Mesh mesh;
+        if (Status parsed = parse_mesh(tape, tape.at(at), mesh); !parsed) {
+          return refuse(parsed.error());
+        }
+        config.meshes.push_back(std::move(mesh));
+      }
+    } else if (member.key != "version" && member.key != "meshes") {
+      // Scalars have no raw text on the tape: written again in their canonical form.
+      TextBuf raw(scratch, 64);
+      wire::JsonWriter json(raw);
+      switch (member.type) {
+        case wire::JsonType::kText: json.text(member.text); break;
+        case wire::JsonType::kBool: json.boolean(member.boolean); break;
+        case wire::JsonType::kInteger: json.number(member.integer); break;
+        case wire::JsonType::kNull: json.null(); break;
+        case wire::JsonType::kDouble: continue;  // none of the known members is one
+        default: json.raw(member.text); break;
+      }
+      config.others.emplace_back(std::string(member.key), std::string(raw.view()));
+    }
+  }
+  wipe(*text);
+  return config;
+}
+
+Status save_mesh(ConfigFile& config, Mesh mesh) {
+  if (Status made = make_private_dir(config_dir()); !made) return made;
+  std::erase_if(config.meshes, [&](const Mesh& old) { return old.mesh_id == mesh.mesh_id; });
+  config.meshes.push_back(std::move(mesh));
+  ScratchArena scratch;
+  TextBuf text(scratch, 4096);
+  wire::JsonWriter json(text);
+  json.begin_object().field("version", 1).key("meshes").begin_array();
+  for (const Mesh& each : config.meshes) write_mesh(each, json);
+  json.end_array();
+  for (const auto& [key, raw] : config.others) json.key(key).raw(raw);
+  json.end_object();
+  text.append('\n');
+  std::string content(text.view());
+  const Status written = write_private_file(config.path, content);
+  wipe(content);
+  return written;
+}
+
+Error error_of_reply(int status, std::string_view body) {
+  ScratchArena scratch;
+  wire::JsonParser parser;
+  wire::JsonTape tape;
+  Err code = status == 401 || status == 403 ? Err::kUnauthenticated
+             : status == 404                ? Err::kNotFound
+             : status == 409                ? Err::kAlreadyExists
+                                            : Err::kInternal;
+  std::string detail = "HTTP " + std::to_string(status);
+  if (parser.parse(body, scratch, tape)) {
+    const wire::JsonNode* error = tape.find("error");
+    if (error != nullptr && error->type == wire::JsonType::kText) {
+      const Err known = err_of_wire_code(error->text);
+      if (known != Err::kInternal) code = known;
+      detail = error->text;
+    }
+    for (const char* key : {"conflict", "detail", "reason"}) {
+      const wire::JsonNode* more = tape.find(key);
+      if (more != nullptr && more->type == wire::JsonType::kText && !more->text.empty()) {
+        detail = more->text;
+      }
+    }
+  }
+  return fail(code, detail);
+}
+
+}  // namespace cm::cli

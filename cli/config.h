@@ -1,0 +1,44 @@
+// config.h — config.json: the meshes that this user has joined, with their keys.
+// Owns:   Mesh, ConfigFile, reading and atomic rewriting.
+// Holds:  members that we do not know survive a rewrite, at the top and in each mesh. Secret keys
+//         go from the file into the slab and back, and are wiped between.
+// Source: spec/enrollment.md §2.2.
+// Not:    config.toml (the daemon's settings).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/crypto/slab.h"
+
+namespace cm::cli {
+
+struct Mesh {
+  std::string mesh_id, member_id, slug, name, pubkey, secret_key, broker_url, joined_at;
+  std::string raw;  // the object as it stands in the file; empty for a new one
+
+  Mesh() = default;
+  Mesh(Mesh&&) = default;
+  Mesh& operator=(Mesh&&) = default;
+  ~Mesh();
+};
+
+struct ConfigFile {
+  std::string path;
+  std::vector<Mesh> meshes;
+  std::vector<std::pair<std::string, std::string>> others;  // key, raw JSON
+
+  const Mesh* find(std::string_view slug_or_id) const noexcept;
+};
+
+// No file: an empty configuration. kMalformed names the path and the field.
+Result<ConfigFile> load_config();
+// Adds or replaces (by mesh id) and writes the file.
+Status save_mesh(ConfigFile& config, Mesh mesh);
+
+// An error of the broker's HTTP API as one of ours: `body` is its JSON.
+Error error_of_reply(int status, std::string_view body);
+
+}  // namespace cm::cli

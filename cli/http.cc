@@ -1,0 +1,78 @@
+// http.cc — builds the endpoint, makes the call, parses the reply.
+#include "cli/http.h"
+
+#include "cli/config.h"
+#include "cli/files.h"
+#include "core/net/http_client.h"
+#include "core/net/url.h"
+
+namespace cm::cli {
+namespace {
+
+Result<Reply> parse_reply(Result<net::HttpReply> answer) {
+  if (!answer) return answer.error();
+  Reply reply;
+  reply.status = answer->status;
+  reply.body = std::move(answer->body);
+  if (reply.status < 200 || reply.status > 299) return error_of_reply(reply.status, reply.body);
+  reply.arena = std::make_unique<ScratchArena>();
+  wire::JsonParser parser;
+  if (Status parsed = parser.parse(reply.body, *reply.arena, reply.tape); !parsed) {
+    return fail(Err::kTransport, "the reply is no JSON: " + parsed.error().detail);
+  }
+  return reply;
+}
+
+}  // namespace
+
+std::string_view text_of(const wire::JsonTape& tape, const wire::JsonNode& object,
+                         std::string_view key) {
+  const wire::JsonNode* node = tape.find(object, key);
+  return node != nullptr && node->type == wire::JsonType::kText ? node->text : std::string_view{};
+}
+
+std::string_view Reply::text(std::string_view key) const { return text_of(tape, tape.root(), key); }
+
+bool Reply::boolean(std::string_view key) const {
+  const wire::JsonNode* node = tape.find(key);
+  return node != nullptr && node->type == wire::JsonType::kBool && node->boolean;
+}
+
+Result<Reply> daemon_call(std::string_view method, std::string_view target, std::string_view body,
+                          std::uint32_t timeout_ms) {
+  net::Endpoint endpoint;
+  endpoint.unix_path = socket_path();
+  auto answer = net::http_call(endpoint, method, target, {}, body, timeout_ms);
+  if (!answer && answer.code() == Err::kUnavailable) {
+    return fail(Err::kUnavailable, "no daemon listens on " + endpoint.unix_path);
+  }
+  return parse_reply(std::move(answer));
+}
+
+Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
+                          std::string_view target, std::string_view body, std::string_view bearer) {
+  const auto url = net::url_parse(broker_url);
+  if (!url || url->scheme == net::Scheme::kUnix) {
+    return fail(Err::kInvalidArgument,
+                "the broker's URL: expected ws://HOST:PORT/ws, not " + std::string(broker_url));
+  }
+  if (url->secure()) {
+    return fail(Err::kInvalidArgument, "this version reaches brokers by ws:// only");
+  }
+  net::Endpoint endpoint;
+  endpoint.host = std::string(url->host);
+  endpoint.port = url->port;
+  std::string authorization = "Bearer " + std::string(bearer);
+  const net::HttpHeader header{"Authorization", authorization};
+  net::HttpHeaders headers;
+  if (!bearer.empty()) headers = {&header, 1};
+  auto answer = net::http_call(endpoint, method, target, headers, body, 15'000);
+  wipe(authorization);
+  if (!answer && answer.code() == Err::kUnavailable) {
+    return fail(Err::kUnavailable,
+                "no broker listens on " + endpoint.host + ":" + std::to_string(endpoint.port));
+  }
+  return parse_reply(std::move(answer));
+}
+
+}  // namespace cm::cli

@@ -1,0 +1,42 @@
+// output.h — what a person or a script sees: data on stdout, talk on stderr.
+// Owns:   the --json and --quiet switches, colours, tables, relative times, the error form.
+// Holds:  colour only on a terminal without NO_COLOR; an error names what failed, what it means
+//         and what to do next, and sets the exit status of its row in errors.h.
+// Source: spec/cli.md §2, §3.
+// Not:    the verbs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace cm::cli {
+
+struct Output {
+  bool json = false;
+  bool quiet = false;
+};
+Output& output();
+
+void print(std::string_view text);     // stdout, with a newline
+void say(std::string_view text);       // stderr, unless --quiet
+void say_done(std::string_view text);  // stderr with a mark, unless --quiet
+// Prints the error in the mode of the call and answers its exit status.
+int report(const Error& error);
+
+std::string dim(std::string_view text);
+std::string bold(std::string_view text);
+
+// Columns are aligned by display width of the bytes; the last one is not padded.
+void print_table(const std::vector<std::vector<std::string>>& rows);
+// "3 s ago", "2 min ago", "5 h ago", "4 d ago".
+std::string ago(std::uint64_t then_ms, std::uint64_t now_ms);
+std::uint64_t now_ms();
+
+// What a peer sent may hold control characters; a terminal must not act on them.
+std::string harmless(std::string_view utf8);
+
+}  // namespace cm::cli

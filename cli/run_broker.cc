@@ -1,0 +1,267 @@
+// run_broker.cc — the broker role: its start as numbered steps, then its loop.
+// Holds:  the order inside an iteration: collect, apply, step, commit, execute, flush. Only after
+//         the commit do acknowledgements leave.
+// Why:    cli joins the cores to the shells; neither knows the other.
+// Not:    rules of the mesh (core/broker), sockets (core/net).
+#include <arpa/inet.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "cli/files.h"
+#include "cli/output.h"
+#include "cli/runtime.h"
+#include "core/base/check.h"
+#include "core/broker/broker.h"
+#include "core/crypto/random.h"
+#include "core/crypto/sign.h"
+#include "core/net/loop.h"
+
+namespace cm::cli {
+namespace {
+
+struct Address {
+  std::string host;
+  std::uint16_t port = 0;
+};
+
+Result<Address> parse_listen(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  Address address;
+  std::uint32_t port = 0;
+  bool good = colon != std::string::npos && colon > 0 && colon + 1 < text.size();
+  for (std::size_t index = colon + 1; good && index < text.size(); ++index) {
+    good = text[index] >= '0' && text[index] <= '9' && port < 100000;
+    port = port * 10 + static_cast<std::uint32_t>(text[index] - '0');
+  }
+  if (!good || port > 65535) {
+    return fail(Err::kUsage, "--listen: expected HOST:PORT, like 127.0.0.1:7900");
+  }
+  address.host = text.substr(0, colon);
+  if (address.host.starts_with("[") && address.host.ends_with("]")) {
+    address.host = address.host.substr(1, address.host.size() - 2);
+  }
+  address.port = static_cast<std::uint16_t>(port);
+  return address;
+}
+
+bool is_loopback(const std::string& host) {
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  return host == "::1" || host == "localhost";
+}
+
+// The file is the truth: it is made when missing, and the store keeps only its hash.
+Status ensure_admin_token(const std::string& data, broker::Broker& core, Runtime& runtime) {
+  const std::string path = data + "/admin-token";
+  auto token = read_file(path, 4096);
+  if (!token && token.code() == Err::kNotFound) {
+    crypto::UrlToken fresh = crypto::url_token(runtime.env.rng);
+    token = std::string(fresh.data(), fresh.size());
+    if (Status written = write_private_file(path, *token + "\n"); !written) return written;
+    runtime.log.info("admin_token_written", {{"path", path}});
+  }
+  if (!token) return token.error();
+  while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
+  if (token->size() < 32) {
+    return fail(Err::kMalformed, path +
+                                     ": the admin token is too short; delete the file to get "
+                                     "a new one");
+  }
+  core.set_admin_token_hash(crypto::sha256(as_bytes(*token)));
+  wipe(*token);
+  return {};
+}
+
+class BrokerRole {
+ public:
+  BrokerRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
+             broker::Broker& core, broker::Effects& effects)
+      : runtime_(runtime),
+        store_(store),
+        loop_(loop),
+        server_(server),
+        core_(core),
+        effects_(effects) {}
+
+  // Runs until SIGTERM or SIGINT, then closes connections with 1001; leases and queues stay.
+  void run() {
+    std::uint64_t give_up_ms = net::kNever;
+    for (;;) {
+      iterate();
+      if (loop_.take_signal(SIGUSR1)) verify();
+      const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
+      if (stop && give_up_ms == net::kNever) {
+        runtime_.log.info("broker_shutdown");
+        server_.drain(1001, "shutting down");
+        give_up_ms = net::Loop::mono_ms() + kDrainMs;
+      }
+      if (give_up_ms == net::kNever) continue;
+      if (server_.drained() || net::Loop::mono_ms() >= give_up_ms) return;
+      deadline_ = give_up_ms;
+    }
+  }
+
+ private:
+  static constexpr std::uint64_t kDrainMs = 5'000;
+
+  void iterate() {
+    loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), deadline_}));
+    server_.collect(!core_.work_left() && !server_.work_left());
+    runtime_.env.wall_ms = net::Loop::wall_ms();
+    runtime_.env.mono_ms = net::Loop::mono_ms();
+    server_.tick(runtime_.env.mono_ms);
+    runtime_.metrics.add(Metric::kIterations);
+    export_store_metrics(runtime_, store_);
+    for (const net::NetEvent& event : server_.events()) apply(event);
+    core_.step();
+    switch (store_.commit()) {
+      case store::CommitResult::kNothing:
+      case store::CommitResult::kCommitted: core_.committed(); break;
+      case store::CommitResult::kFailed: abandon(); break;
+      case store::CommitResult::kBroken: die_broken(runtime_, store_);
+    }
+    for (const broker::Effect& effect : effects_.list()) execute(effect);
+    effects_.clear();
+    server_.flush();
+    server_.end_iteration();
+    runtime_.scratch.reset();
+  }
+
+  void apply(const net::NetEvent& event) {
+    switch (event.kind) {
+      case net::NetEventKind::kWsOpen: core_.on_open(event.conn); break;
+      case net::NetEventKind::kWsMessage: core_.on_text(event.conn, event.payload); break;
+      case net::NetEventKind::kWsClosed: core_.on_closed(event.conn); break;
+      case net::NetEventKind::kHttpRequest: core_.on_http(event.conn, to_core(event)); break;
+      case net::NetEventKind::kHttpClosed:
+      case net::NetEventKind::kWritable: break;  // the claim window bounds what is pending
+    }
+  }
+
+  void execute(const broker::Effect& effect) {
+    switch (effect.kind) {
+      case broker::EffectKind::kWsText: server_.ws_send(effect.conn, effect.text); break;
+      case broker::EffectKind::kWsClose:
+        server_.ws_close(effect.conn, static_cast<std::uint16_t>(effect.code), effect.text);
+        break;
+      case broker::EffectKind::kFrameLimit:
+        server_.ws_set_frame_limit(effect.conn, effect.code);
+        break;
+      case broker::EffectKind::kHttpReply:
+        server_.http_reply(effect.conn, static_cast<int>(effect.code), effect.content_type,
+                           effect.text);
+        break;
+    }
+  }
+
+  void abandon() {
+    runtime_.metrics.add(Metric::kCommitFailures);
+    runtime_.log.error("commit_failed", {{"detail", store_.last_error_text()}});
+    core_.abandon();
+    for (const net::NetEvent& event : server_.events()) {
+      if (event.kind != net::NetEventKind::kHttpRequest) continue;
+      effects_.http_reply(event.conn, 507, R"({"ok":false,"error":"insufficient_storage"})");
+    }
+  }
+
+  void verify() {
+    const char* problem = core_.verify_all();
+    store_.abort();  // it only read
+    if (problem == nullptr) {
+      runtime_.log.info("verify_all", {{"ok", true}});
+    } else {
+      runtime_.log.error("verify_all", {{"ok", false}, {"problem", problem}});
+    }
+  }
+
+  Runtime& runtime_;
+  store::Store& store_;
+  net::Loop& loop_;
+  net::Server& server_;
+  broker::Broker& core_;
+  broker::Effects& effects_;
+  std::uint64_t deadline_ = net::kNever;
+};
+
+void write_crash_summary(int fd, const void* core) {
+  static_cast<const broker::Broker*>(core)->summarise(fd);
+}
+
+}  // namespace
+
+int run_broker(const BrokerOptions& options) {
+  // 1. What was asked for makes sense.
+  const auto address = parse_listen(options.listen);
+  if (!address) return report(address.error());
+  if (options.durability != "sync" && options.durability != "relaxed") {
+    return report(fail(Err::kUsage, "--durability: expected sync or relaxed"));
+  }
+  if (!is_loopback(address->host) && !options.insecure_plaintext) {
+    return report(fail(Err::kForbidden, "listening on " + address->host +
+                                            " without TLS needs --insecure-plaintext"));
+  }
+  // 2. The process has descriptors, randomness and a memory bill that fits.
+  Runtime runtime;
+  if (Status ready = prepare(runtime, broker_bill(runtime.limits)); !ready) {
+    return report(ready.error());
+  }
+  // 3. The store is ours alone, and of a schema that we know.
+  const std::string data = options.data.empty() ? broker_data_dir() : options.data;
+  if (Status made = make_private_dir(data); !made) return report(made.error());
+  const bool sync = options.durability == "sync";
+  auto store = open_store(runtime, data + "/store", store::Role::kBroker,
+                          sync ? store::Durability::kSync : store::Durability::kRelaxed);
+  if (!store) return report(store.error());
+  // 4. Signals arrive as marks, descriptors as callbacks.
+  auto loop = net::Loop::create(runtime.limits.iteration_micros_max);
+  if (!loop) return report(loop.error());
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+    if (Status watched = (*loop)->watch_signal(signal); !watched) return report(watched.error());
+  }
+  ::signal(SIGPIPE, SIG_IGN);
+  // 5. The port is bound: a second broker fails here, before anything is changed.
+  net::ServerOptions server_options;
+  server_options.limits = runtime.limits;
+  server_options.connections_max = runtime.limits.broker_connections_max;
+  server_options.websockets = true;
+  net::Server server(**loop, server_options, runtime.scratch, runtime.pool);
+  const auto port = server.listen_tcp(address->host, address->port);
+  if (!port) return report(port.error());
+  // 6. The mirrors say what the store says; every presence has a lease to come back.
+  broker::Config config;
+  config.version = kVersion;
+  config.durability_sync = sync;
+  const bool v6 = address->host.find(':') != std::string::npos;
+  config.public_url = options.public_url.empty()
+                          ? "ws://" + (v6 ? "[" + address->host + "]" : address->host) + ":" +
+                                std::to_string(*port) + "/ws"
+                          : options.public_url;
+  crypto::SecretSlab slab(4);
+  broker::Effects effects;
+  broker::Broker core(config, runtime.limits, runtime.env, effects, runtime.metrics, slab);
+  add_crash_reporter(write_crash_summary, &core);
+  if (Status loaded = core.load(); !loaded) return report(loaded.error());
+  // 7. There is an admin token, and the store knows its hash.
+  if (Status token = ensure_admin_token(data, core, runtime); !token) return report(token.error());
+  if ((*store)->commit() > store::CommitResult::kCommitted) {
+    return report(fail(Err::kStoreFailed, (*store)->last_error_text()));
+  }
+  runtime.scratch.reset();
+  // 8. From here on clients are served.
+  runtime.log.info("broker_started", {{"version", kVersion},
+                                      {"pid", static_cast<std::int64_t>(::getpid())},
+                                      {"listen", address->host},
+                                      {"port", *port},
+                                      {"url", config.public_url},
+                                      {"data", data},
+                                      {"durability", options.durability}});
+  BrokerRole role(runtime, **store, **loop, server, core, effects);
+  role.run();
+  remove_crash_reporters(&core);
+  runtime.log.info("broker_stopped");
+  return 0;
+}
+
+}  // namespace cm::cli

@@ -1,0 +1,107 @@
+// runtime.cc — the shared parts of the roles.
+#include "cli/runtime.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "core/crypto/random.h"
+#include "core/net/loop.h"
+
+namespace cm::cli {
+namespace {
+
+// One line, one write: lines of several writers do not mix. A full pipe loses it, counted.
+void write_line(void* context, std::string_view line) {
+  auto* runtime = static_cast<Runtime*>(context);
+  while (!line.empty()) {
+    const ssize_t written = ::write(STDOUT_FILENO, line.data(), line.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      runtime->metrics.add(Metric::kLogDropped);
+      return;
+    }
+    line.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+std::uint64_t log_clock(void*) { return net::Loop::wall_ms(); }
+
+}  // namespace
+
+#ifndef CM_VERSION
+#define CM_VERSION "0.0.0"
+#endif
+const char* const kVersion = CM_VERSION;
+
+Runtime::Runtime()
+    : log(write_line, log_clock, this),
+      scratch(256 * 1024, limits.scratch_keep_bytes),
+      pool(limits.pool_keep_bytes) {
+  env.rng = crypto::fill_random;
+  env.log = &log;
+  env.wall_ms = net::Loop::wall_ms();
+  env.mono_ms = net::Loop::mono_ms();
+}
+
+Status prepare(Runtime& runtime, const MemoryBill& bill) {
+  if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
+  const std::uint64_t descriptors = net::raise_fd_limit();
+  constexpr std::uint64_t kOwnDescriptors = 64;  // store, listeners, log, plugins
+  if (descriptors > kOwnDescriptors &&
+      runtime.limits.broker_connections_max > descriptors - kOwnDescriptors) {
+    runtime.limits.broker_connections_max =
+        static_cast<std::uint32_t>(descriptors - kOwnDescriptors);
+  }
+  if (bill.total() > runtime.limits.memory_budget_bytes) {
+    return fail(Err::kInvalidArgument, "the limits add up to " + std::to_string(bill.total()) +
+                                           " bytes, more than the memory budget");
+  }
+  return {};
+}
+
+Result<std::unique_ptr<store::Store>> open_store(Runtime& runtime, const std::string& directory,
+                                                 store::Role role, store::Durability durability) {
+  store::Options options;
+  options.directory = directory;
+  options.role = role;
+  options.bound_bytes = runtime.limits.store_bound_bytes;
+  options.durability = durability;
+  auto opened = store::Store::open(options, runtime.scratch);
+  if (opened) runtime.env.batch = &(*opened)->batch();
+  return opened;
+}
+
+void export_store_metrics(Runtime& runtime, store::Store& store) {
+  runtime.metrics.set(Metric::kCommits, store.commits());
+  runtime.metrics.set(Metric::kStoreUsedBytes, store.used_estimate());
+  runtime.metrics.set(Metric::kStoreBoundBytes, store.bound_bytes());
+  runtime.metrics.set(Metric::kDurabilitySync, store.durability() == store::Durability::kSync);
+}
+
+wire::HttpRequest to_core(const net::NetEvent& event) {
+  wire::HttpRequest request;
+  request.method = event.request->method;
+  request.path = event.request->path;
+  request.query = event.request->query;
+  request.host = event.request->header("Host");
+  request.origin = event.request->header("Origin");
+  request.has_origin = event.request->has_header("Origin");
+  request.authorization = event.request->header("Authorization");
+  request.idempotency_key = event.request->header("Idempotency-Key");
+  request.last_event_id = event.request->header("Last-Event-ID");
+  request.body = event.request->body;
+  request.peer_is_unix = event.peer.is_unix;
+  request.peer_is_loopback = event.peer.is_loopback;
+  return request;
+}
+
+void die_broken(const Runtime& runtime, const store::Store& store) {
+  runtime.log.error("store_broken", {{"detail", store.last_error_text()},
+                                     {"remedy", info_of(Err::kStoreBroken).remedy}});
+  // No destructors: nothing may touch the disk again (design/architecture.md, "A failed commit").
+  std::_Exit(info_of(Err::kStoreBroken).exit_code);
+}
+
+}  // namespace cm::cli

@@ -1,0 +1,59 @@
+// runtime.h — what the two long-running roles share: the log, start-up checks, store opening.
+// Owns:   Runtime (clock, log sink, arenas, limits, metrics), BrokerOptions, DaemonOptions.
+// Holds:  standard output of a role is JSON lines and nothing else.
+// Not:    the loops themselves (run_broker.cc, run_daemon.cc).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "core/base/arena.h"
+#include "core/base/env.h"
+#include "core/base/limits.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+#include "core/base/result.h"
+#include "core/net/server.h"
+#include "core/wire/http_request.h"
+#include "store/store.h"
+
+namespace cm::cli {
+
+extern const char* const kVersion;
+
+struct Runtime {
+  Runtime();
+  Limits limits;
+  Metrics metrics;
+  Log log;
+  ScratchArena scratch;
+  BufferPool pool;
+  Env env;
+};
+
+// Descriptor limit, random source, memory bill. Every role runs it first.
+Status prepare(Runtime& runtime, const MemoryBill& bill);
+Result<std::unique_ptr<store::Store>> open_store(Runtime& runtime, const std::string& directory,
+                                                 store::Role role, store::Durability durability);
+void export_store_metrics(Runtime& runtime, store::Store& store);
+wire::HttpRequest to_core(const net::NetEvent& event);
+// The last lines of a role that can not go on: nobody knows what is on disk.
+[[noreturn]] void die_broken(const Runtime& runtime, const store::Store& store);
+
+struct BrokerOptions {
+  std::string listen = "127.0.0.1:7900";
+  std::string data;
+  std::string public_url;
+  std::string durability = "sync";
+  bool insecure_plaintext = false;
+};
+int run_broker(const BrokerOptions& options);
+
+struct DaemonOptions {
+  std::string durability = "sync";
+  int ready_fd = -1;  // "ok" or an error line goes here once the outcome of the start is known
+};
+int run_daemon(const DaemonOptions& options);
+
+}  // namespace cm::cli

@@ -1,0 +1,252 @@
+// verbs_daemon.cc — daemon up, down, status, limits, fsck.
+// Holds:  `up` answers when the outcome is known, and tells the truth: the child reports over a
+//         pipe once its socket serves, or why it does not. `down` signals the process that holds
+//         the socket, never a number from a file.
+// Source: spec/cli.md §16.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "cli/files.h"
+#include "cli/fsck.h"
+#include "cli/http.h"
+#include "cli/output.h"
+#include "cli/runtime.h"
+#include "cli/verbs.h"
+#include "core/net/socket.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::cli {
+namespace {
+
+struct {
+  DaemonOptions daemon;
+  bool foreground = false;
+  bool broker = false;
+} g_options;
+
+constexpr int kStartMs = 10'000;
+constexpr int kStopMs = 5'000;
+constexpr const char* kReadyFd = "CLAUDEMESH_READY_FD";
+
+// The pid that serves the socket, by the kernel's word; 0 if nobody does.
+pid_t serving_pid() {
+  bool retry = false;
+  const auto fd = net::connect_unix(socket_path(), retry);
+  return fd ? net::peer_of(fd->get()).pid : 0;
+}
+
+int print_state(bool ok, std::string_view key, bool value, pid_t pid, std::string_view reason) {
+  ScratchArena scratch;
+  TextBuf text(scratch);
+  wire::JsonWriter json(text);
+  json.begin_object().field("ok", ok).field(key, value);
+  if (pid > 0) json.field("pid", pid);
+  json.optional_field("reason", reason).end_object();
+  print(text.view());
+  return ok ? 0 : 1;
+}
+
+// In the child: detached from the terminal, its lines in daemon.log.
+[[noreturn]] void become_daemon(int ready_fd) {
+  ::setsid();
+  const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const std::string log = daemon_dir() + "/daemon.log";
+  const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (null < 0 || out < 0) ::_exit(info_of(Err::kIo).exit_code);
+  ::dup2(null, STDIN_FILENO);
+  ::dup2(out, STDOUT_FILENO);
+  ::dup2(out, STDERR_FILENO);
+  ::fcntl(ready_fd, F_SETFD, 0);
+  ::setenv(kReadyFd, std::to_string(ready_fd).c_str(), 1);
+  const std::string exe = exe_path();
+  const std::string durability = "--durability=" + g_options.daemon.durability;
+  ::execl(exe.c_str(), exe.c_str(), "daemon", "up", "--foreground", durability.c_str(),
+          static_cast<char*>(nullptr));
+  ::_exit(info_of(Err::kIo).exit_code);
+}
+
+// What the child wrote before it closed the pipe, or nothing within the time.
+std::string wait_for_child(int fd) {
+  std::string text;
+  pollfd entry{fd, POLLIN, 0};
+  while (::poll(&entry, 1, kStartMs) > 0) {
+    char chunk[512];
+    const ssize_t size = ::read(fd, chunk, sizeof chunk);
+    if (size <= 0) break;
+    text.append(chunk, static_cast<std::size_t>(size));
+    if (text.find('\n') != std::string::npos) break;
+  }
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+int start_detached() {
+  if (Status made = make_private_dir(daemon_dir()); !made) return report(made.error());
+  int pipe_fds[2];
+  if (::pipe2(pipe_fds, O_CLOEXEC) != 0) {
+    return report(fail(Err::kIo, std::string("pipe: ") + std::strerror(errno)));
+  }
+  const pid_t child = ::fork();
+  if (child < 0) return report(fail(Err::kIo, std::string("fork: ") + std::strerror(errno)));
+  if (child == 0) become_daemon(pipe_fds[1]);
+  ::close(pipe_fds[1]);
+  const std::string outcome = wait_for_child(pipe_fds[0]);
+  ::close(pipe_fds[0]);
+  if (outcome == "ok") {
+    if (output().json) return print_state(true, "detached", true, child, {});
+    say_done("daemon runs, pid " + std::to_string(child));
+    say("log " + daemon_dir() + "/daemon.log");
+    return 0;
+  }
+  // "<wire code> <detail>", or nothing at all.
+  const std::size_t space = outcome.find(' ');
+  const Err code = err_of_wire_code(outcome.substr(0, space));
+  const std::string detail =
+      outcome.empty() ? "it did not report within 10 s; see " + daemon_dir() + "/daemon.log"
+                      : outcome.substr(space == std::string::npos ? outcome.size() : space + 1);
+  return report(fail(outcome.empty() ? Err::kTimeout : code, detail));
+}
+
+void print_health(const Reply& reply) {
+  say_done("daemon runs, pid " +
+           std::to_string(reply.tape.find("pid") != nullptr ? reply.tape.find("pid")->integer : 0));
+  const wire::JsonNode* meshes = reply.tape.find("meshes");
+  std::vector<std::vector<std::string>> rows;
+  if (meshes != nullptr && meshes->type == wire::JsonType::kArray) {
+    for (std::uint32_t at = reply.tape.first(*meshes); at < meshes->next;
+         at = reply.tape.at(at).next) {
+      const wire::JsonNode& mesh = reply.tape.at(at);
+      const auto field = [&](std::string_view key) { return text_of(reply.tape, mesh, key); };
+      rows.push_back({bold(field("slug")), std::string(field("state")), dim(field("broker_url")),
+                      harmless(field("last_error"))});
+    }
+  }
+  print_table(rows);
+  const auto number = [&](std::string_view key) {
+    const wire::JsonNode* node = reply.tape.find(key);
+    return std::to_string(node != nullptr ? node->integer : 0);
+  };
+  say("outbox " + number("queue_depth") + " undelivered, " + number("inflight") +
+      " in flight; durability " + std::string(reply.text("durability")) + "; up " +
+      number("uptime_s") + " s");
+  if (!reply.boolean("secrets_locked")) {
+    say("warning: keys could not be locked in memory; raise RLIMIT_MEMLOCK");
+  }
+}
+
+}  // namespace
+
+void declare_daemon_up(CLI::App& app) {
+  app.add_flag("--foreground", g_options.foreground, "Stay in this terminal; log to stdout");
+  app.add_option("--durability", g_options.daemon.durability,
+                 "sync: a commit survives power loss; relaxed: kill -9 only")
+      ->check(CLI::IsMember({"sync", "relaxed"}))
+      ->capture_default_str();
+}
+
+int run_daemon_up() {
+  if (g_options.foreground) {
+    if (const char* fd = std::getenv(kReadyFd); fd != nullptr) {
+      g_options.daemon.ready_fd = std::atoi(fd);
+      ::unsetenv(kReadyFd);
+      ::fcntl(g_options.daemon.ready_fd, F_SETFD, FD_CLOEXEC);
+    }
+    return run_daemon(g_options.daemon);
+  }
+  if (const pid_t pid = serving_pid(); pid > 0) {
+    if (output().json) return print_state(true, "already_running", true, pid, {});
+    say_done("daemon already runs, pid " + std::to_string(pid));
+    return 0;
+  }
+  return start_detached();
+}
+
+int run_daemon_down() {
+  const pid_t pid = serving_pid();
+  if (pid <= 0) {
+    if (output().json) return print_state(true, "stopped", false, 0, "not running");
+    say("no daemon is running");
+    return 0;
+  }
+  // The descriptor names the process even if its number is given to another one meanwhile.
+  const int process = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+  if (process < 0 || ::syscall(SYS_pidfd_send_signal, process, SIGTERM, nullptr, 0) != 0) {
+    return report(fail(Err::kIo, "cannot signal the daemon: " + std::string(std::strerror(errno))));
+  }
+  pollfd entry{process, POLLIN, 0};
+  const bool ended = ::poll(&entry, 1, kStopMs) > 0;
+  ::close(process);
+  if (!ended) return report(fail(Err::kTimeout, "the daemon is still stopping"));
+  if (output().json) return print_state(true, "stopped", true, pid, {});
+  say_done("daemon stopped, pid " + std::to_string(pid));
+  return 0;
+}
+
+int run_daemon_status() {
+  const auto reply = daemon_call("GET", "/v1/health");
+  if (!reply) {
+    if (output().json && reply.code() == Err::kUnavailable) {
+      print(R"({"running":false})");
+      return 1;
+    }
+    report(reply.error());
+    return 1;
+  }
+  if (output().json) {
+    print("{\"running\":true,\"health\":" + reply->body + "}");
+  } else {
+    print_health(*reply);
+  }
+  return 0;
+}
+
+void declare_daemon_limits(CLI::App& app) {
+  app.add_flag("--broker", g_options.broker, "Those of the broker instead");
+}
+
+int run_daemon_limits() {
+  const Limits limits;
+  const MemoryBill bill = g_options.broker ? broker_bill(limits) : daemon_bill(limits);
+  if (output().json) {
+    ScratchArena scratch;
+    TextBuf text(scratch, 2048);
+    wire::JsonWriter json(text);
+    json.begin_object().key("bill").begin_array();
+    for (std::size_t index = 0; index < bill.count; ++index) {
+      json.begin_object().field("what", bill.lines[index].what);
+      json.field("bytes", bill.lines[index].bytes).end_object();
+    }
+    json.end_array().field("total_bytes", bill.total());
+    json.field("budget_bytes", limits.memory_budget_bytes);
+    json.field("store_bound_bytes", limits.store_bound_bytes).end_object();
+    print(text.view());
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (std::size_t index = 0; index < bill.count; ++index) {
+    rows.push_back({std::to_string(bill.lines[index].bytes / 1024) + " KiB",
+                    std::string(bill.lines[index].what)});
+  }
+  rows.push_back({bold(std::to_string(bill.total() / 1024) + " KiB"), "all of it, at most"});
+  rows.push_back({std::to_string(limits.memory_budget_bytes / 1024) + " KiB", "memory budget"});
+  rows.push_back({std::to_string(limits.store_bound_bytes / 1024) + " KiB",
+                  "admission bound of the store, on disk"});
+  print_table(rows);
+  return 0;
+}
+
+int run_daemon_fsck() { return run_fsck(daemon_dir() + "/store", store::Role::kDaemon); }
+
+}  // namespace cm::cli

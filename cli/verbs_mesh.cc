@@ -1,0 +1,271 @@
+// verbs_mesh.cc — create, share, join, list.
+// Holds:  a key pair is on disk before the broker is told of it, so that a crash between the two
+//         loses no membership: the same command finds it again and the join is idempotent.
+// Source: spec/enrollment.md §4, §5.
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "cli/config.h"
+#include "cli/files.h"
+#include "cli/http.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "core/base/time_text.h"
+#include "core/crypto/encoding.h"
+#include "core/crypto/random.h"
+#include "core/crypto/slab.h"
+#include "core/wire/invite.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::cli {
+namespace {
+
+struct {
+  std::string name, display_name, broker = "ws://127.0.0.1:7900/ws", token_file, slug;
+  std::string role = "member", invite;
+  int uses = 1;
+  int expires_hours = 7 * 24;
+} g_options;
+
+std::string default_display_name() {
+  char host[256] = "host";
+  ::gethostname(host, sizeof host - 1);
+  return std::string(host) + "-" + std::to_string(::getpid());
+}
+
+Result<std::string> admin_token() {
+  const std::string path =
+      g_options.token_file.empty() ? broker_data_dir() + "/admin-token" : g_options.token_file;
+  auto token = read_file(path, 4096);
+  if (!token) {
+    return fail(Err::kUnauthenticated,
+                "the admin token " + path + " cannot be read; name it with --admin-token-file");
+  }
+  while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
+  return token;
+}
+
+struct KeyPair {
+  std::string public_hex;
+  std::string secret_hex;
+  ~KeyPair() { wipe(secret_hex); }
+};
+
+// A pair kept in `path` until the membership is in config.json.
+Result<KeyPair> pending_key(const std::string& path) {
+  if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
+  crypto::SecretSlab slab(1);
+  KeyPair pair;
+  auto kept = read_file(path, 256);
+  Result<crypto::SecretRef> ref = Err::kNotFound;
+  if (kept && kept->size() >= crypto::kSecretHexText) {
+    ref = slab.store_hex(std::string_view(*kept).substr(0, crypto::kSecretHexText));
+  }
+  if (!ref) {
+    crypto::PublicKey unused;
+    ref = slab.generate(unused);
+  }
+  if (kept) wipe(*kept);
+  if (!ref) return ref.error();
+  pair.secret_hex.resize(crypto::kSecretHexText);
+  slab.export_hex(*ref, std::span<char, crypto::kSecretHexText>(pair.secret_hex.data(),
+                                                                crypto::kSecretHexText));
+  pair.public_hex = crypto::view(crypto::hex_text(slab.public_key(*ref)));
+  if (Status made = make_private_dir(config_dir()); !made) return made.error();
+  if (Status written = write_private_file(path, pair.secret_hex + "\n"); !written) {
+    return written.error();
+  }
+  return pair;
+}
+
+int print_joined(std::string_view slug, std::string_view mesh_id, std::string_view member_id,
+                 std::string_view public_hex, std::string_view broker, bool already) {
+  if (output().json) {
+    ScratchArena scratch;
+    TextBuf text(scratch);
+    wire::JsonWriter json(text);
+    json.begin_object().field("ok", true).field("schema_version", "1.0").field("slug", slug);
+    json.field("id", mesh_id).field("member_id", member_id).field("pubkey", public_hex);
+    json.field("broker_url", broker).field("already_joined", already).end_object();
+    print(text.view());
+    return 0;
+  }
+  say_done((already ? "already joined " : "joined ") + std::string(slug));
+  say("member " + std::string(member_id) + ", key " + std::string(public_hex.substr(0, 16)) + "…");
+  say("broker " + std::string(broker) + ", configuration " + config_dir() + "/config.json");
+  return 0;
+}
+
+}  // namespace
+
+void declare_create(CLI::App& app) {
+  app.add_option("name", g_options.name, "Name of the mesh")->required();
+  app.add_option("--slug", g_options.slug, "Short name; derived from the name by default");
+  app.add_option("--display-name", g_options.display_name, "Your name in the mesh");
+  app.add_option("--broker", g_options.broker, "The broker's WebSocket URL")->capture_default_str();
+  app.add_option("--admin-token-file", g_options.token_file,
+                 "The broker's admin token; its data directory's by default");
+}
+
+int run_create() {
+  auto token = admin_token();
+  if (!token) return report(token.error());
+  auto config = load_config();
+  if (!config) return report(config.error());
+  const std::string pending = config_dir() + "/pending-create.key";
+  const auto pair = pending_key(pending);
+  if (!pair) return report(pair.error());
+  ScratchArena scratch;
+  TextBuf body(scratch);
+  wire::JsonWriter json(body);
+  json.begin_object().field("name", g_options.name).field("pubkey", pair->public_hex);
+  json.optional_field("slug", g_options.slug);
+  json.optional_field("display_name", g_options.display_name).end_object();
+  const auto reply = broker_call(g_options.broker, "POST", "/cli/mesh/create", body.view(), *token);
+  wipe(*token);
+  if (!reply) return report(reply.error());
+  Mesh mesh;
+  mesh.mesh_id = reply->text("id");
+  mesh.member_id = reply->text("member_id");
+  mesh.slug = reply->text("slug");
+  mesh.name = g_options.name;
+  mesh.pubkey = pair->public_hex;
+  mesh.secret_key = pair->secret_hex;
+  mesh.broker_url = g_options.broker;
+  mesh.joined_at = view(iso_text(now_ms()));
+  const std::string slug = mesh.slug, id = mesh.mesh_id, member = mesh.member_id;
+  if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
+  remove_file(pending);
+  return print_joined(slug, id, member, pair->public_hex, g_options.broker, false);
+}
+
+void declare_share(CLI::App& app) {
+  app.add_option("mesh", g_options.slug, "Slug of the mesh; the only one by default");
+  app.add_option("--role", g_options.role, "admin or member")->capture_default_str();
+  app.add_option("--uses", g_options.uses, "How many may join with it")->capture_default_str();
+  app.add_option("--expires-hours", g_options.expires_hours, "How long it is valid")
+      ->capture_default_str();
+  app.add_option("--admin-token-file", g_options.token_file,
+                 "The broker's admin token; its data directory's by default");
+}
+
+int run_share() {
+  const auto config = load_config();
+  if (!config) return report(config.error());
+  const Mesh* mesh = nullptr;
+  if (!g_options.slug.empty()) {
+    mesh = config->find(g_options.slug);
+    if (mesh == nullptr) return report(fail(Err::kMeshNotAttached, g_options.slug));
+  } else if (config->meshes.size() == 1) {
+    mesh = &config->meshes.front();
+  } else {
+    return report(config->meshes.empty() ? fail(Err::kNoMesh)
+                                         : fail(Err::kMeshRequired, "claudemesh share <slug>"));
+  }
+  auto token = admin_token();
+  if (!token) return report(token.error());
+  ScratchArena scratch;
+  TextBuf body(scratch);
+  wire::JsonWriter json(body);
+  json.begin_object().field("role", g_options.role).field("max_uses", g_options.uses);
+  json.field("expires_in", std::int64_t{g_options.expires_hours} * 3600).end_object();
+  const auto reply = broker_call(mesh->broker_url, "POST", "/cli/mesh/" + mesh->slug + "/invite",
+                                 body.view(), *token);
+  wipe(*token);
+  if (!reply) return report(reply.error());
+  if (output().json) {
+    print(reply->body);
+    return 0;
+  }
+  print(reply->text("url"));
+  say("valid until " + std::string(reply->text("expires_at")) + ", for " +
+      std::to_string(g_options.uses) + " member(s); it is not shown again");
+  say("join with: claudemesh join <invite>");
+  return 0;
+}
+
+void declare_join(CLI::App& app) {
+  app.add_option("invite", g_options.invite, "The invite, as it was shared")->required();
+  app.add_option("--name", g_options.display_name, "Your name in the mesh");
+}
+
+int run_join() {
+  ScratchArena scratch;
+  wire::JsonParser parser;
+  const auto token = wire::invite_token_of(g_options.invite);
+  if (!token) return report(token.error());
+  wire::Invite invite;
+  if (Status decoded = wire::decode_invite_token(parser, *token, scratch, invite); !decoded) {
+    return report(decoded.error());
+  }
+  auto config = load_config();
+  if (!config) return report(config.error());
+  if (const Mesh* known = config->find(invite.mesh_id)) {
+    return print_joined(known->slug, known->mesh_id, known->member_id, known->pubkey,
+                        known->broker_url, true);
+  }
+  if (invite.expires_at_s * 1000 <= now_ms()) return report(fail(Err::kInviteExpired));
+  if (config->find(invite.mesh_slug) != nullptr) {
+    return report(fail(Err::kAlreadyExists,
+                       "another mesh with the slug '" + std::string(invite.mesh_slug) + "'"));
+  }
+  const std::string pending =
+      config_dir() + "/pending-join-" + std::string(invite.mesh_id) + ".key";
+  const auto pair = pending_key(pending);
+  if (!pair) return report(pair.error());
+  const std::string name =
+      g_options.display_name.empty() ? default_display_name() : g_options.display_name;
+  TextBuf payload(scratch);
+  wire::write_invite(invite, payload);
+  TextBuf body(scratch);
+  wire::JsonWriter json(body);
+  json.begin_object().field("invite_token", *token).key("invite_payload").raw(payload.view());
+  json.field("peer_pubkey", pair->public_hex).field("display_name", name).end_object();
+  const auto reply = broker_call(invite.broker_url, "POST", "/join", body.view(), {});
+  if (!reply) return report(reply.error());
+  Mesh mesh;
+  mesh.mesh_id = invite.mesh_id;
+  mesh.member_id = reply->text("memberId");
+  mesh.slug = invite.mesh_slug;
+  mesh.name = invite.mesh_slug;
+  mesh.pubkey = pair->public_hex;
+  mesh.secret_key = pair->secret_hex;
+  mesh.broker_url = invite.broker_url;
+  mesh.joined_at = view(iso_text(now_ms()));
+  const std::string member = mesh.member_id;
+  if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
+  remove_file(pending);
+  return print_joined(invite.mesh_slug, invite.mesh_id, member, pair->public_hex, invite.broker_url,
+                      reply->boolean("alreadyMember"));
+}
+
+int run_list() {
+  const auto config = load_config();
+  if (!config) return report(config.error());
+  if (output().json) {
+    ScratchArena scratch;
+    TextBuf text(scratch);
+    wire::JsonWriter json(text);
+    json.begin_object().key("meshes").begin_array();
+    for (const Mesh& mesh : config->meshes) {
+      json.begin_object().field("slug", mesh.slug).field("name", mesh.name);
+      json.field("id", mesh.mesh_id).field("member_id", mesh.member_id);
+      json.field("pubkey", mesh.pubkey).field("broker_url", mesh.broker_url).end_object();
+    }
+    json.end_array().end_object();
+    print(text.view());
+    return 0;
+  }
+  if (config->meshes.empty()) say("no mesh is joined; 'claudemesh create' or 'claudemesh join'");
+  std::vector<std::vector<std::string>> rows;
+  for (const Mesh& mesh : config->meshes) {
+    rows.push_back({bold(mesh.slug), mesh.pubkey.substr(0, 16) + "…", dim(mesh.broker_url)});
+  }
+  print_table(rows);
+  return 0;
+}
+
+}  // namespace cm::cli

@@ -1,0 +1,31 @@
+#!/bin/sh
+# deps.sh — installs the Debian packages that building and testing need, if any is missing.
+# Says what and why before it asks for more rights; does nothing when all are there.
+set -eu
+
+packages="build-essential cmake ninja-build ccache pkg-config python3 git
+clang-14 clang-format-14 libclang-rt-14-dev shellcheck
+libevent-dev libwslay-dev libssl-dev libsodium-dev liblmdb-dev rapidjson-dev libcli11-dev
+libhttp-parser-dev libxxhash-dev libgtest-dev libbenchmark-dev"
+
+missing=""
+for package in $packages; do
+  status=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
+  [ "$status" = "install ok installed" ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+echo "claudemesh is built and tested with these Debian packages, which are missing here:"
+echo " $missing"
+as_root=""
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then
+    echo "Install them as root:  apt-get install$missing" >&2
+    exit 1
+  fi
+  echo "They are installed with apt-get through sudo, which may ask for your password."
+  as_root="sudo"
+fi
+$as_root apt-get update -qq
+# shellcheck disable=SC2086  # a list of names
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing
