@@ -207,6 +207,7 @@ Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape
   Stream stream(copy);
   Handler handler(input, stream, scratch);
   const rapidjson::ParseResult result = reader_->reader.Parse<kFlags>(stream, handler);
+  CHECK(stream.Tell() <= input.size() + kGuardBytes);  // it read within the copy
   if (result.IsError()) {
     const char* what = handler.refusal() != nullptr ? handler.refusal()
                                                     : rapidjson::GetParseError_En(result.Code());
