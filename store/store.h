@@ -169,7 +169,8 @@ class Store {
   // Runs after the commit that contains everything written so far. Rarely needed: effects do it.
   void on_durable(std::function<void()> callback) { durable_.push_back(std::move(callback)); }
 
-  std::uint64_t used_bytes();  // pages in use, free list subtracted
+  std::uint64_t used_bytes();  // pages in use, free list subtracted: walks the free list
+  std::uint64_t used_estimate() const noexcept { return used_; }  // as of the last commit
   std::uint64_t bound_bytes() const noexcept { return options_.bound_bytes; }
   Durability durability() const noexcept { return options_.durability; }
   const Options& options() const noexcept { return options_; }

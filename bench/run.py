@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""run.py BUILD — the figures that the project reports, from whole processes on this machine.
+
+Prints a table and, with --json, the raw numbers. Medians; every comparison is within one run.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/e2e"))
+from harness import World, wait_until  # noqa: E402
+
+SECONDS = 5
+
+
+def run_once(arguments, env):
+    """(wall ms, peak KiB, CPU ms) of one whole process, by the kernel's own accounting."""
+    start = time.monotonic()
+    pid = os.posix_spawn(arguments[0], arguments, env,
+                         file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                                       (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)])
+    _, status, usage = os.wait4(pid, 0)
+    wall = (time.monotonic() - start) * 1000
+    if status != 0:
+        raise SystemExit(f"{' '.join(arguments)} failed with status {status}")
+    return wall, usage.ru_maxrss, (usage.ru_utime + usage.ru_stime) * 1000
+
+
+def process_figures(arguments, env, runs=50):
+    samples = [run_once(arguments, env) for _ in range(runs + 3)][3:]
+    return {"wall_ms": round(statistics.median(s[0] for s in samples), 2),
+            "peak_kib": max(s[1] for s in samples),
+            "cpu_ms": round(statistics.median(s[2] for s in samples), 2)}
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def counters(path):
+    return struct.unpack("QQ", path.read_bytes()[:16])
+
+
+def metric(text, name):
+    return next(float(l.rsplit(" ", 1)[1]) for l in text.splitlines() if l.startswith(name + " "))
+
+
+def broker_figures(build, durability, pairs):
+    """Throughput with CPU, flushes and allocations a message, counted by a preloaded shim."""
+    with World(build, durability) as world:
+        count_file = world.root / "counts"
+        shim = pathlib.Path(build).resolve() / "bin/count_shim.so"
+        os.environ["LD_PRELOAD"], os.environ["CM_COUNT_FILE"] = str(shim), str(count_file)
+        try:
+            broker = world.start_broker()
+        finally:
+            del os.environ["LD_PRELOAD"], os.environ["CM_COUNT_FILE"]
+        idle = broker.resident_kib()
+        before, cpu = counters(count_file), cpu_seconds(broker.child.pid)
+        done = subprocess.run([f"{build}/bin/broker_load", world.url, str(world.data / "admin-token"),
+                               str(pairs), str(SECONDS)], capture_output=True, text=True,
+                              check=False)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        after, cpu_after = counters(count_file), cpu_seconds(broker.child.pid)
+        load = json.loads(done.stdout)
+        messages = max(1, load["delivered"])
+        return {"per_second": load["per_second"],
+                "cpu_us": round((cpu_after - cpu) * 1e6 / messages, 2),
+                "allocations": round((after[0] - before[0]) / messages, 3),
+                # each commit: one fdatasync of the data and one O_DSYNC write of the meta page
+                "flushes": round((after[1] - before[1]) * 2 / messages, 4),
+                "idle_kib": idle, "loaded_kib": broker.resident_kib()}
+
+
+def daemon_figures(build):
+    with World(build) as world:
+        broker = world.start_broker()
+        alice, bob = world.mesh_of_two()
+        wait_until(lambda: len(alice.call("GET", "/v1/peers")[1]["peers"]) == 2, "peers listed")
+        binary = str(world.binary)
+        figures = {
+            "version": process_figures([binary, "version"], alice.env),
+            "send": process_figures([binary, "send", "bob", "hello", "-q"], alice.env),
+            "idle_daemon_kib": alice.daemon.resident_kib(),
+            "idle_broker_kib": broker.resident_kib(),
+        }
+        key = json.loads(bob.run("list", "--json").stdout)["meshes"][0]["pubkey"]
+        done = subprocess.run([f"{build}/bin/send_latency", str(alice.socket), key,
+                               str(world.root / "sync-file"), "1000"], capture_output=True,
+                              text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        figures["latency"] = json.loads(done.stdout)
+        return figures
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("build")
+    options.add_argument("--json", action="store_true")
+    options.add_argument("--pairs", type=int, default=10)
+    chosen = options.parse_args()
+    build = str(pathlib.Path(chosen.build).resolve())
+    figures = daemon_figures(build)
+    for durability in ("sync", "relaxed"):
+        figures[durability] = broker_figures(build, durability, chosen.pairs)
+    if chosen.json:
+        print(json.dumps(figures, indent=1))
+        return
+    print(f"machine: {os.cpu_count()} cores, {platform.release()}")
+    for name in ("version", "send"):
+        f = figures[name]
+        print(f"claudemesh {name:<8} {f['wall_ms']:7.2f} ms whole process, {f['cpu_ms']:.2f} ms CPU, "
+              f"{f['peak_kib'] / 1024:.1f} MiB peak")
+    latency = figures["latency"]
+    for name in ("send_us", "fdatasync_us"):
+        print(f"{name:<19} {json.dumps(latency[name])}")
+    print(f"idle daemon         {figures['idle_daemon_kib'] / 1024:.1f} MiB, "
+          f"idle broker {figures['idle_broker_kib'] / 1024:.1f} MiB")
+    for durability in ("sync", "relaxed"):
+        f = figures[durability]
+        print(f"broker {durability:<8} {f['per_second']:9.0f} msg/s at {chosen.pairs} pairs, "
+              f"{f['cpu_us']:.1f} us CPU, {f['flushes']:.4f} flushes, "
+              f"{f['allocations']:.3f} heap allocations a message; "
+              f"{f['loaded_kib'] / 1024:.0f} MiB loaded")
+
+
+if __name__ == "__main__":
+    main()
