@@ -38,16 +38,16 @@ int run_transport_list() {
   for (const std::string& folder : plugin_dirs()) {
     for (const plugins::PluginFile& file : plugins::load_folder(folder, trust_sticky_dirs())) {
       const plugins::PluginInfo& info = file.info;
-      refused += info.loaded ? 0 : 1;
-      json.begin_object().field("path", info.path).field("loaded", info.loaded);
+      const bool usable = file.transport != nullptr;
+      refused += usable ? 0 : 1;
+      json.begin_object().field("path", info.path).field("loaded", usable);
       json.field("sha256", info.sha256).field("kind", info.kind).field("version", info.version);
       json.field("abi", abi_text(info)).field("capabilities", capabilities(info.capabilities));
       json.field("max_message_bytes", info.max_message_bytes);
       json.nullable_field("refusal", info.refusal).end_object();
-      rows.push_back({info.loaded ? "✔" : "✘", bold(info.kind), info.version,
-                      "ABI " + abi_text(info), capabilities(info.capabilities),
-                      dim(info.sha256.substr(0, 16)), info.path});
-      if (!info.loaded) rows.back() = {"✘", info.path, harmless(info.refusal)};
+      rows.push_back({usable ? "✔" : "✘", bold(info.kind), info.version, "ABI " + abi_text(info),
+                      capabilities(info.capabilities), dim(info.sha256.substr(0, 16)), info.path});
+      if (!usable) rows.back() = {"✘", info.path, harmless(info.refusal)};
     }
   }
   json.end_array().end_object();

@@ -111,7 +111,7 @@ def main(build, sends):
     with World(build) as world:
         world.start_broker()
         alice, bob = world.mesh_of_two()
-        kills = Kills(world, rng, max(6, sends // 40), sends)
+        kills = Kills(world, rng, max(10, sends // 10), sends)
         senders = [Sender(alice, "bob", "next", sends // 4, kills),
                    Sender(alice, "bob", "low", sends // 4, kills),
                    Sender(bob, "alice", "next", sends // 4, kills),
