@@ -9,11 +9,9 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import struct
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/e2e"))
 from harness import World, wait_until  # noqa: E402
@@ -21,24 +19,19 @@ from harness import World, wait_until  # noqa: E402
 SECONDS = 5
 
 
-def run_once(arguments, env):
-    """(wall ms, peak KiB, CPU ms) of one whole process, by the kernel's own accounting."""
-    start = time.monotonic()
-    pid = os.posix_spawn(arguments[0], arguments, env,
-                         file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                                       (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)])
-    _, status, usage = os.wait4(pid, 0)
-    wall = (time.monotonic() - start) * 1000
-    if status != 0:
-        raise SystemExit(f"{' '.join(arguments)} failed with status {status}")
-    return wall, usage.ru_maxrss, (usage.ru_utime + usage.ru_stime) * 1000
+def process_figures(build, arguments, env, runs=50):
+    done = subprocess.run([f"{build}/bin/whole_process", str(runs), *arguments], env=env,
+                          capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout)
 
 
-def process_figures(arguments, env, runs=50):
-    samples = [run_once(arguments, env) for _ in range(runs + 3)][3:]
-    return {"wall_ms": round(statistics.median(s[0] for s in samples), 2),
-            "peak_kib": max(s[1] for s in samples),
-            "cpu_ms": round(statistics.median(s[2] for s in samples), 2)}
+def memory(process):
+    """Resident KiB: all of it, and what is not backed by the store's file."""
+    lines = pathlib.Path(f"/proc/{process.child.pid}/status").read_text().splitlines()
+    value = {l.split(":")[0]: int(l.split()[1]) for l in lines if l.startswith(("VmRSS", "RssAnon"))}
+    return {"resident_kib": value["VmRSS"], "anonymous_kib": value["RssAnon"]}
 
 
 def cpu_seconds(pid):
@@ -64,7 +57,6 @@ def broker_figures(build, durability, pairs):
             broker = world.start_broker()
         finally:
             del os.environ["LD_PRELOAD"], os.environ["CM_COUNT_FILE"]
-        idle = broker.resident_kib()
         before, cpu = counters(count_file), cpu_seconds(broker.child.pid)
         done = subprocess.run([f"{build}/bin/broker_load", world.url, str(world.data / "admin-token"),
                                str(pairs), str(SECONDS)], capture_output=True, text=True,
@@ -79,7 +71,7 @@ def broker_figures(build, durability, pairs):
                 "allocations": round((after[0] - before[0]) / messages, 3),
                 # each commit: one fdatasync of the data and one O_DSYNC write of the meta page
                 "flushes": round((after[1] - before[1]) * 2 / messages, 4),
-                "idle_kib": idle, "loaded_kib": broker.resident_kib()}
+                "loaded": memory(broker)}
 
 
 def daemon_figures(build):
@@ -89,10 +81,11 @@ def daemon_figures(build):
         wait_until(lambda: len(alice.call("GET", "/v1/peers")[1]["peers"]) == 2, "peers listed")
         binary = str(world.binary)
         figures = {
-            "version": process_figures([binary, "version"], alice.env),
-            "send": process_figures([binary, "send", "bob", "hello", "-q"], alice.env),
-            "idle_daemon_kib": alice.daemon.resident_kib(),
-            "idle_broker_kib": broker.resident_kib(),
+            "version": process_figures(build, [binary, "version"], alice.env),
+            "send": process_figures(build, [binary, "send", "bob", "hello", "-q"],
+                                    alice.env),
+            "idle_daemon": memory(alice.daemon),
+            "idle_broker": memory(broker),
         }
         key = json.loads(bob.run("list", "--json").stdout)["meshes"][0]["pubkey"]
         done = subprocess.run([f"{build}/bin/send_latency", str(alice.socket), key,
@@ -125,14 +118,16 @@ def main():
     latency = figures["latency"]
     for name in ("send_us", "fdatasync_us"):
         print(f"{name:<19} {json.dumps(latency[name])}")
-    print(f"idle daemon         {figures['idle_daemon_kib'] / 1024:.1f} MiB, "
-          f"idle broker {figures['idle_broker_kib'] / 1024:.1f} MiB")
+    for name in ("idle_daemon", "idle_broker"):
+        f = figures[name]
+        print(f"{name:<19} {f['resident_kib'] / 1024:.1f} MiB resident, "
+              f"{f['anonymous_kib'] / 1024:.1f} MiB of it anonymous")
     for durability in ("sync", "relaxed"):
         f = figures[durability]
         print(f"broker {durability:<8} {f['per_second']:9.0f} msg/s at {chosen.pairs} pairs, "
               f"{f['cpu_us']:.1f} us CPU, {f['flushes']:.4f} flushes, "
               f"{f['allocations']:.3f} heap allocations a message; "
-              f"{f['loaded_kib'] / 1024:.0f} MiB loaded")
+              f"{f['loaded']['anonymous_kib'] / 1024:.0f} MiB anonymous after it")
 
 
 if __name__ == "__main__":
