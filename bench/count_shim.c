@@ -1,5 +1,5 @@
 /* count_shim.c — preloaded into a role: counts heap allocations and flushes of the whole process.
- * Owns:   a small shared file of counters, named by CM_COUNT_FILE, that the bench reads at any time.
+ * Owns:   a shared file of counters, named by CM_COUNT_FILE, that the bench reads at any time.
  * Not:    linked into anything; LD_PRELOAD only.
  */
 #define _GNU_SOURCE
@@ -18,7 +18,7 @@ struct counts {
 static struct counts g_own;
 static struct counts *g_counts = &g_own;
 
-/* glibc's own names for the allocator, so that nothing has to be looked up before the first call. */
+/* glibc's own names for the allocator: nothing has to be looked up before the first call. */
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *at, size_t size);

@@ -36,7 +36,8 @@ def script(lines, build):
     for line in lines:
         line = line.replace("7900", port).replace("$PWD/build/release", str(build))
         shown = line.replace("'", "'\\''")
-        numbered.append(f"echo '$ {shown}'\n{line} || {{ echo 'README: failed: {shown}'; exit 1; }}")
+        numbered.append(f"echo '$ {shown}'\n{line}\n"
+                        f"[ $? -eq 0 ] || {{ echo 'README: failed: {shown}'; exit 1; }}")
     # Job control gives `kill %1` its meaning; the trap leaves nothing behind.
     return "set -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "\n".join(numbered) + "\n"
 

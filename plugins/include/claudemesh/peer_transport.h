@@ -8,7 +8,8 @@
  *         rule and reconnecting with full jitter: the plugin's.
  *
  * Threads. Everything here is called on the host's loop thread, in both directions. A plugin whose
- * library has threads of its own brings their results back through an eventfd and "fd.v1".
+ * library has threads of its own brings their results back through an eventfd and "fd.v1"; a host
+ * function that is called on another thread refuses.
  *
  * Re-entrancy. Host functions may be called from inside any plugin call or service callback: they
  * copy what they are given and queue it; none calls back into the plugin before returning. Plugin
@@ -20,7 +21,8 @@
  * Budgets. The host times every call into a plugin; one that takes longer than its budget (5 ms
  * unless configured) is reported by the plugin's name. A plugin that breaks a rule marked MUST is
  * disabled: its peers are closed, it is never called again, its late calls are refused, and its
- * code stays mapped. The error names the plugin and the rule.
+ * code stays mapped. The error names the plugin and the rule. A call for a peer that the host has
+ * closed is only refused, since it may be on its way; any other unknown peer breaks a rule.
  */
 #ifndef CLAUDEMESH_PEER_TRANSPORT_H
 #define CLAUDEMESH_PEER_TRANSPORT_H
@@ -148,7 +150,9 @@ typedef struct cm_transport {
   uint64_t max_message_bytes; /* largest frame that send() takes */
 
   /* Starts connecting and answers at once; never blocks. On CM_OK *peer is set and one state() call
-   * follows, at the earliest in the next iteration. Any other answer: nothing was started. */
+   * follows; the plugin MUST NOT call the host for this peer before open() has returned (a timer of
+   * 0 ms is the way). Any other answer: nothing was started. What the plugin wrote to "log.v1" as
+   * CM_LOG_ERROR inside this call is then the reason that a person sees. */
   cm_status (*open)(const cm_host *host, const cm_target *target, cm_peer *peer);
 
   /* Optional. Starts accepting; each arriving peer is told by host->incoming. */
@@ -157,9 +161,11 @@ typedef struct cm_transport {
   void (*unlisten)(cm_endpoint endpoint);
 
   /* Takes a copy of the frame (CM_OK), or answers CM_WOULD_BLOCK, upon which the plugin MUST call
-   * host->writable(peer) exactly once when there is room again. For each frame taken
-   * host->sent(peer, id, ..) MUST follow exactly once, unless close() comes first. Frames of one
-   * kind arrive in the order in which they were taken. */
+   * host->writable(peer) exactly once when there is room again, after send() has returned. For each
+   * frame taken host->sent(peer, id, ..) MUST follow exactly once (also from inside send), unless
+   * close() or CM_PEER_CLOSED comes first. Frames of one kind arrive in the order in which they
+   * were taken. A loss ends all that was owed: sent(CM_SENT_DROPPED) MUST come before the state()
+   * that reports it, and a writable() that was due is then not called. */
   cm_status (*send)(cm_peer peer, const cm_frame *frame, uint64_t id);
 
   void (*note)(cm_peer peer, uint32_t verdict); /* CM_NOTE_* */
@@ -172,7 +178,8 @@ typedef struct cm_transport {
 
   /* Answers one token that host->deliver took. Comes after the commit that stored the frame. */
   void (*settled)(cm_peer peer, uint64_t token, uint32_t verdict); /* CM_SETTLED_* */
-  /* Ends a CM_WOULD_BLOCK of host->deliver: deliver the refused frame again, then go on. */
+  /* Ends a CM_WOULD_BLOCK of host->deliver: deliver the refused frame again, then go on. It may be
+   * refused again. A loss ends the CM_WOULD_BLOCK too, and no resume() follows. */
   void (*resume)(cm_peer peer);
 
   /* Optional. A JSON Schema of the settings, for `transport list` and configuration checks. */
@@ -184,11 +191,16 @@ struct cm_host {
   uint32_t struct_size;
   uint32_t abi_version;
 
+  /* `code` is a WebSocket close code, or 0; `detail` a sentence without its full stop, UTF-8, cut
+   * at 512 bytes. CM_PEER_CONNECTING may be repeated (each failed attempt has its own detail). */
   void (*state)(const cm_host *host, cm_peer peer, uint32_t state, uint32_t code, cm_span detail);
-  /* A frame arrived. `token` is the plugin's and comes back by settled(). CM_OK: taken, a copy was
-   * made. CM_WOULD_BLOCK: the iteration is full; stop reading this peer until resume(). */
+  /* A frame arrived; only while the peer is CM_PEER_CONNECTED. `token` is the plugin's and comes
+   * back by settled(). CM_OK: taken, a copy was made. CM_WOULD_BLOCK: the iteration is full; stop
+   * reading this peer, and MUST NOT deliver for it until resume(). CM_E_TOO_BIG: the host takes no
+   * frame of this size; end the connection. */
   cm_status (*deliver)(const cm_host *host, cm_peer peer, const cm_frame *frame, uint64_t token);
-  /* A peer arrived at an endpoint. It counts as CM_PEER_CONNECTED. */
+  /* A peer arrived at an endpoint. It counts as CM_PEER_CONNECTED. Any answer but CM_OK: the host
+   * has no room and does not know this peer; hang up. */
   cm_status (*incoming)(const cm_host *host, cm_endpoint endpoint, cm_peer peer, cm_span address);
   void (*sent)(const cm_host *host, cm_peer peer, uint64_t id, uint32_t outcome); /* CM_SENT_* */
   void (*writable)(const cm_host *host, cm_peer peer);
@@ -203,8 +215,9 @@ enum { CM_FD_READ = 1u << 0, CM_FD_WRITE = 1u << 1 };
 typedef void (*cm_fd_callback)(void *context, int fd, uint32_t events);
 typedef void (*cm_timer_callback)(void *context);
 
-/* "fd.v1": the loop watches a descriptor that the plugin owns. Level-triggered. The plugin
- * unwatches before it closes the descriptor. */
+/* "fd.v1": the loop watches a descriptor that the plugin owns. Level-triggered; an error or a
+ * hang-up is reported as ready. The plugin unwatches before it closes the descriptor. A callback
+ * may unwatch anything, itself included; a watch that is gone is never called. */
 typedef struct cm_fd_v1 {
   uint32_t struct_size;
   uint32_t reserved;
@@ -215,7 +228,8 @@ typedef struct cm_fd_v1 {
 } cm_fd_v1;
 
 /* "timer.v1": one-shot timers in milliseconds of a monotonic clock. A timer that fired is gone;
- * cancelling it then does nothing. */
+ * cancelling it then does nothing. A timer of 0 ms fires in the next iteration at the latest, never
+ * inside start(); timers of one deadline fire in the order in which they were started. */
 typedef struct cm_timer_v1 {
   uint32_t struct_size;
   uint32_t reserved;
@@ -225,7 +239,8 @@ typedef struct cm_timer_v1 {
   void (*cancel)(const cm_host *host, cm_timer timer);
 } cm_timer_v1;
 
-/* "log.v1": one line for operators. Never pass frames or secrets. */
+/* "log.v1": one line for operators, cut at 1,024 bytes; at most 64 lines an iteration. Never pass
+ * frames or secrets. */
 enum { CM_LOG_DEBUG = 0, CM_LOG_INFO = 1, CM_LOG_WARN = 2, CM_LOG_ERROR = 3 };
 typedef struct cm_log_v1 {
   uint32_t struct_size;
@@ -248,7 +263,8 @@ typedef struct cm_random_v1 {
   void (*fill)(const cm_host *host, uint8_t *to, size_t size);
 } cm_random_v1;
 
-/* "metrics.v1": counters named cm_transport_<kind>_<name>. `name` is [a-z0-9_]{1,48}. */
+/* "metrics.v1": counters, shown as cm_transport_events_total{kind="..",name=".."}. `name` is
+ * [a-z0-9_]{1,48}; CM_E_NO_MEMORY beyond 64 names. */
 typedef struct cm_metrics_v1 {
   uint32_t struct_size;
   uint32_t reserved;
