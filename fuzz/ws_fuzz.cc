@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/base/check.h"
-#include "core/net/utf8.h"
+#include "core/base/utf8.h"
 #include "core/net/ws_frame.h"
 #include "fuzz/registry.h"
 

@@ -55,10 +55,12 @@ class Query {
   Query(std::string_view query, ScratchArena& scratch) : query_(query), scratch_(scratch) {}
 
   std::optional<std::string_view> text(std::string_view name) {
-    bool malformed = false;
-    const auto value = wire::query_parameter(query_, name, scratch_, malformed);
-    if (malformed) refuse(name, "percent-encoded text");
-    return value;
+    const wire::QueryValue found = wire::query_find(query_, name, scratch_);
+    if (found.kind == wire::QueryValue::Kind::kMalformed) {
+      refuse(name, "percent-encoded UTF-8, given once");
+    }
+    if (found.kind != wire::QueryValue::Kind::kFound) return std::nullopt;
+    return found.value;
   }
   std::int64_t number(std::string_view name, std::int64_t otherwise, std::int64_t most) {
     const auto value = text(name);
@@ -110,7 +112,8 @@ bool Daemon::pass_gates(ConnRef conn, const wire::HttpRequest& request) {
     effects_.http_reply(conn, status, text);
     return false;
   };
-  if (wire::has_query_parameter(request.query, "token")) {
+  // A query that cannot be read is refused the same way: it might hold one.
+  if (wire::query_find(request.query, "token", scratch()).kind != wire::QueryValue::Kind::kAbsent) {
     env_.log->warn("ipc_token_in_query_string_rejected");
     return refuse(400, R"({"error":"token must be in Authorization header, not query string"})");
   }

@@ -9,13 +9,12 @@
 #include <charconv>
 #include <cstring>
 
-#include "core/net/utf8.h"
+#include "core/base/utf8.h"
 
 namespace cm::net {
 namespace {
 
 constexpr std::size_t kUrlMax = 2048;
-constexpr std::size_t kParametersMax = 64;
 
 bool printable(std::string_view text) noexcept {
   for (const char c : text) {
@@ -100,13 +99,6 @@ bool take_authority(std::string_view authority, Url& url) noexcept {
   return url.port != 0;
 }
 
-int hex_value(char c) noexcept {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 }  // namespace
 
 std::optional<Url> url_parse(std::string_view text) noexcept {
@@ -139,48 +131,6 @@ void url_append_host(TextBuf& out, const Url& url) {
   if (url.port == default_port(url.scheme)) return;
   out.append(':');
   out.append_unsigned(url.port);
-}
-
-bool percent_decode(std::string_view text, bool plus_is_space, TextBuf& out) {
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    const char c = text[at];
-    if (c == '+' && plus_is_space) {
-      out.append(' ');
-    } else if (c != '%') {
-      out.append(c);
-    } else {
-      if (text.size() - at < 3) return false;
-      const int high = hex_value(text[at + 1]);
-      const int low = hex_value(text[at + 2]);
-      if (high < 0 || low < 0) return false;
-      out.append(static_cast<char>(high * 16 + low));
-      at += 2;
-    }
-  }
-  return true;
-}
-
-QueryValue query_find(std::string_view query, std::string_view name, ScratchArena& arena) {
-  QueryValue found;
-  const QueryValue malformed{QueryValue::Kind::kMalformed, {}};
-  for (std::size_t parameters = 0; !query.empty(); ++parameters) {
-    if (parameters == kParametersMax) return malformed;
-    const std::size_t end = query.find('&');
-    const std::string_view pair = query.substr(0, end);
-    query = end == std::string_view::npos ? std::string_view() : query.substr(end + 1);
-    const std::size_t equals = pair.find('=');
-    TextBuf key(arena, 64);
-    if (!percent_decode(pair.substr(0, equals), true, key)) return malformed;
-    if (key.view() != name) continue;
-    if (found.kind == QueryValue::Kind::kFound) return malformed;
-    TextBuf value(arena, 64);
-    const std::string_view raw =
-        equals == std::string_view::npos ? std::string_view() : pair.substr(equals + 1);
-    if (!percent_decode(raw, true, value) || !utf8_valid(value.view())) return malformed;
-    if (value.view().find('\0') != std::string_view::npos) return malformed;
-    found = {QueryValue::Kind::kFound, value.view()};
-  }
-  return found;
 }
 
 }  // namespace cm::net

@@ -1,8 +1,8 @@
-// url.h — where to connect: ws, wss, http, https and unix targets; query parameters.
+// url.h — where to connect: ws, wss, http, https and unix targets.
 // Holds:  strict and lossless: nothing is decoded, normalised or guessed. User names, fragments,
 //         spaces, control bytes and anything non-ASCII are refused (RFC 3986 §3).
-// Limits: a URL of at most 2,048 bytes, a query of at most 64 parameters.
-// Not:    resolving names (socket.h).
+// Limits: a URL of at most 2,048 bytes.
+// Not:    resolving names (socket.h), query parameters (core/wire/query.h).
 #pragma once
 
 #include <cstdint>
@@ -30,18 +30,5 @@ std::optional<Url> url_parse(std::string_view text) noexcept;
 
 // "host", "host:port" or "[v6]:port" as a Host header says it; default ports are left out.
 void url_append_host(TextBuf& out, const Url& url);
-
-// Decodes %XX; false on a malformed escape. With `plus_is_space` as in a query.
-bool percent_decode(std::string_view text, bool plus_is_space, TextBuf& out);
-
-struct QueryValue {
-  enum class Kind : std::uint8_t { kAbsent, kFound, kMalformed };
-  Kind kind = Kind::kAbsent;
-  std::string_view value;  // decoded, in the arena
-};
-
-// Looks one parameter up in "a=b&c=d". A name given twice, a bad escape, a NUL or text that is
-// not UTF-8 is kMalformed: the caller answers 400 and never guesses.
-QueryValue query_find(std::string_view query, std::string_view name, ScratchArena& arena);
 
 }  // namespace cm::net

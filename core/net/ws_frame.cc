@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "core/base/check.h"
-#include "core/net/utf8.h"
+#include "core/base/utf8.h"
 
 namespace cm::net {
 namespace {

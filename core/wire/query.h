@@ -1,21 +1,25 @@
-// query.h — parameters of a request target: strict percent-decoding, first match, bounded.
-// Source: RFC 3986 §2.1; '+' is not a space here.
+// query.h — parameters of a request target: strict percent-decoding, nothing guessed.
+// Holds:  names are compared decoded, so that no gate is passed by "to%6Ben"; a name given twice, a
+//         bad escape, a NUL or text that is not UTF-8 is malformed, and the caller answers 400.
+// Source: RFC 3986 §2.1; '+' is a space, as forms write it.
+// Limits: 64 parameters; the target itself is bounded by core/net.
 // Not:    request parsing (core/net).
 #pragma once
 
-#include <optional>
+#include <cstdint>
 #include <string_view>
 
 #include "core/base/arena.h"
 
 namespace cm::wire {
 
-// The decoded value of the first parameter of this name; nullopt when it is absent. A value that
-// is malformed (bad escape, a NUL byte) or over 4 KiB counts as absent and sets `malformed`.
-std::optional<std::string_view> query_parameter(std::string_view query, std::string_view name,
-                                                ScratchArena& scratch, bool& malformed);
+struct QueryValue {
+  enum class Kind : std::uint8_t { kAbsent, kFound, kMalformed };
+  Kind kind = Kind::kAbsent;
+  std::string_view value;  // decoded, in the arena
+};
 
-// True if the parameter is there at all, with or without a value.
-bool has_query_parameter(std::string_view query, std::string_view name) noexcept;
+// Looks one parameter up in "a=b&c=d".
+QueryValue query_find(std::string_view query, std::string_view name, ScratchArena& arena);
 
 }  // namespace cm::wire

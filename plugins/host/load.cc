@@ -17,8 +17,8 @@
 #include <cstring>
 #include <memory>
 
+#include "core/base/utf8.h"
 #include "core/net/socket.h"
-#include "core/net/utf8.h"
 
 namespace cm::plugins {
 namespace {
@@ -257,7 +257,7 @@ std::string harmless(std::string_view text, std::size_t bytes) {
       out.pop_back();
     }
   }
-  const bool valid = net::utf8_valid(out);
+  const bool valid = utf8_valid(out);
   for (char& c : out) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f || (byte >= 0x80 && !valid)) c = '?';

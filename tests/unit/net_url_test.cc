@@ -5,8 +5,8 @@
 
 #include <string>
 
+#include "core/base/utf8.h"
 #include "core/net/url.h"
-#include "core/net/utf8.h"
 
 namespace cm::net {
 namespace {
@@ -94,28 +94,6 @@ TEST(Url, host_header_leaves_default_ports_out) {
   EXPECT_EQ(host("wss://a:80/"), "a:80");
   EXPECT_EQ(host("http://[::1]:81/"), "[::1]:81");
   EXPECT_EQ(host("unix:/x"), "localhost");
-}
-
-TEST(Query, one_parameter_is_found_decoded) {
-  ScratchArena arena;
-  const auto found = query_find("a=1&mesh=x%20y+z%2B&b", "mesh", arena);
-  EXPECT_EQ(found.kind, QueryValue::Kind::kFound);
-  EXPECT_EQ(found.value, "x y z+");
-  EXPECT_EQ(query_find("a=1&b", "b", arena).kind, QueryValue::Kind::kFound);
-  EXPECT_EQ(query_find("a=1", "b", arena).kind, QueryValue::Kind::kAbsent);
-  EXPECT_EQ(query_find("", "b", arena).kind, QueryValue::Kind::kAbsent);
-  EXPECT_EQ(query_find("to%6Ben=1", "token", arena).kind, QueryValue::Kind::kFound);
-}
-
-TEST(Query, doubtful_parameters_are_malformed) {
-  ScratchArena arena;
-  std::string many;
-  for (int index = 0; index < 70; ++index) many += "x=1&";
-  for (const std::string& query :
-       {std::string("a=1&a=2"), std::string("a=%"), std::string("a=%4"), std::string("a=%zz"),
-        std::string("a=%00"), std::string("a=%ff"), std::string("%=1&a=2"), many + "a=1"}) {
-    EXPECT_EQ(query_find(query, "a", arena).kind, QueryValue::Kind::kMalformed) << query;
-  }
 }
 
 TEST(Utf8, well_formed_and_ill_formed_sequences) {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <string>
 
-#include "core/net/utf8.h"
+#include "core/base/utf8.h"
 #include "transports/ws_broker/peer.h"
 
 namespace cm::ws_broker {
@@ -28,7 +28,7 @@ cm_status Peer::send(const cm_frame& frame, std::uint64_t frame_id) {
     return CM_WOULD_BLOCK;
   }
   // Brokers expect text; what is none would end the connection (§8.1), so it goes as binary.
-  write_frame(net::utf8_valid(payload) ? net::WsOpcode::kText : net::WsOpcode::kBinary, payload);
+  write_frame(utf8_valid(payload) ? net::WsOpcode::kText : net::WsOpcode::kBinary, payload);
   pump_.mark(frame_id);
   flush_soon();
   return CM_OK;

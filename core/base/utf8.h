@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace cm::net {
+namespace cm {
 
 bool utf8_valid(std::string_view text) noexcept;
 
@@ -15,4 +15,4 @@ bool utf8_valid(std::string_view text) noexcept;
 // text. Used where a field of the wire has a fixed room.
 std::string_view utf8_prefix(std::string_view text, std::size_t bytes) noexcept;
 
-}  // namespace cm::net
+}  // namespace cm

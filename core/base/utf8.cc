@@ -1,13 +1,13 @@
 // utf8.cc — the validator: ASCII in steps of 32 or 8 bytes, other characters one at a time.
 // Holds:  reads only inside the given text.
 // Not:    vector instructions; measured, messages are nearly all ASCII.
-#include "core/net/utf8.h"
+#include "core/base/utf8.h"
 
 #include <cstdint>
 
 #include "core/base/bytes.h"
 
-namespace cm::net {
+namespace cm {
 namespace {
 
 std::uint64_t word(const std::uint8_t* at) noexcept { return load_le<std::uint64_t>(at); }
@@ -64,4 +64,4 @@ std::string_view utf8_prefix(std::string_view text, std::size_t bytes) noexcept 
   return text.substr(0, end);
 }
 
-}  // namespace cm::net
+}  // namespace cm
