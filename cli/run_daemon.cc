@@ -306,8 +306,12 @@ int run_daemon(const DaemonOptions& options) {
   // 6. Secrets are in the slab, meshes in their table; the mirrors say what the store says.
   crypto::SecretSlab slab(runtime.limits.secret_slots_max);
   daemon::Effects effects;
-  daemon::Daemon core(make_config(runtime, sync), runtime.limits, runtime.env, effects,
-                      runtime.metrics, slab);
+  daemon::Config config = make_config(runtime, sync);
+  config.append_metrics = [](const void* plugins, TextBuf& out) {
+    static_cast<const plugins::Host*>(plugins)->append_metrics(out);
+  };
+  config.metrics_context = &host;
+  daemon::Daemon core(config, runtime.limits, runtime.env, effects, runtime.metrics, slab);
   add_crash_reporter(write_crash_summary, &core);
   if (Status added = add_meshes(core, slab, *file); !added) return give_up(options, added.error());
   const std::size_t meshes = file->meshes.size();

@@ -39,6 +39,7 @@ void Broker::on_open(ConnRef conn) {
   const ClientRef client = tables_.clients.insert();
   if (!client) {
     effects_.ws_close(conn, 1013, "too many connections");
+    tables_.closing.push_back(conn);
     metrics_.add(Metric::kBrokerRejectedCapacity);
     return;
   }
@@ -97,6 +98,7 @@ void Broker::on_closed(ConnRef conn) {
 void Broker::close(ClientRef client, std::uint32_t code, std::string_view reason) {
   const ConnRef conn = tables_.clients.get<kClientConn>(client);
   effects_.ws_close(conn, code, reason);
+  tables_.closing.push_back(conn);
   on_closed(conn);
 }
 
@@ -162,6 +164,7 @@ void Broker::committed() noexcept {
     if (tables_.clients.alive(client)) tables_.clients.get<kClientTouched>(client) = 0;
   }
   tables_.touched.clear();
+  tables_.closing.clear();
 }
 
 }  // namespace cm::broker

@@ -137,6 +137,11 @@ void Broker::abandon() {
     ClientClass kind;
   };
   effects_.clear();
+  // What this iteration had closed is in no table any more, yet its socket is still open.
+  for (const ConnRef conn : tables_.closing) {
+    effects_.ws_close(conn, 1011, "the broker could not store this; connect again");
+  }
+  tables_.closing.clear();
   std::vector<Survivor> survivors;
   std::vector<ConnRef> waiting;  // said nothing yet, or their hello is lost
   tables_.clients.each([&](ClientRef client) {

@@ -104,7 +104,11 @@ bool Broker::drain(MailboxRef box, std::uint32_t& budget) {
       if (!store::parse_delivery_key(cursor.key(), parts)) break;
       if (!(parts.mailbox == id) || parts.priority != priority) break;
       if (parts.message == after) continue;
-      if (rescan && find_claim(client, parts.message)) continue;
+      if (rescan && find_claim(client, parts.message)) {
+        // Claimed rows lie behind the mark as well: without it they would be pushed twice.
+        tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
+        continue;
+      }
       if (budget == 0) return false;
       store::DeliveryRow row;
       if (!cursor.row(row)) continue;  // damaged: counted, confined, found by fsck

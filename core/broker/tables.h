@@ -179,6 +179,7 @@ struct Tables {
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
   std::vector<MailboxRef> dirty;
   std::vector<ClientRef> touched;  // delivered a frame in this iteration
+  std::vector<ConnRef> closing;    // closed by us in this iteration: closed again if it fails
 };
 
 }  // namespace cm::broker

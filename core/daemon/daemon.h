@@ -35,6 +35,9 @@ struct Config {
   std::string cwd;
   std::int64_t pid = 0;
   bool durability_sync = true;
+  // Appends what the shell counts (transports) to GET /v1/metrics; may be null.
+  void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
+  const void* metrics_context = nullptr;
 };
 
 enum class LinkEvent : std::uint8_t { kConnecting = 1, kConnected = 2, kClosed = 3 };
@@ -79,6 +82,8 @@ class Daemon {
   // link.cc
   void open_link(LinkRef link);
   void reopen_link(LinkRef link, std::uint32_t code, std::string_view reason);
+  void reopen_later(LinkRef link);
+  void reopen_due();
   void send_hello(LinkRef link);
   void on_hello_ack(LinkRef link, const wire::BrokerFrame& frame);
   void on_error_frame(LinkRef link, const wire::BrokerFrame& frame);
@@ -204,6 +209,7 @@ class Daemon {
   std::uint64_t roster_check_ms_ = UINT64_MAX;
   std::uint64_t parked_check_ms_ = UINT64_MAX;
   std::uint64_t keepalive_ms_ = UINT64_MAX;
+  std::uint64_t reopen_check_ms_ = UINT64_MAX;
 };
 
 }  // namespace cm::daemon

@@ -366,6 +366,7 @@ void Daemon::reply_metrics(ConnRef conn) {
   metrics_.set(Metric::kDaemonOutboxPending, tables_.work.count() - inflight_);
   TextBuf text(scratch(), 8192);
   metrics_.expose(MetricRole::kDaemon, text);
+  if (config_.append_metrics != nullptr) config_.append_metrics(config_.metrics_context, text);
   effects_.http_reply(conn, 200, text.view(), "text/plain; version=0.0.4; charset=utf-8");
 }
 

@@ -17,6 +17,8 @@ namespace {
 using store::TableId;
 
 constexpr std::uint64_t kHelloDeadlineMs = 5'000;
+constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has its own backoff
+constexpr std::uint64_t kReopenMostMs = 30'000;
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
 constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
 constexpr std::uint32_t kControlFrame = 0;
@@ -27,6 +29,7 @@ constexpr std::string_view kRosterPrefix = "pl-";
 }  // namespace
 
 void Daemon::open_link(LinkRef link) {
+  tables_.links.get<kLinkReopenAt>(link) = 0;
   set_link_state(link, LinkState::kConnecting);
   effects_.link_open(link, config_of(tables_.links.get<kLinkMesh>(link)).broker_url);
 }
@@ -34,7 +37,32 @@ void Daemon::open_link(LinkRef link) {
 void Daemon::reopen_link(LinkRef link, std::uint32_t code, std::string_view reason) {
   effects_.link_close(link, code, reason);
   link_lost(link);
-  open_link(link);
+  set_link_state(link, LinkState::kConnecting);
+  reopen_later(link);
+}
+
+// A link that we closed, or that its transport gave up, is opened anew with a backoff of ours:
+// whatever was wrong (a full disk, a broker that does not answer) may last.
+void Daemon::reopen_later(LinkRef link) {
+  auto& failures = tables_.links.get<kLinkFailures>(link);
+  const std::uint64_t delay =
+      std::min(kReopenMostMs, kReopenFirstMs << std::min<std::uint32_t>(failures++, 5));
+  tables_.links.get<kLinkReopenAt>(link) = env_.mono_ms + delay;
+  reopen_check_ms_ = std::min(reopen_check_ms_, env_.mono_ms + delay);
+}
+
+void Daemon::reopen_due() {
+  if (env_.mono_ms < reopen_check_ms_) return;
+  reopen_check_ms_ = UINT64_MAX;
+  tables_.links.each([&](LinkRef link) {
+    const std::uint64_t at = tables_.links.get<kLinkReopenAt>(link);
+    if (at == 0) return;
+    if (at > env_.mono_ms) {
+      reopen_check_ms_ = std::min(reopen_check_ms_, at);
+    } else {
+      open_link(link);
+    }
+  });
 }
 
 void Daemon::set_link_state(LinkRef link, LinkState state) {
@@ -64,8 +92,9 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
   link_lost(link);
   set_link_state(link, LinkState::kConnecting);
   if (event == LinkEvent::kClosed) {
-    // The transport gave up for good; that is an operator's business (a bad URL, no plugin).
+    // The transport gave up: a bad URL, a disabled plugin, or too much that nobody read.
     set_link_state(link, LinkState::kRefused);
+    reopen_later(link);
     env_.log->error("broker_gave_up", {{"mesh", mesh.slug}, {"detail", detail}});
   }
 }
@@ -162,6 +191,7 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   }
   set_link_state(link, LinkState::kOpen);
   tables_.links.get<kLinkLastError>(link).clear();
+  tables_.links.get<kLinkFailures>(link) = 0;
   tables_.links.get<kLinkBlocked>(link) = 0;
   effects_.link_note(link, kNoteReady);
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);

@@ -106,10 +106,8 @@ void Daemon::abandon(Err why) {
   if (!loaded) env_.log->error("outbox_reload_failed", {{"detail", loaded.error().detail}});
   const std::vector<ConnRef> requests = tables_.requests;
   for (const ConnRef conn : requests) {
-    if (std::find(tables_.streams.begin(), tables_.streams.end(), conn) == tables_.streams.end()) {
-      reply_error(conn, fail(why));
-    }
-    std::erase(tables_.streams, conn);  // its head was never sent
+    std::erase(tables_.streams, conn);  // opened in this iteration: its head was never sent
+    reply_error(conn, fail(why));
   }
   tables_.parked.each([&](ParkedRef parked) {
     const ConnRef conn = tables_.parked.get<kParkedConn>(parked);
@@ -118,6 +116,7 @@ void Daemon::abandon(Err why) {
     }
   });
   tables_.requests.clear();
+  metrics_.set(Metric::kDaemonStreams, tables_.streams.size());
   tables_.links.each([&](LinkRef link) {
     // What the broker sent in this iteration was not stored, so no later ack may pass it; what
     // was to be sent was not sent either. A new hello makes both ends begin again, in order.
@@ -126,7 +125,9 @@ void Daemon::abandon(Err why) {
     tables_.links.get<kLinkBlocked>(link) = 0;
     Roster& roster = tables_.meshes.get<kMeshRoster>(tables_.links.get<kLinkMesh>(link));
     roster.asked_serial = 0;
-    open_link(link);
+    set_link_state(link, LinkState::kConnecting);
+    tables_.links.get<kLinkLastError>(link) = info_of(why).wire_code;
+    reopen_later(link);
   });
 }
 
@@ -134,6 +135,7 @@ void Daemon::committed() noexcept { tables_.requests.clear(); }
 
 void Daemon::step() {
   expire_hellos();
+  reopen_due();
   refresh_rosters();
   if (env_.mono_ms >= parked_check_ms_) wake_parked();
   expire_work();
@@ -149,7 +151,7 @@ std::uint64_t Daemon::next_deadline() const noexcept {
     age = env_.mono_ms + (age_check_ms_ > env_.wall_ms ? age_check_ms_ - env_.wall_ms : 0);
   }
   return std::min({hello_check_ms_, lane_check_ms_, work_check_ms_, age, roster_check_ms_,
-                   parked_check_ms_, keepalive_ms_});
+                   parked_check_ms_, keepalive_ms_, reopen_check_ms_});
 }
 
 const char* Daemon::verify_work() {

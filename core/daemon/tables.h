@@ -66,9 +66,11 @@ enum LinkCol {
   kLinkBlocked,        // the transport takes no more until writable
   kLinkTouched,        // delivered a frame in this iteration
   kLinkLastError,      // code of the last refusal or loss, for status
+  kLinkReopenAt,       // monotonic ms; 0 while the transport has a peer for it
+  kLinkFailures,       // times in a row that we had to open it anew
 };
-using LinkTable =
-    Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t, std::string>;
+using LinkTable = Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t,
+                        std::string, std::uint64_t, std::uint32_t>;
 
 enum PeerCol { kPeerMesh, kPeerKey, kPeerMember, kPeerNameFolded, kPeerIsControl, kPeerRaw };
 using PeerTable =
