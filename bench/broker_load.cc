@@ -93,11 +93,11 @@ class Load {
     while (Clock::now() < end) pump(100);
     measured_ = delivered_;
     const double spent = std::chrono::duration<double>(Clock::now() - start_).count();
-    std::printf("{\"pairs\":%d,\"window\":%d,\"body_bytes\":%d,\"seconds\":%.2f,"
-                "\"delivered\":%llu,\"per_second\":%.0f}\n",
-                options_.pairs, options_.window, options_.body_bytes, spent,
-                static_cast<unsigned long long>(measured_),
-                static_cast<double>(measured_) / spent);
+    std::printf(
+        "{\"pairs\":%d,\"window\":%d,\"body_bytes\":%d,\"seconds\":%.2f,"
+        "\"delivered\":%llu,\"per_second\":%.0f}\n",
+        options_.pairs, options_.window, options_.body_bytes, spent,
+        static_cast<unsigned long long>(measured_), static_cast<double>(measured_) / spent);
   }
 
  private:
@@ -152,8 +152,7 @@ class Load {
     if (!fd) die("connect: " + fd.error().detail);
     peer.fd = std::move(*fd);
     net::set_nodelay(peer.fd.get());
-    peer.receiver =
-        std::make_unique<net::WsReceiver>(net::WsRole::kClient, 4u << 20, pool_);
+    peer.receiver = std::make_unique<net::WsReceiver>(net::WsRole::kClient, 4u << 20, pool_);
     peer.in = std::make_unique<PooledBuffer>(pool_);
     peer.out = std::make_unique<PooledBuffer>(pool_);
     pollfd entry{peer.fd.get(), POLLOUT, 0};
@@ -238,8 +237,7 @@ class Load {
     Peer& peer = peers_[index];
     if (!peer.sender) return;
     const crypto::HexText64 target = crypto::hex_text(peers_[index + 1].key);
-    const std::string cipher(static_cast<std::size_t>((options_.body_bytes + 16 + 2) / 3 * 4),
-                             'A');
+    const std::string cipher(static_cast<std::size_t>((options_.body_bytes + 16 + 2) / 3 * 4), 'A');
     peer.frame_head = "{\"type\":\"send\",\"id\":\"";
     peer.frame_tail = "\",\"targetSpec\":\"" + std::string(crypto::view(target)) +
                       "\",\"priority\":\"next\",\"nonce\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\","

@@ -76,8 +76,8 @@ int main(int argc, char** argv) {
   const int fd = connect_to(argv[1]);
   const int file = ::open(argv[3], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (file < 0) die("cannot open the file");
-  const std::string body = "{\"to\":\"" + std::string(argv[2]) + "\",\"message\":\"" +
-                           std::string(512, 'm') + "\"}";
+  const std::string body =
+      "{\"to\":\"" + std::string(argv[2]) + "\",\"message\":\"" + std::string(512, 'm') + "\"}";
   const std::string request = "POST /v1/send HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
                               std::to_string(body.size()) + "\r\n\r\n" + body;
   std::vector<double> sends;

@@ -19,18 +19,18 @@ static double seconds(struct timeval time) {
   return (double)time.tv_sec + (double)time.tv_usec / 1e6;
 }
 
-static int by_value(const void *left, const void *right) {
-  const double a = *(const double *)left;
-  const double b = *(const double *)right;
+static int by_value(const void* left, const void* right) {
+  const double a = *(const double*)left;
+  const double b = *(const double*)right;
   return (a > b) - (a < b);
 }
 
-static double median(double *values, int count) {
+static double median(double* values, int count) {
   qsort(values, (size_t)count, sizeof *values, by_value);
   return values[count / 2];
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc < 3) {
     fprintf(stderr, "usage: whole_process RUNS COMMAND [ARGUMENT ...]\n");
     return 2;

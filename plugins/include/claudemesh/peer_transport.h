@@ -46,7 +46,7 @@ extern "C" {
 
 /* Bytes that somebody else owns. Not NUL-terminated. data may be NULL when size is 0. */
 typedef struct cm_span {
-  const uint8_t *data;
+  const uint8_t* data;
   size_t size;
 } cm_span;
 
@@ -60,15 +60,15 @@ typedef uint64_t cm_timer;
 /* Answers of calls in both directions. */
 typedef int32_t cm_status;
 enum {
-  CM_OK = 0,            /* done, or taken: the callee now answers for it */
-  CM_WOULD_BLOCK = 1,   /* not taken; the callee says when to try again */
-  CM_E_INVALID = -1,    /* an argument or a setting is malformed */
-  CM_E_TOO_BIG = -2,    /* larger than max_message_bytes */
-  CM_E_CLOSED = -3,     /* no such peer, or it is not connected */
+  CM_OK = 0,          /* done, or taken: the callee now answers for it */
+  CM_WOULD_BLOCK = 1, /* not taken; the callee says when to try again */
+  CM_E_INVALID = -1,  /* an argument or a setting is malformed */
+  CM_E_TOO_BIG = -2,  /* larger than max_message_bytes */
+  CM_E_CLOSED = -3,   /* no such peer, or it is not connected */
   CM_E_UNSUPPORTED = -4,
   CM_E_NO_MEMORY = -5,
-  CM_E_SYSTEM = -6,     /* the operating system refused */
-  CM_E_DISABLED = -7    /* the host has disabled this plugin */
+  CM_E_SYSTEM = -6,  /* the operating system refused */
+  CM_E_DISABLED = -7 /* the host has disabled this plugin */
 };
 
 /* Frame kinds. A control frame belongs to the hop (hello, acks, presence); an envelope is an
@@ -126,7 +126,7 @@ typedef struct cm_host cm_host;
 typedef struct cm_target {
   uint32_t struct_size;
   uint32_t setting_count;
-  const cm_setting *settings;
+  const cm_setting* settings;
   cm_span address; /* in the transport's own form: ws://host:port/ws, https://..., a peer id */
 } cm_target;
 
@@ -134,29 +134,29 @@ typedef struct cm_target {
 typedef struct cm_listen {
   uint32_t struct_size;
   uint32_t setting_count;
-  const cm_setting *settings;
+  const cm_setting* settings;
   cm_span address;
 } cm_listen;
 
 /* The plugin's side. A constant that lives as long as the process. Optional members may be NULL;
  * all others MUST be set. */
 typedef struct cm_transport {
-  uint32_t struct_size; /* sizeof(cm_transport) as the plugin was compiled */
-  uint32_t abi_version; /* CM_ABI_VERSION as the plugin was compiled */
-  const char *kind;     /* "ws-broker"; [a-z0-9-]{1,32}, unique among loaded plugins */
-  const char *version;  /* of the plugin, shown by `transport list` */
-  uint32_t capabilities; /* CM_CAP_* */
-  uint32_t reserved;     /* 0 */
+  uint32_t struct_size;       /* sizeof(cm_transport) as the plugin was compiled */
+  uint32_t abi_version;       /* CM_ABI_VERSION as the plugin was compiled */
+  const char* kind;           /* "ws-broker"; [a-z0-9-]{1,32}, unique among loaded plugins */
+  const char* version;        /* of the plugin, shown by `transport list` */
+  uint32_t capabilities;      /* CM_CAP_* */
+  uint32_t reserved;          /* 0 */
   uint64_t max_message_bytes; /* largest frame that send() takes */
 
   /* Starts connecting and answers at once; never blocks. On CM_OK *peer is set and one state() call
    * follows; the plugin MUST NOT call the host for this peer before open() has returned (a timer of
    * 0 ms is the way). Any other answer: nothing was started. What the plugin wrote to "log.v1" as
    * CM_LOG_ERROR inside this call is then the reason that a person sees. */
-  cm_status (*open)(const cm_host *host, const cm_target *target, cm_peer *peer);
+  cm_status (*open)(const cm_host* host, const cm_target* target, cm_peer* peer);
 
   /* Optional. Starts accepting; each arriving peer is told by host->incoming. */
-  cm_status (*listen)(const cm_host *host, const cm_listen *config, cm_endpoint *endpoint);
+  cm_status (*listen)(const cm_host* host, const cm_listen* config, cm_endpoint* endpoint);
   /* Optional, with listen. Stops accepting; peers that arrived stay. */
   void (*unlisten)(cm_endpoint endpoint);
 
@@ -166,7 +166,7 @@ typedef struct cm_transport {
    * close() or CM_PEER_CLOSED comes first. Frames of one kind arrive in the order in which they
    * were taken. A loss ends all that was owed: sent(CM_SENT_DROPPED) MUST come before the state()
    * that reports it, and a writable() that was due is then not called. */
-  cm_status (*send)(cm_peer peer, const cm_frame *frame, uint64_t id);
+  cm_status (*send)(cm_peer peer, const cm_frame* frame, uint64_t id);
 
   void (*note)(cm_peer peer, uint32_t verdict); /* CM_NOTE_* */
   /* Optional. Probe the peer now instead of at the next ping. */
@@ -183,7 +183,7 @@ typedef struct cm_transport {
   void (*resume)(cm_peer peer);
 
   /* Optional. A JSON Schema of the settings, for `transport list` and configuration checks. */
-  const char *config_schema;
+  const char* config_schema;
 } cm_transport;
 
 /* The host's side: one for each plugin. */
@@ -193,27 +193,27 @@ struct cm_host {
 
   /* `code` is a WebSocket close code, or 0; `detail` a sentence without its full stop, UTF-8, cut
    * at 512 bytes. CM_PEER_CONNECTING may be repeated (each failed attempt has its own detail). */
-  void (*state)(const cm_host *host, cm_peer peer, uint32_t state, uint32_t code, cm_span detail);
+  void (*state)(const cm_host* host, cm_peer peer, uint32_t state, uint32_t code, cm_span detail);
   /* A frame arrived; only while the peer is CM_PEER_CONNECTED. `token` is the plugin's and comes
    * back by settled(). CM_OK: taken, a copy was made. CM_WOULD_BLOCK: the iteration is full; stop
    * reading this peer, and MUST NOT deliver for it until resume(). CM_E_TOO_BIG: the host takes no
    * frame of this size; end the connection. */
-  cm_status (*deliver)(const cm_host *host, cm_peer peer, const cm_frame *frame, uint64_t token);
+  cm_status (*deliver)(const cm_host* host, cm_peer peer, const cm_frame* frame, uint64_t token);
   /* A peer arrived at an endpoint. It counts as CM_PEER_CONNECTED. Any answer but CM_OK: the host
    * has no room and does not know this peer; hang up. */
-  cm_status (*incoming)(const cm_host *host, cm_endpoint endpoint, cm_peer peer, cm_span address);
-  void (*sent)(const cm_host *host, cm_peer peer, uint64_t id, uint32_t outcome); /* CM_SENT_* */
-  void (*writable)(const cm_host *host, cm_peer peer);
+  cm_status (*incoming)(const cm_host* host, cm_endpoint endpoint, cm_peer peer, cm_span address);
+  void (*sent)(const cm_host* host, cm_peer peer, uint64_t id, uint32_t outcome); /* CM_SENT_* */
+  void (*writable)(const cm_host* host, cm_peer peer);
 
   /* The service of this id ("fd.v1"), or NULL if this host does not have it. */
-  const void *(*get_service)(const cm_host *host, const char *id);
+  const void* (*get_service)(const cm_host* host, const char* id);
 };
 
 /* --- services ------------------------------------------------------------------------------- */
 
 enum { CM_FD_READ = 1u << 0, CM_FD_WRITE = 1u << 1 };
-typedef void (*cm_fd_callback)(void *context, int fd, uint32_t events);
-typedef void (*cm_timer_callback)(void *context);
+typedef void (*cm_fd_callback)(void* context, int fd, uint32_t events);
+typedef void (*cm_timer_callback)(void* context);
 
 /* "fd.v1": the loop watches a descriptor that the plugin owns. Level-triggered; an error or a
  * hang-up is reported as ready. The plugin unwatches before it closes the descriptor. A callback
@@ -221,10 +221,10 @@ typedef void (*cm_timer_callback)(void *context);
 typedef struct cm_fd_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  cm_status (*watch)(const cm_host *host, int fd, uint32_t events, cm_fd_callback callback,
-                     void *context, cm_watch *watch);
-  cm_status (*change)(const cm_host *host, cm_watch watch, uint32_t events);
-  void (*unwatch)(const cm_host *host, cm_watch watch);
+  cm_status (*watch)(const cm_host* host, int fd, uint32_t events, cm_fd_callback callback,
+                     void* context, cm_watch* watch);
+  cm_status (*change)(const cm_host* host, cm_watch watch, uint32_t events);
+  void (*unwatch)(const cm_host* host, cm_watch watch);
 } cm_fd_v1;
 
 /* "timer.v1": one-shot timers in milliseconds of a monotonic clock. A timer that fired is gone;
@@ -233,10 +233,10 @@ typedef struct cm_fd_v1 {
 typedef struct cm_timer_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t (*now_ms)(const cm_host *host);
-  cm_status (*start)(const cm_host *host, uint64_t delay_ms, cm_timer_callback callback,
-                     void *context, cm_timer *timer);
-  void (*cancel)(const cm_host *host, cm_timer timer);
+  uint64_t (*now_ms)(const cm_host* host);
+  cm_status (*start)(const cm_host* host, uint64_t delay_ms, cm_timer_callback callback,
+                     void* context, cm_timer* timer);
+  void (*cancel)(const cm_host* host, cm_timer timer);
 } cm_timer_v1;
 
 /* "log.v1": one line for operators, cut at 1,024 bytes; at most 64 lines an iteration. Never pass
@@ -245,7 +245,7 @@ enum { CM_LOG_DEBUG = 0, CM_LOG_INFO = 1, CM_LOG_WARN = 2, CM_LOG_ERROR = 3 };
 typedef struct cm_log_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  void (*write)(const cm_host *host, uint32_t level, cm_span text);
+  void (*write)(const cm_host* host, uint32_t level, cm_span text);
 } cm_log_v1;
 
 /* "config.v1": the plugin's own section of the configuration. CM_E_UNSUPPORTED: not set. The value
@@ -253,14 +253,14 @@ typedef struct cm_log_v1 {
 typedef struct cm_config_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  cm_status (*get)(const cm_host *host, cm_span key, cm_span *value);
+  cm_status (*get)(const cm_host* host, cm_span key, cm_span* value);
 } cm_config_v1;
 
 /* "random.v1": cryptographically secure bytes (seeded and repeatable under the simulator). */
 typedef struct cm_random_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  void (*fill)(const cm_host *host, uint8_t *to, size_t size);
+  void (*fill)(const cm_host* host, uint8_t* to, size_t size);
 } cm_random_v1;
 
 /* "metrics.v1": counters, shown as cm_transport_events_total{kind="..",name=".."}. `name` is
@@ -268,12 +268,12 @@ typedef struct cm_random_v1 {
 typedef struct cm_metrics_v1 {
   uint32_t struct_size;
   uint32_t reserved;
-  cm_status (*add)(const cm_host *host, const char *name, uint64_t amount);
+  cm_status (*add)(const cm_host* host, const char* name, uint64_t amount);
 } cm_metrics_v1;
 
 /* The one exported symbol. `host_abi` is the host's CM_ABI_VERSION. Answers the plugin's table, or
  * NULL if it cannot work with a host of that major version. Called once, on the loop thread. */
-CM_TRANSPORT_EXPORT const cm_transport *cm_transport_entry(uint32_t host_abi);
+CM_TRANSPORT_EXPORT const cm_transport* cm_transport_entry(uint32_t host_abi);
 
 #ifdef __cplusplus
 }
