@@ -1,0 +1,321 @@
+// oracle.cc — answers and frames, judged as they come.
+#include "tests/sim/oracle.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace cm::sim {
+
+void Oracle::breaks(std::string_view promise, std::string_view detail) {
+  if (broken()) return;
+  problem_ = std::string(promise) + ": " + std::string(detail);
+  journal_.add("BROKEN " + problem_);
+}
+
+std::string Oracle::name(const Request& request) const {
+  return "request " + std::to_string(request.number) + " of d" + std::to_string(request.daemon) +
+         " (id '" + request.id + "')";
+}
+
+void Oracle::set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex) {
+  if (members_.size() <= daemon) members_.resize(daemon + 1);
+  if (books_.size() <= daemon) books_.resize(daemon + 1);
+  members_[daemon] = {key, std::string(hex)};
+}
+
+std::uint32_t Oracle::add(Request request) {
+  request.number = static_cast<std::uint32_t>(requests_.size());
+  requests_.push_back(std::move(request));
+  return requests_.back().number;
+}
+
+void Oracle::asked(std::uint32_t daemon, ConnRef conn, Ask ask) {
+  asks_[{daemon, conn.bits()}] = ask;
+}
+
+// Nobody can tell what became of a call without an answer.
+void Oracle::client_left(std::uint32_t daemon, ConnRef conn) {
+  streams_.erase({daemon, conn.bits()});
+  left_.insert({daemon, conn.bits()});
+  const auto found = asks_.find({daemon, conn.bits()});
+  if (found == asks_.end()) return;
+  if (found->second.kind == AskKind::kSend) {
+    Request& request = requests_[found->second.request];
+    request.unknown = true;
+    request.tried_before = true;
+    if (!request.id.empty()) books_[daemon][request.id].maybe.push_back(request.number);
+  }
+  asks_.erase(found);
+}
+
+void Oracle::process_died(std::uint32_t daemon) {
+  std::vector<std::uint64_t> open;
+  for (const auto& [key, ask] : asks_) {
+    if (key.first == daemon) open.push_back(key.second);
+  }
+  for (const std::uint64_t bits : open) client_left(daemon, ConnRef::from_bits(bits));
+  std::erase_if(streams_, [daemon](const auto& stream) { return stream.first.first == daemon; });
+}
+
+bool Oracle::parse(std::string_view body, wire::JsonTape& tape) {
+  arena_.reset();
+  if (parser_.parse(body, arena_, tape)) return true;
+  breaks("an answer is JSON", body.substr(0, 200));
+  return false;
+}
+
+std::string Oracle::text_of(const wire::JsonTape& tape, std::string_view key) {
+  const wire::JsonNode* node = tape.find(key);
+  return node != nullptr && node->type == wire::JsonType::kText ? std::string(node->text)
+                                                                : std::string();
+}
+
+void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
+                      std::string_view body, bool abandoned, bool may_be_full) {
+  if (left_.contains({daemon, conn.bits()})) return;
+  const auto found = asks_.find({daemon, conn.bits()});
+  if (found == asks_.end()) {
+    return breaks("every call has one answer", "a second answer, or one to nobody");
+  }
+  const Ask ask = found->second;
+  asks_.erase(found);
+  journal_.line("d%u answers %u to %u", daemon, status, conn.slot);
+  if (abandoned) {
+    if (status != 507 && status != 503) breaks("a failed commit answers 507 or 503", body);
+    if (ask.kind == AskKind::kSend) requests_[ask.request].tried_before = true;
+    return;
+  }
+  switch (ask.kind) {
+    case AskKind::kSend:
+      send_answered(requests_[ask.request], status, body, abandoned, may_be_full);
+      break;
+    case AskKind::kMalformed:
+      if (status != 400) breaks("a malformed request is refused with 400", body);
+      break;
+    case AskKind::kInbox:
+      if (status != 200) return breaks("the inbox can be read", body);
+      inbox_answered(daemon, body);
+      break;
+    case AskKind::kStream:
+      if (status != 503 && status != 429)
+        breaks("a stream is refused only when there are many", body);
+      break;
+    case AskKind::kOther:
+      if (status != 200) breaks("a listing answers 200", body);
+      break;
+  }
+}
+
+void Oracle::send_answered(Request& request, std::uint32_t status, std::string_view body, bool,
+                           bool may_be_full) {
+  wire::JsonTape tape;
+  if (!parse(body, tape)) return;
+  if (status == 202 || status == 200) {
+    const std::string id = text_of(tape, "client_message_id");
+    if (request.id.empty()) {
+      request.id = id;
+    } else if (id != request.id) {
+      return breaks("2: the same id", name(request) + " was answered for " + id);
+    }
+    if (status == 200) {
+      const std::string broker_id = text_of(tape, "broker_message_id");
+      if (broker_id.empty()) breaks("9: done has a broker id", name(request));
+      if (!request.broker_id.empty() && request.broker_id != broker_id) {
+        breaks("2: the same answer", name(request) + " has two broker ids");
+      }
+      request.broker_id = broker_id;
+    } else if (!request.broker_id.empty()) {
+      breaks("2: the same answer", name(request) + " was done and is queued again");
+    }
+    if (request.dead) breaks("2: the same answer", name(request) + " was dead and lives");
+    return accepted(request, status);
+  }
+  const std::string conflict = text_of(tape, "conflict");
+  if (status == 409 && conflict == "outbox_dead_fingerprint_match") {
+    Book& book = books_[request.daemon][request.id];
+    const bool known =
+        book.bound == static_cast<int>(request.number) ||
+        std::find(book.maybe.begin(), book.maybe.end(), request.number) != book.maybe.end();
+    if (!known) breaks("2: an id names one request", name(request) + " matches a row of another");
+    if (text_of(tape, "reason").empty()) breaks("1: dead has a reason", name(request));
+    request.dead = true;
+    book.bound = static_cast<int>(request.number);
+    ++counters_.conflicts;
+    return;
+  }
+  if (status == 409 && conflict.find("_mismatch") != std::string::npos) return conflicted(request);
+  refused(request, status, may_be_full);
+}
+
+void Oracle::accepted(Request& request, std::uint32_t status) {
+  Book& book = books_[request.daemon][request.id];
+  if (book.bound >= 0 && book.bound != static_cast<int>(request.number)) {
+    return breaks("2: an id names one request", name(request) + " was accepted under a used id");
+  }
+  if (request.kind == TargetKind::kUnknownName || request.kind == TargetKind::kSelf) {
+    return breaks("an unreachable target is refused", name(request));
+  }
+  if (request.oversize) return breaks("an oversize message is refused", name(request));
+  if (book.bound >= 0) {
+    ++counters_.duplicates;
+  } else {
+    ++counters_.accepted;
+    request.accept_order = ++accepts_;
+  }
+  if (status == 200 && book.bound < 0 && !request.unknown) {
+    breaks("2: the same answer", name(request) + " was a duplicate at its first accept");
+  }
+  book.bound = static_cast<int>(request.number);
+  request.accepted = true;
+}
+
+void Oracle::conflicted(Request& request) {
+  const Book& book = books_[request.daemon][request.id];
+  ++counters_.conflicts;
+  const auto other = [&](std::uint32_t number) { return number != request.number; };
+  const bool bound_to_another = book.bound >= 0 && other(static_cast<std::uint32_t>(book.bound));
+  const bool maybe = book.bound < 0 && std::any_of(book.maybe.begin(), book.maybe.end(), other);
+  if (!bound_to_another && !maybe) {
+    breaks("2: the same request has the same answer", name(request) + " was answered 409");
+  }
+  request.tried_before = true;
+}
+
+void Oracle::refused(Request& request, std::uint32_t status, bool may_be_full) {
+  const auto book = books_[request.daemon].find(request.id);
+  if (!request.id.empty() && book != books_[request.daemon].end() && book->second.bound >= 0) {
+    const bool same = book->second.bound == static_cast<int>(request.number);
+    return breaks(same ? "2: the same answer" : "2: another request is 409",
+                  name(request) + " was answered " + std::to_string(status));
+  }
+  request.tried_before = true;
+  bool allowed = false;
+  const bool looked_up = request.kind == TargetKind::kName || request.kind == TargetKind::kPrefix ||
+                         request.kind == TargetKind::kUnknownName;
+  if (looked_up) allowed = status == 404 || status == 503 || status == 429;
+  if (request.kind == TargetKind::kSelf) allowed = status == 400;
+  if (request.oversize) allowed = allowed || status == 413;
+  if (may_be_full) allowed = allowed || status == 507;
+  if (!allowed) {
+    breaks("a request that can be delivered is accepted",
+           name(request) + " was answered " + std::to_string(status));
+  }
+}
+
+Request* Oracle::of_body(std::uint32_t daemon, std::string_view body, std::string_view where) {
+  std::uint32_t number = UINT32_MAX;
+  if (body.starts_with(kMarker)) {
+    const char* first = body.data() + kMarker.size() + 1;
+    std::from_chars(first, body.data() + body.size(), number);
+  }
+  if (number >= requests_.size() || requests_[number].message != body) {
+    breaks("1: what arrives is what was sent", std::string(where) + " has another body");
+    return nullptr;
+  }
+  Request& request = requests_[number];
+  if (request.target != daemon) {
+    breaks("1: the right recipient", name(request) + " is with d" + std::to_string(daemon));
+    return nullptr;
+  }
+  if (!request.accepted && !request.unknown && !request.dead) {
+    // Its answer may be on its way in this very iteration; a refusal stands for good.
+    bool open = false;
+    for (const auto& [key, ask] : asks_) {
+      open = open || (ask.kind == AskKind::kSend && ask.request == number);
+    }
+    if (!open) breaks("a refused request consumes nothing", name(request) + " arrived");
+  }
+  return &request;
+}
+
+void Oracle::inbox_answered(std::uint32_t daemon, std::string_view body) {
+  wire::JsonTape tape;
+  if (!parse(body, tape)) return;
+  ++counters_.inbox_reads;
+  const wire::JsonNode* items = tape.find("items");
+  if (items == nullptr) return breaks("an inbox has items", body.substr(0, 100));
+  std::set<std::uint32_t> here;
+  for (std::uint32_t at = tape.first(*items); at < items->next; at = tape.at(at).next) {
+    const wire::JsonNode* text = tape.find(tape.at(at), "body");
+    if (text == nullptr || text->type != wire::JsonType::kText) {
+      return breaks("1: what arrives can be opened", body.substr(0, 400));
+    }
+    const Request* request = of_body(daemon, text->text, "an inbox");
+    if (request == nullptr) return;
+    if (!here.insert(request->number).second) {
+      return breaks("5: once in the inbox", name(*request));
+    }
+    shown_.insert(request->number);
+  }
+}
+
+void Oracle::stream_began(std::uint32_t daemon, ConnRef conn) {
+  if (left_.contains({daemon, conn.bits()})) return;
+  const auto found = asks_.find({daemon, conn.bits()});
+  if (found == asks_.end() || found->second.kind != AskKind::kStream) {
+    return breaks("every call has one answer", "a stream for nobody");
+  }
+  asks_.erase(found);
+  streams_[{daemon, conn.bits()}] = 0;
+}
+
+void Oracle::stream_wrote(std::uint32_t daemon, ConnRef conn, std::string_view text) {
+  if (left_.contains({daemon, conn.bits()})) return;
+  const auto found = streams_.find({daemon, conn.bits()});
+  if (found == streams_.end()) return breaks("events go to open streams", text.substr(0, 80));
+  if (!text.starts_with("id: ")) return;
+  std::uint64_t id = 0;
+  std::from_chars(text.data() + 4, text.data() + text.size(), id);
+  if (id <= found->second) breaks("event ids grow", text.substr(0, 80));
+  found->second = id;
+  ++counters_.events;
+  constexpr std::string_view kMessage = "\nevent: message\ndata: ";
+  const std::size_t at = text.find(kMessage);
+  if (at == std::string_view::npos) return;
+  wire::JsonTape tape;
+  if (!parse(text.substr(at + kMessage.size(), text.size() - at - kMessage.size() - 2), tape)) {
+    return;
+  }
+  const std::string body = text_of(tape, "body");
+  const Request* request = of_body(daemon, body, "an event");
+  if (request != nullptr) shown_.insert(request->number);
+}
+
+void Oracle::to_broker(std::string_view frame) {
+  ++counters_.frames;
+  check_bytes("a frame", frame);
+}
+
+void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
+  check_bytes("a frame", frame);
+  if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
+  if (frame.find("\"type\":\"error\"") != std::string_view::npos) {
+    for (const std::string_view code :
+         {"\"malformed\"", "\"unknown_message_type\"", "\"no_hello\""}) {
+      if (frame.find(code) != std::string_view::npos) {
+        breaks("both ends speak one protocol", frame.substr(0, 300));
+      }
+    }
+  }
+  const bool joined = frame.find("\"event\":\"peer_joined\"") != std::string_view::npos;
+  const bool left = frame.find("\"event\":\"peer_left\"") != std::string_view::npos;
+  if (!joined && !left) return;
+  for (std::uint32_t daemon = 0; daemon < members_.size(); ++daemon) {
+    if (frame.find(members_[daemon].hex) == std::string_view::npos) continue;
+    const auto [told, first] = channel.presence.try_emplace(members_[daemon].hex, joined);
+    if (!first && told->second == joined) {
+      breaks(
+          "presence: joins and leaves alternate",
+          "d" + std::to_string(channel.daemon) + " was told twice of d" + std::to_string(daemon));
+    }
+    told->second = joined;
+    if (joined) continue;
+    for (const auto& other : network.channels()) {
+      if (other->daemon == daemon && other->broker_side && other->greeted) {
+        breaks("presence: nobody leaves who is connected", "d" + std::to_string(daemon));
+      }
+    }
+  }
+}
+
+}  // namespace cm::sim

@@ -1,0 +1,224 @@
+// workload.cc — the drawing of requests.
+#include "tests/sim/workload.h"
+
+#include "core/wire/json_writer.h"
+
+namespace cm::sim {
+namespace {
+
+constexpr std::string_view kPriorities[] = {"now", "next", "low"};
+
+}  // namespace
+
+std::uint64_t Workload::pause_ms() {
+  Rng& rng = wires_.rng;
+  if (rng.chance(wires_.plan.long_pause)) return rng.between(5'000, 150'000);
+  return rng.below(wires_.plan.send_every_ms * 2 + 1);
+}
+
+std::uint32_t Workload::some_live_daemon(bool& found) {
+  const auto daemon = static_cast<std::uint32_t>(wires_.rng.below(daemons_.size()));
+  found = daemons_[daemon].up();
+  return daemon;
+}
+
+void Workload::act(std::uint64_t now_ms) {
+  Rng& rng = wires_.rng;
+  bool live = false;
+  const std::uint32_t daemon = some_live_daemon(live);
+  if (!live) return;
+  const auto& requests = wires_.oracle.requests();
+  const std::uint64_t dice = rng.below(100);
+  if (dice < 50 || requests.empty()) return send(now_ms, fresh(daemon));
+  if (dice < 78) {
+    // An earlier request of this daemon that has an id by now.
+    const Request* earlier = nullptr;
+    for (int attempt = 0; attempt < 4 && earlier == nullptr; ++attempt) {
+      const Request& some = requests[rng.below(requests.size())];
+      if (some.daemon == daemon && !some.id.empty()) earlier = &some;
+    }
+    if (earlier == nullptr) return;
+    return send(now_ms, dice < 66 ? earlier->number : conflicting(*earlier));
+  }
+  if (dice < 83) {
+    const std::uint32_t number = fresh(daemon);
+    const bool has_id = !requests[number].id.empty();
+    send(now_ms, number);
+    if (has_id) send(now_ms, number);
+    return;
+  }
+  if (dice < 87) return burst(now_ms, daemon);
+  if (dice < 92) return read(now_ms, daemon);
+  if (dice < 95) return stream(now_ms, daemon);
+  if (dice < 97) return malformed(now_ms, daemon);
+  if (!open_.empty()) {
+    const auto [who, conn] = open_[rng.below(open_.size())];
+    if (daemons_[who].up()) daemons_[who].leave(now_ms, conn);
+    open_.clear();
+  }
+}
+
+std::string Workload::body_text(std::uint32_t daemon, bool oversize) {
+  Rng& rng = wires_.rng;
+  std::string text(kMarker);
+  text += ' ';
+  text += std::to_string(wires_.oracle.requests().size());
+  text += " of d" + std::to_string(daemon);
+  if (rng.chance(200)) text += " \"quoted\" \\ \n\t\xc3\xa9 \xf0\x9f\x90\x9d";
+  const std::uint64_t most = wires_.plan.limits.payload_bytes_max;
+  if (oversize) {
+    text.append(most + rng.below(2'000), 'x');
+  } else if (rng.chance(wires_.plan.big_bodies)) {
+    // The frame around it and base64 have to fit, too.
+    const std::uint64_t room = most > 800 ? (most - 800) * 3 / 4 : 0;
+    if (room > text.size()) text.append(rng.below(room - text.size()), 'y');
+  } else if (most >= 2'000) {
+    text.append(rng.below(200), 'z');
+  }
+  return text;
+}
+
+std::uint32_t Workload::fresh(std::uint32_t daemon) {
+  Rng& rng = wires_.rng;
+  Request request;
+  request.daemon = daemon;
+  do {
+    request.target = static_cast<std::uint32_t>(rng.below(daemons_.size()));
+  } while (request.target == daemon);
+  const Identity& target = daemons_[request.target].who();
+  const std::uint64_t dice = rng.below(100);
+  if (dice < 45) {
+    request.kind = TargetKind::kKey;
+    request.to = target.key_hex;
+  } else if (dice < 80) {
+    request.kind = TargetKind::kName;
+    request.to = rng.chance(200) ? "PEER-" + std::to_string(request.target) : target.name;
+  } else if (dice < 92) {
+    request.kind = TargetKind::kPrefix;
+    request.to = target.key_hex.substr(0, rng.between(16, 40));
+  } else if (dice < 97) {
+    request.kind = TargetKind::kUnknownName;
+    request.to = "nobody-" + std::to_string(rng.below(3));
+  } else {
+    request.kind = TargetKind::kSelf;
+    request.to = daemons_[daemon].who().key_hex;
+  }
+  if (rng.chance(700)) {
+    request.id = "id-" + std::to_string(ids_++);
+    request.id_in_header = rng.chance(300);
+  }
+  request.priority = static_cast<std::uint32_t>(rng.chance(600) ? 1 : rng.below(3));
+  if (rng.chance(150)) request.reply_to = "r-" + std::to_string(rng.below(100));
+  request.oversize = rng.chance(15);
+  request.message = body_text(daemon, request.oversize);
+  return wires_.oracle.add(std::move(request));
+}
+
+// Another request under the same id: one field differs, and the body always.
+std::uint32_t Workload::conflicting(const Request& with) {
+  Request request;
+  request.daemon = with.daemon;
+  request.target = with.target;
+  request.kind = with.kind;
+  request.to = with.to;
+  request.id = with.id;
+  request.id_in_header = wires_.rng.chance(300);
+  request.priority = static_cast<std::uint32_t>(wires_.rng.below(3));
+  request.message = body_text(with.daemon, false);
+  return wires_.oracle.add(std::move(request));
+}
+
+void Workload::send(std::uint64_t now_ms, std::uint32_t number) {
+  const Request& request = wires_.oracle.requests()[number];
+  DaemonNode& daemon = daemons_[request.daemon];
+  if (!daemon.up()) return;
+  ScratchArena arena(16 * 1024);
+  TextBuf text(arena, request.message.size() + 256);
+  wire::JsonWriter json(text);
+  json.begin_object().field("to", request.to).field("message", request.message);
+  if (request.priority != 1 || wires_.rng.chance(500)) {
+    json.field("priority", kPriorities[request.priority]);
+  }
+  json.optional_field("reply_to_id", request.reply_to);
+  Call call;
+  if (request.id_in_header) {
+    call.idempotency_key = request.id;
+  } else {
+    json.optional_field("client_message_id", request.id);
+  }
+  json.end_object();
+  call.ask = {AskKind::kSend, number};
+  call.method = "POST";
+  call.path = "/v1/send";
+  call.body = text.view();
+  open_.emplace_back(request.daemon, daemon.submit(now_ms, std::move(call)));
+  if (open_.size() > 16) open_.erase(open_.begin());
+}
+
+void Workload::burst(std::uint64_t now_ms, std::uint32_t daemon) {
+  const std::uint64_t count = wires_.rng.between(3, 14);
+  const std::uint32_t first = fresh(daemon);
+  for (std::uint64_t index = 0; index < count; ++index) {
+    Request request = wires_.oracle.requests()[first];
+    request.id = "id-" + std::to_string(ids_++);
+    request.oversize = false;
+    request.message = body_text(daemon, false);
+    send(now_ms, wires_.oracle.add(std::move(request)));
+  }
+}
+
+void Workload::malformed(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.ask.kind = AskKind::kMalformed;
+  call.method = "POST";
+  call.path = "/v1/send";
+  switch (wires_.rng.below(4)) {
+    case 0:
+      call.body = R"({"to":"peer-0","message":"x","client_message_id":"one"})";
+      call.idempotency_key = "another";
+      break;
+    case 1: call.body = R"({"to":"peer-0","message":)"; break;
+    case 2: call.body = R"({"to":"peer-0","message":""})"; break;
+    default: call.body = R"({"to":"peer-0","message":"x","priority":"soon"})"; break;
+  }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::read(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.method = "GET";
+  switch (wires_.rng.below(6)) {
+    case 0: call.path = "/v1/peers"; break;
+    case 1: call.path = "/v1/outbox"; break;
+    case 2: call.path = "/v1/health"; break;
+    default:
+      call.path = "/v1/inbox";
+      call.ask.kind = AskKind::kInbox;
+      call.query = wires_.rng.chance(500) ? "limit=20" : "unread_only=true&limit=5";
+      break;
+  }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::stream(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.ask.kind = AskKind::kStream;
+  call.method = "GET";
+  call.path = "/v1/events";
+  open_.emplace_back(daemon, daemons_[daemon].submit(now_ms, std::move(call)));
+}
+
+void Workload::ask_all_again(std::uint64_t now_ms) {
+  const std::size_t count = wires_.oracle.requests().size();
+  for (std::uint32_t number = 0; number < count; ++number) {
+    const Request& request = wires_.oracle.requests()[number];
+    if (request.id.empty() || !wires_.rng.chance(200)) continue;
+    if (wires_.rng.chance(500)) {
+      send(now_ms, number);
+    } else {
+      send(now_ms, conflicting(request));
+    }
+  }
+}
+
+}  // namespace cm::sim

@@ -1,0 +1,44 @@
+// workload.h — the clients of a run: what they ask their daemons, and when.
+// Owns:   Workload: fresh sends, retries, conflicting reuse of ids, bursts in one lane, readings.
+// Holds:  it draws from the run's generator alone and remembers only what it asked.
+// Why:    the promises are about retries and order, so most of what it does is ask again.
+// Not:    judging answers (oracle.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/sim/node.h"
+
+namespace cm::sim {
+
+class Workload {
+ public:
+  Workload(Wires& wires, std::vector<DaemonNode>& daemons) : wires_(wires), daemons_(daemons) {}
+
+  // Some client does something now.
+  void act(std::uint64_t now_ms);
+  // Milliseconds until some client does something again.
+  std::uint64_t pause_ms();
+  // Asks again what was asked with an id: the same, and something else under the same id.
+  void ask_all_again(std::uint64_t now_ms);
+
+ private:
+  std::uint32_t fresh(std::uint32_t daemon);
+  std::uint32_t conflicting(const Request& with);
+  std::string body_text(std::uint32_t daemon, bool oversize);
+  void send(std::uint64_t now_ms, std::uint32_t number);
+  void burst(std::uint64_t now_ms, std::uint32_t daemon);
+  void malformed(std::uint64_t now_ms, std::uint32_t daemon);
+  void read(std::uint64_t now_ms, std::uint32_t daemon);
+  void stream(std::uint64_t now_ms, std::uint32_t daemon);
+  std::uint32_t some_live_daemon(bool& found);
+
+  Wires& wires_;
+  std::vector<DaemonNode>& daemons_;
+  std::uint32_t ids_ = 0;
+  std::vector<std::pair<std::uint32_t, ConnRef>> open_;  // calls that a client may give up
+};
+
+}  // namespace cm::sim

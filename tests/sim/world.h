@@ -1,0 +1,70 @@
+// world.h — one seed: a broker, its daemons, the wire between them, and what befalls them.
+// Owns:   World. Time moves from one thing that is due to the next; nothing waits for real.
+// Holds:  a turn is one iteration of one node. After the last turn the world is healed, and within
+//         bounded time every promise has to be kept.
+// Not:    what the promises are (oracle.h), how a node works (node.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/sim/node.h"
+#include "tests/sim/workload.h"
+
+namespace cm::sim {
+
+struct Verdict {
+  std::uint64_t hash = 0;
+  std::uint64_t turn = 0;
+  std::string problem;  // empty: every promise was kept
+};
+
+class World {
+ public:
+  // `directory` is emptied and used for the stores.
+  World(std::uint64_t seed, std::string directory, bool verbose, Counters& counters);
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  Verdict run(std::uint64_t turns);
+  const Journal& journal() const noexcept { return journal_; }
+
+ private:
+  void set_up();
+  Identity enrol(std::uint32_t number, std::string& slug, std::string& token);
+  // Moves time to what is due next and does it. False when nothing ever is.
+  bool advance();
+  void run_node(std::uint32_t node);  // 0: the broker
+  std::uint64_t wake_of(std::uint32_t node) const;
+  Fate draw_fate();
+  void count_crash(Crash crash);
+  void plan_restart(std::uint32_t node);
+  void restart_due();
+  void strike();
+  void jump_wall_clock();
+  void heal();
+  bool quiet() const;
+  void settle();
+  void restart_all();
+  void check_end();
+
+  Rng rng_;
+  Plan plan_;
+  Counters& counters_;
+  Journal journal_;
+  Network network_;
+  Oracle oracle_;
+  Wires wires_;
+  std::string directory_;
+  BrokerNode broker_;
+  std::vector<DaemonNode> daemons_;
+  Workload workload_;
+  std::uint64_t now_ms_ = 0;
+  std::uint64_t turn_ = 0;
+  std::uint64_t act_at_ms_ = 0;
+  std::uint64_t strike_at_ms_ = 0;
+  bool calm_ = false;
+};
+
+}  // namespace cm::sim
