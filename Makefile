@@ -9,7 +9,7 @@ SEED   ?=
 TURNS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build demo test test-release test-asan sim fuzz bench format lint tidy \
+.PHONY: help deps deps-dev build demo test test-release test-asan sim fuzz bench format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -18,6 +18,9 @@ help: ## Show this list
 
 deps: ## Install the Debian packages that are missing (apt-get, sudo when not root)
 	@sh tests/deps.sh
+
+deps-dev: ## Also those that fuzz, format and lint need
+	@sh tests/deps.sh dev
 
 build: deps ## Build the product (PRESET=release or asan-ubsan)
 	@umask 022 && cmake --preset $(PRESET) --log-level=WARNING && \
@@ -43,17 +46,17 @@ sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEE
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
 
-fuzz: deps ## Fuzz one target: make fuzz T=envelope S=60
+fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 	@sh fuzz/run.sh $(T) $(S)
 
 bench: ## The figures of the README's table, on this machine
 	@$(MAKE) --no-print-directory build PRESET=release
 	@python3 bench/run.py build/release
 
-format: ## Format every source
+format: deps-dev ## Format every source
 	@git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 -i
 
-lint: ## Check formatting (format) and shell scripts
+lint: deps-dev ## Check formatting (format) and shell scripts
 	@git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 --dry-run -Werror
 	@git ls-files '*.sh' '.ci/run' | xargs -r shellcheck
 

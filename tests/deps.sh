@@ -1,12 +1,15 @@
 #!/bin/sh
-# deps.sh — installs the Debian packages that building and testing need, if any is missing.
-# Says what and why before it asks for more rights; does nothing when all are there.
+# deps.sh [dev] — installs the Debian packages that are missing: those of building and testing,
+# with `dev` also those of fuzzing, formatting and linting. Says what and why before it asks for
+# more rights; does nothing when all are there.
 set -eu
 
 packages="build-essential cmake ninja-build ccache pkg-config python3 git
-clang-14 clang-format-14 libclang-rt-14-dev shellcheck
 libevent-dev libwslay-dev libssl-dev libsodium-dev liblmdb-dev rapidjson-dev libcli11-dev
-libhttp-parser-dev libxxhash-dev libgtest-dev libbenchmark-dev"
+libhttp-parser-dev libxxhash-dev libgtest-dev"
+if [ "${1:-}" = "dev" ]; then
+  packages="$packages clang-14 clang-format-14 libclang-rt-14-dev shellcheck"
+fi
 
 missing=""
 for package in $packages; do
