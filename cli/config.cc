@@ -2,6 +2,10 @@
 //             know.
 #include "cli/config.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include "cli/files.h"
 #include "core/base/arena.h"
 #include "core/wire/fields.h"
@@ -55,6 +59,21 @@ const Mesh* ConfigFile::find(std::string_view slug_or_id) const noexcept {
   return nullptr;
 }
 
+ConfigLock::~ConfigLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<ConfigLock> lock_config() {
+  if (Status made = make_private_dir(config_dir()); !made) return made.error();
+  const std::string path = config_dir() + "/LOCK";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0 || ::flock(fd, LOCK_EX) != 0) {
+    if (fd >= 0) ::close(fd);
+    return fail(Err::kIo, "cannot lock " + path);
+  }
+  return ConfigLock(fd);
+}
+
 Result<ConfigFile> load_config() {
   ConfigFile config;
   config.path = config_dir() + "/config.json";
@@ -68,6 +87,7 @@ Result<ConfigFile> load_config() {
   wire::JsonTape tape;
   const auto refuse = [&](const Error& error) {
     wipe(*text);
+    scratch.wipe();
     return fail(Err::kMalformed, config.path + ": " + error.detail);
   };
   if (Status parsed = parser.parse(*text, scratch, tape); !parsed) return refuse(parsed.error());
@@ -101,6 +121,7 @@ Result<ConfigFile> load_config() {
     }
   }
   wipe(*text);
+  scratch.wipe();
   return config;
 }
 
@@ -120,6 +141,7 @@ Status save_mesh(ConfigFile& config, Mesh mesh) {
   std::string content(text.view());
   const Status written = write_private_file(config.path, content);
   wipe(content);
+  scratch.wipe();
   return written;
 }
 

@@ -8,6 +8,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/base/result.h"
@@ -32,6 +33,20 @@ struct ConfigFile {
 
   const Mesh* find(std::string_view slug_or_id) const noexcept;
 };
+
+// Held from load_config() to save_mesh(): two commands at once must not lose each other's mesh.
+class ConfigLock {
+ public:
+  explicit ConfigLock(int fd) noexcept : fd_(fd) {}
+  ~ConfigLock();
+  ConfigLock(ConfigLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  ConfigLock& operator=(ConfigLock&&) = delete;
+
+ private:
+  int fd_;
+};
+// Waits for its turn. kIo if the directory cannot be written.
+Result<ConfigLock> lock_config();
 
 // No file: an empty configuration. kMalformed names the path and the field.
 Result<ConfigFile> load_config();

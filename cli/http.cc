@@ -4,6 +4,7 @@
 #include "cli/config.h"
 #include "cli/files.h"
 #include "core/net/http_client.h"
+#include "core/net/socket.h"
 #include "core/net/url.h"
 
 namespace cm::cli {
@@ -29,6 +30,16 @@ std::string_view text_of(const wire::JsonTape& tape, const wire::JsonNode& objec
                          std::string_view key) {
   const wire::JsonNode* node = tape.find(object, key);
   return node != nullptr && node->type == wire::JsonType::kText ? node->text : std::string_view{};
+}
+
+bool is_broker_url(std::string_view url) {
+  const auto parsed = net::url_parse(url);
+  return parsed && (parsed->scheme == net::Scheme::kWs || parsed->scheme == net::Scheme::kWss);
+}
+
+bool is_loopback_url(std::string_view url) {
+  const auto parsed = net::url_parse(url);
+  return parsed && net::is_loopback_host(parsed->host);
 }
 
 std::string_view Reply::text(std::string_view key) const { return text_of(tape, tape.root(), key); }

@@ -33,6 +33,10 @@ Result<Reply> daemon_call(std::string_view method, std::string_view target,
 Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
                           std::string_view target, std::string_view body, std::string_view bearer);
 
+// ws:// or wss://, as config.json holds it.
+bool is_broker_url(std::string_view url);
+bool is_loopback_url(std::string_view url);
+
 // Text of a member of any object node, or empty.
 std::string_view text_of(const wire::JsonTape& tape, const wire::JsonNode& object,
                          std::string_view key);

@@ -3,7 +3,6 @@
 //         the commit do acknowledgements leave.
 // Why:    cli joins the cores to the shells; neither knows the other.
 // Not:    rules of the mesh (core/broker), sockets (core/net).
-#include <arpa/inet.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "core/crypto/random.h"
 #include "core/crypto/sign.h"
 #include "core/net/loop.h"
+#include "core/net/socket.h"
 
 namespace cm::cli {
 namespace {
@@ -44,12 +44,6 @@ Result<Address> parse_listen(const std::string& text) {
   }
   address.port = static_cast<std::uint16_t>(port);
   return address;
-}
-
-bool is_loopback(const std::string& host) {
-  in_addr v4{};
-  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  return host == "::1" || host == "localhost";
 }
 
 // The file is the truth: it is made when missing, and the store keeps only its hash.
@@ -198,7 +192,7 @@ int run_broker(const BrokerOptions& options) {
   if (options.durability != "sync" && options.durability != "relaxed") {
     return report(fail(Err::kUsage, "--durability: expected sync or relaxed"));
   }
-  if (!is_loopback(address->host) && !options.insecure_plaintext) {
+  if (!net::is_loopback_host(address->host) && !options.insecure_plaintext) {
     return report(fail(Err::kForbidden, "listening on " + address->host +
                                             " without TLS needs --insecure-plaintext"));
   }
@@ -233,6 +227,8 @@ int run_broker(const BrokerOptions& options) {
   broker::Config config;
   config.version = kVersion;
   config.durability_sync = sync;
+  // Whoever can listen on the network between would have the token.
+  config.accepts_admin_token = net::is_loopback_host(address->host);
   const bool v6 = address->host.find(':') != std::string::npos;
   config.public_url = options.public_url.empty()
                           ? "ws://" + (v6 ? "[" + address->host + "]" : address->host) + ":" +

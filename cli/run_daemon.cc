@@ -12,6 +12,7 @@
 
 #include "cli/config.h"
 #include "cli/files.h"
+#include "cli/http.h"
 #include "cli/output.h"
 #include "cli/plugin_dirs.h"
 #include "cli/runtime.h"
@@ -20,7 +21,6 @@
 #include "core/crypto/random.h"
 #include "core/daemon/daemon.h"
 #include "core/net/loop.h"
-#include "core/net/url.h"
 #include "plugins/host/host.h"
 
 namespace cm::cli {
@@ -238,34 +238,45 @@ daemon::Config make_config(const Runtime& runtime, bool sync) {
   return config;
 }
 
-Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file) {
-  for (const Mesh& mesh : file.meshes) {
-    const auto url = net::url_parse(mesh.broker_url);
-    if (!url || (url->scheme != net::Scheme::kWs && url->scheme != net::Scheme::kWss)) {
-      return fail(Err::kMalformed, file.path + ": mesh '" + mesh.slug +
-                                       "': field 'brokerUrl': expected ws://HOST:PORT/ws");
-    }
-    const auto secret = slab.store_hex(mesh.secret_key);
-    if (!secret) {
-      return fail(Err::kMalformed, file.path + ": mesh '" + mesh.slug +
-                                       "': field 'secretKey': expected 128 lower-case hex digits "
-                                       "of an ed25519 key");
-    }
-    daemon::MeshConfig config;
-    config.mesh_id = mesh.mesh_id;
-    config.member_id = mesh.member_id;
-    config.slug = mesh.slug;
-    config.name = mesh.name;
-    config.broker_url = mesh.broker_url;
-    config.key = slab.public_key(*secret);
-    config.secret = *secret;
-    if (crypto::view(crypto::hex_text(config.key)) != mesh.pubkey) {
-      return fail(Err::kMalformed, file.path + ": mesh '" + mesh.slug +
-                                       "': 'pubkey' is not the public half of 'secretKey'");
-    }
-    if (Status added = core.add_mesh(config); !added) return added;
+Status add_mesh(daemon::Daemon& core, crypto::SecretSlab& slab, const Mesh& mesh) {
+  if (!is_broker_url(mesh.broker_url)) {
+    return fail(Err::kMalformed, "field 'brokerUrl': expected ws://HOST:PORT/ws");
   }
-  return {};
+  const auto secret = slab.store_hex(mesh.secret_key);
+  if (!secret) {
+    return fail(Err::kMalformed,
+                "field 'secretKey': expected 128 lower-case hex digits of an ed25519 key");
+  }
+  daemon::MeshConfig config;
+  config.mesh_id = mesh.mesh_id;
+  config.member_id = mesh.member_id;
+  config.slug = mesh.slug;
+  config.name = mesh.name;
+  config.broker_url = mesh.broker_url;
+  config.key = slab.public_key(*secret);
+  config.secret = *secret;
+  if (crypto::view(crypto::hex_text(config.key)) != mesh.pubkey) {
+    return fail(Err::kMalformed, "'pubkey' is not the public half of 'secretKey'");
+  }
+  return core.add_mesh(config);
+}
+
+// A mesh that is wrong in the file is left out, loudly; it must not stop the others.
+Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file,
+                  const Log& log) {
+  Status last;
+  std::size_t added = 0;
+  for (const Mesh& mesh : file.meshes) {
+    Status outcome = add_mesh(core, slab, mesh);
+    if (outcome) {
+      ++added;
+      continue;
+    }
+    last =
+        fail(outcome.code(), file.path + ": mesh '" + mesh.slug + "': " + outcome.error().detail);
+    log.error("mesh_left_out", {{"mesh", mesh.slug}, {"detail", outcome.error().detail}});
+  }
+  return added > 0 ? Status{} : last;
 }
 
 void write_crash_summary(int fd, const void* core) {
@@ -313,8 +324,10 @@ int run_daemon(const DaemonOptions& options) {
   config.metrics_context = &host;
   daemon::Daemon core(config, runtime.limits, runtime.env, effects, runtime.metrics, slab);
   add_crash_reporter(write_crash_summary, &core);
-  if (Status added = add_meshes(core, slab, *file); !added) return give_up(options, added.error());
-  const std::size_t meshes = file->meshes.size();
+  if (Status added = add_meshes(core, slab, *file, runtime.log); !added) {
+    return give_up(options, added.error());
+  }
+  const std::size_t meshes = core.tables().meshes.count();
   file->meshes.clear();  // wipes the keys
   if (Status started = core.start(); !started) return give_up(options, started.error());
   if ((*store)->commit() > store::CommitResult::kCommitted) {

@@ -1,6 +1,7 @@
 // runtime.cc — the shared parts of the roles.
 #include "cli/runtime.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,9 +13,15 @@
 namespace cm::cli {
 namespace {
 
-// One line, one write: lines of several writers do not mix. A full pipe loses it, counted.
+// One line, one write: lines of several writers do not mix. A line is at most what a pipe takes
+// whole, so a write that poll() allows does not block; a reader that is stuck loses lines, counted.
 void write_line(void* context, std::string_view line) {
   auto* runtime = static_cast<Runtime*>(context);
+  pollfd ready{STDOUT_FILENO, POLLOUT, 0};
+  if (::poll(&ready, 1, 0) != 1) {
+    runtime->metrics.add(Metric::kLogDropped);
+    return;
+  }
   while (!line.empty()) {
     const ssize_t written = ::write(STDOUT_FILENO, line.data(), line.size());
     if (written < 0 && errno == EINTR) continue;

@@ -17,6 +17,7 @@
 #include "core/crypto/encoding.h"
 #include "core/crypto/random.h"
 #include "core/crypto/slab.h"
+#include "core/wire/fields.h"
 #include "core/wire/invite.h"
 #include "core/wire/json_writer.h"
 
@@ -36,7 +37,14 @@ std::string default_display_name() {
   return std::string(host) + "-" + std::to_string(::getpid());
 }
 
-Result<std::string> admin_token() {
+// The token found without being asked for is that of the broker on this machine: it is never sent
+// to another one, which would own ours from then on.
+Result<std::string> admin_token(std::string_view broker_url) {
+  if (g_options.token_file.empty() && !is_loopback_url(broker_url)) {
+    return fail(Err::kUnauthenticated, "the broker " + std::string(broker_url) +
+                                           " is not on this machine: name its admin token with "
+                                           "--admin-token-file");
+  }
   const std::string path =
       g_options.token_file.empty() ? broker_data_dir() + "/admin-token" : g_options.token_file;
   auto token = read_file(path, 4096);
@@ -46,6 +54,15 @@ Result<std::string> admin_token() {
   }
   while (!token->empty() && (token->back() == '\n' || token->back() == '\r')) token->pop_back();
   return token;
+}
+
+// What a broker answered goes into config.json only if it can be read from there again.
+Status check_mesh(const Mesh& mesh) {
+  if (wire::is_broker_id(mesh.mesh_id) && wire::is_broker_id(mesh.member_id) &&
+      wire::is_slug(mesh.slug) && is_broker_url(mesh.broker_url)) {
+    return {};
+  }
+  return fail(Err::kTransport, "the broker's reply has no usable id, member id or slug");
 }
 
 struct KeyPair {
@@ -111,8 +128,10 @@ void declare_create(CLI::App& app) {
 }
 
 int run_create() {
-  auto token = admin_token();
+  auto token = admin_token(g_options.broker);
   if (!token) return report(token.error());
+  const auto lock = lock_config();
+  if (!lock) return report(lock.error());
   auto config = load_config();
   if (!config) return report(config.error());
   const std::string pending = config_dir() + "/pending-create.key";
@@ -136,6 +155,7 @@ int run_create() {
   mesh.secret_key = pair->secret_hex;
   mesh.broker_url = g_options.broker;
   mesh.joined_at = view(iso_text(now_ms()));
+  if (Status sound = check_mesh(mesh); !sound) return report(sound.error());
   const std::string slug = mesh.slug, id = mesh.mesh_id, member = mesh.member_id;
   if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
   remove_file(pending);
@@ -165,7 +185,7 @@ int run_share() {
     return report(config->meshes.empty() ? fail(Err::kNoMesh)
                                          : fail(Err::kMeshRequired, "claudemesh share <slug>"));
   }
-  auto token = admin_token();
+  auto token = admin_token(mesh->broker_url);
   if (!token) return report(token.error());
   ScratchArena scratch;
   TextBuf body(scratch);
@@ -201,11 +221,17 @@ int run_join() {
   if (Status decoded = wire::decode_invite_token(parser, *token, scratch, invite); !decoded) {
     return report(decoded.error());
   }
+  const auto lock = lock_config();
+  if (!lock) return report(lock.error());
   auto config = load_config();
   if (!config) return report(config.error());
   if (const Mesh* known = config->find(invite.mesh_id)) {
     return print_joined(known->slug, known->mesh_id, known->member_id, known->pubkey,
                         known->broker_url, true);
+  }
+  // Anyone can sign an invite with a key of its own: its fields are as foreign as its sender.
+  if (!wire::is_slug(invite.mesh_slug) || !is_broker_url(invite.broker_url)) {
+    return report(fail(Err::kMalformed, "the invite: expected a slug and a ws:// URL in it"));
   }
   if (invite.expires_at_s * 1000 <= now_ms()) return report(fail(Err::kInviteExpired));
   if (config->find(invite.mesh_slug) != nullptr) {
@@ -235,6 +261,7 @@ int run_join() {
   mesh.secret_key = pair->secret_hex;
   mesh.broker_url = invite.broker_url;
   mesh.joined_at = view(iso_text(now_ms()));
+  if (Status sound = check_mesh(mesh); !sound) return report(sound.error());
   const std::string member = mesh.member_id;
   if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
   remove_file(pending);

@@ -121,6 +121,14 @@ void ScratchArena::reset() {
   used_ = 0;
 }
 
+void ScratchArena::wipe() noexcept {
+  for (const Block& block : blocks_) {
+    CM_UNPOISON(block.data, block.size);
+    ::explicit_bzero(block.data, block.size);
+  }
+  reset();
+}
+
 TextBuf::TextBuf(ScratchArena& arena, std::size_t initial)
     : arena_(&arena),
       data_(reinterpret_cast<char*>(arena.allocate(initial, 1))),

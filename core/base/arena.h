@@ -34,6 +34,8 @@ class ScratchArena {
   bool try_extend(std::uint8_t* last, std::size_t old_size, std::size_t new_size);
 
   void reset();
+  // reset(), and what was there is overwritten: for arenas that held secrets.
+  void wipe() noexcept;
   std::size_t used_bytes() const noexcept { return used_; }
 
  private:

@@ -98,6 +98,7 @@ namespace cm {
     "ask for a new invite and paste it unchanged")                                                 \
   X(InviteMeshMismatch, "invite_mesh_mismatch", 3, 400, "the invite belongs to another mesh",      \
     "ask for a new invite")                                                                        \
+  X(InviteRevoked, "invite_revoked", 3, 400, "the invite was withdrawn", "ask for a new invite")   \
   X(InviteExpired, "invite_expired", 3, 400, "the invite has expired", "ask for a new invite")     \
   X(InviteExhausted, "invite_exhausted", 3, 400, "the invite was already used",                    \
     "ask for a new invite; each one admits one member")                                            \

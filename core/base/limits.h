@@ -41,6 +41,7 @@ struct Limits {
   std::uint32_t claim_lease_ms = 30'000;
   std::uint32_t claim_rows_max = 256;       // unacked rows on one connection
   std::uint32_t claim_bytes_max = 2 << 20;  // unacked bytes on one connection
+  std::uint32_t claims_max = 1 << 20;       // of all connections; then mailboxes wait
   std::uint32_t rate_per_minute = 6'000;    // messages of one member
   std::uint32_t rate_burst = 600;
   std::uint32_t queue_pair_rows_max = 1'000;  // per (sender member, recipient)
@@ -79,7 +80,7 @@ struct BillLine {
   std::uint64_t bytes;
 };
 
-constexpr std::size_t kBillLines = 8;
+constexpr std::size_t kBillLines = 12;
 struct MemoryBill {
   BillLine lines[kBillLines];
   std::size_t count = 0;

@@ -163,8 +163,12 @@ Status Broker::resolve(ClientRef client, const wire::Send& send, Recipient& reci
 }
 
 Status Broker::check_quota(const Recipient& recipient, std::uint32_t bytes) {
-  const MailboxRef box = mailbox(recipient.mailbox, recipient.member_no);
-  if (!box) return fail(Err::kQueueFull, "queue_full: the broker keeps no more mailboxes");
+  const auto found = tables_.mailbox_of.find(recipient.mailbox.bits());
+  if (found == tables_.mailbox_of.end()) {
+    if (!tables_.mailboxes.full()) return {};
+    return fail(Err::kQueueFull, "queue_full: the broker keeps no more mailboxes");
+  }
+  const MailboxRef box = found->second;
   if (tables_.mailboxes.get<kBoxRows>(box) >= limits_.queue_rows_max ||
       tables_.mailboxes.get<kBoxBytes>(box) + bytes > limits_.queue_bytes_max) {
     return fail(Err::kQueueFull, "queue_full: the recipient has " +
@@ -220,6 +224,7 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Recipient& r
               delivery);
 
   const MailboxRef box = mailbox(recipient.mailbox, recipient.member_no);
+  CHECK(box);  // check_quota() saw room for it
   tables_.mailboxes.get<kBoxRows>(box) += 1;
   tables_.mailboxes.get<kBoxBytes>(box) += delivery.fixed.bytes;
   ++queued_rows_;

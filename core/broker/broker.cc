@@ -85,6 +85,7 @@ void Broker::on_closed(ConnRef conn) {
   release_claims_of(client);
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
   if (member_no != 0) {
+    mark_mailboxes_of(client);  // what waited for this connection's window goes to another one
     detach(client);
     std::erase(member(member_no)->clients, client);
     MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
@@ -96,6 +97,7 @@ void Broker::on_closed(ConnRef conn) {
 
 // Closing is final for the core: what still comes from this socket is ignored.
 void Broker::close(ClientRef client, std::uint32_t code, std::string_view reason) {
+  if (!tables_.clients.alive(client)) return;  // an answer before this one closed it already
   const ConnRef conn = tables_.clients.get<kClientConn>(client);
   effects_.ws_close(conn, code, reason);
   tables_.closing.push_back(conn);
@@ -140,14 +142,17 @@ void Broker::step() {
   }
   expire_leases();
   expire_claims();
+  feed_starved();
 
-  std::uint32_t budget = limits_.iteration_rows_max;
+  DrainBudget budget{limits_.iteration_rows_max, limits_.iteration_bytes_max};
   std::vector<MailboxRef>& dirty = tables_.dirty;
   std::size_t done = 0;
-  while (done < dirty.size() && budget > 0) {
+  while (done < dirty.size() && budget.left()) {
     const MailboxRef box = dirty[done];
     if (!drain(box, budget)) break;  // keeps its place for the next iteration
     tables_.mailboxes.get<kBoxDirty>(box) = 0;
+    forget_if_empty(box);
+    budget.spend(0);  // looking costs, too; charged afterwards, so that each step moves on
     ++done;
   }
   dirty.erase(dirty.begin(), dirty.begin() + static_cast<std::ptrdiff_t>(done));
@@ -165,6 +170,7 @@ void Broker::committed() noexcept {
   }
   tables_.touched.clear();
   tables_.closing.clear();
+  listed_bytes_ = 0;
 }
 
 }  // namespace cm::broker

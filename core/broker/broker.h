@@ -8,6 +8,7 @@
 // Not:    sockets, clocks, randomness, commits (design/architecture.md, "The cores do no I/O").
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@ namespace cm::broker {
 
 struct Config {
   std::string public_url = "ws://127.0.0.1:7900/ws";  // goes into invites
+  bool accepts_admin_token = true;                    // false for a plaintext listener off loopback
   std::string version = "0";
   bool durability_sync = true;
 };
@@ -115,8 +117,20 @@ class Broker {
   MailboxRef mailbox(MailboxId id, std::uint32_t member_no);
   void mark_dirty(MailboxRef box);
   void mark_mailboxes_of(ClientRef client);
+  void feed_starved();
   ClientRef choose_claimer(MailboxRef box);
-  bool drain(MailboxRef box, std::uint32_t& budget);
+  // One iteration's share of pushing: rows, of which each looked-at mailbox costs one, and bytes.
+  struct DrainBudget {
+    std::uint64_t rows = 0;
+    std::uint64_t bytes = 0;
+    bool left() const noexcept { return rows > 0 && bytes > 0; }
+    void spend(std::uint64_t pushed) noexcept {
+      rows -= std::min<std::uint64_t>(rows, 1);
+      bytes -= std::min(bytes, pushed);
+    }
+  };
+  bool drain(MailboxRef box, DrainBudget& budget);
+  void forget_if_empty(MailboxRef box);
   bool push_row(MailboxRef box, ClientRef client, const store::DeliveryKeyParts& key,
                 const store::DeliveryRow& row);
   ClaimRef find_claim(ClientRef client, const Ulid& message) const;
@@ -136,6 +150,8 @@ class Broker {
   // enroll.cc
   Status create_mesh(const wire::HttpRequest& request, TextBuf& reply);
   Status create_invite(const wire::HttpRequest& request, std::string_view slug, TextBuf& reply);
+  Status sign_invite(const wire::HttpRequest& request, std::string_view slug, std::uint32_t mesh_no,
+                     const store::MeshRow& where, crypto::SecretRef secret, TextBuf& reply);
   Status join(const wire::HttpRequest& request, TextBuf& reply);
   std::uint32_t add_member(std::uint32_t mesh_no, store::MemberRole role, const PublicKey& key,
                            std::string_view name, std::string_view& id);
@@ -182,6 +198,7 @@ class Broker {
   std::uint32_t next_member_no_ = 1;
   std::uint32_t next_session_no_ = 1;
   std::uint64_t queued_rows_ = 0;
+  std::uint64_t listed_bytes_ = 0;  // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

@@ -58,6 +58,7 @@ std::string_view Broker::free_slug(std::string_view wanted) {
       slug.append('-');
       slug.append_number(attempt);
     }
+    if (!wire::is_slug(slug.view())) break;
     if (!batch().get_number(TableId::kMeshSlug, store::text_key(slug.view()).bytes())) {
       return slug.view();
     }
@@ -133,6 +134,17 @@ Status Broker::create_invite(const wire::HttpRequest& request, std::string_view 
   if (!mesh_no || !batch().get(TableId::kMesh, store::u32_key(*mesh_no).bytes(), where)) {
     return fail(Err::kNotFound, "no mesh has this slug");
   }
+  const auto secret = slab_.store(where.fixed.owner_secret);
+  sodium_memzero(where.fixed.owner_secret.data(), where.fixed.owner_secret.size());
+  if (!secret) return secret.error();
+  const Status made = sign_invite(request, slug, *mesh_no, where, *secret, reply);
+  slab_.release(*secret);
+  return made;
+}
+
+Status Broker::sign_invite(const wire::HttpRequest& request, std::string_view slug,
+                           std::uint32_t mesh_no, const store::MeshRow& where,
+                           crypto::SecretRef secret, TextBuf& reply) {
   wire::JsonTape tape;
   const std::string_view body = request.body.empty() ? std::string_view("{}") : request.body;
   if (Status parsed = parser_.parse(body, scratch(), tape); !parsed) return parsed;
@@ -164,18 +176,14 @@ Status Broker::create_invite(const wire::HttpRequest& request, std::string_view 
       !built) {
     return built;
   }
-  const auto secret = slab_.store(where.fixed.owner_secret);
-  sodium_memzero(where.fixed.owner_secret.data(), where.fixed.owner_secret.size());
-  if (!secret) return secret.error();
-  invite.signature = crypto::sign(slab_, *secret, canonical.view());
-  slab_.release(*secret);
+  invite.signature = crypto::sign(slab_, secret, canonical.view());
 
   TextBuf payload(scratch());
   wire::write_invite(invite, payload);
   TextBuf token(scratch(), 1024);
   crypto::base64url_append(as_bytes(payload.view()), token);
   store::InviteRow row;
-  row.fixed.mesh_no = *mesh_no;
+  row.fixed.mesh_no = mesh_no;
   row.fixed.uses_max = static_cast<std::uint32_t>(uses);
   row.fixed.role = *role;
   row.fixed.created_ms = env_.wall_ms;
@@ -220,7 +228,7 @@ Status Broker::join(const wire::HttpRequest& request, TextBuf& reply) {
   store::InviteRow row;
   if (!batch().get(TableId::kInvite, token_hash, row)) return Err::kInviteNotFound;
   if (row.fixed.mesh_no != *mesh_no) return Err::kInviteMeshMismatch;
-  if (row.fixed.revoked_ms != 0) return fail(Err::kInviteExpired, "the invite was revoked");
+  if (row.fixed.revoked_ms != 0) return Err::kInviteRevoked;
   if (row.fixed.expires_ms <= env_.wall_ms) return Err::kInviteExpired;
 
   const store::Key by_key = store::u32_bytes_key(*mesh_no, key);

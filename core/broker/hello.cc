@@ -106,7 +106,19 @@ Status Broker::check_member(const wire::Hello& hello, HelloFacts& facts) {
   if (!batch().get_index(TableId::kHelloSeen, seen.bytes()).empty()) {
     return fail(Err::kBadSignature, "this signed hello was used before; sign a fresh one");
   }
-  return check_session_key(facts);
+  if (Status session = check_session_key(facts); !session) return session;
+  // A presence outlives its socket by a lease, so connection limits alone do not bound the table.
+  const PresenceKey entry{facts.mesh_no,
+                          facts.session ? MailboxKind::kSession : MailboxKind::kMember,
+                          facts.session.value_or(facts.key)};
+  if (tables_.presence_of.contains(entry)) return {};
+  if (tables_.presences.full()) {
+    return fail(Err::kCapacity, "the broker is at its presence capacity");
+  }
+  if (found->presences >= limits_.member_connections_max) {
+    return fail(Err::kCapacity, "member at presence capacity, leases included");
+  }
+  return {};
 }
 
 Status Broker::check_session_key(const HelloFacts& facts) {
@@ -119,8 +131,11 @@ Status Broker::check_session_key(const HelloFacts& facts) {
   if (!batch().get(TableId::kBinding, key.bytes(), binding)) return {};
   if (binding.fixed.member_no == facts.member_no) return {};
   // An unproved claim lasts as long as its entry lives; a proved one for good.
+  // Nor may it end while mail for it waits: a new owner would get another mailbox.
   const PresenceKey entry{facts.mesh_no, MailboxKind::kSession, *facts.session};
-  if (binding.fixed.proved != 0 || tables_.presence_of.contains(entry)) {
+  const MailboxId old{MailboxKind::kSession, binding.fixed.session_no};
+  if (binding.fixed.proved != 0 || tables_.presence_of.contains(entry) ||
+      tables_.mailbox_of.contains(old.bits())) {
     return fail(Err::kBadSessionPubkey, "sessionPubkey belongs to another member");
   }
   return {};

@@ -41,7 +41,7 @@ void Broker::set_admin_token_hash(const crypto::Hash32& hash) {
 
 bool Broker::is_admin(const wire::HttpRequest& request) {
   constexpr std::string_view kScheme = "Bearer ";
-  if (!request.authorization.starts_with(kScheme)) return false;
+  if (!config_.accepts_admin_token || !request.authorization.starts_with(kScheme)) return false;
   store::MetaRow row;
   if (!batch().get(TableId::kMeta, store::text_key(kAdminTokenKey).bytes(), row)) return false;
   const crypto::Hash32 shown =

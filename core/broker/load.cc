@@ -169,6 +169,8 @@ void Broker::abandon() {
   tables_.meshes.clear();
   tables_.dirty.clear();
   tables_.touched.clear();
+  tables_.starved.clear();
+  listed_bytes_ = 0;
   load_numbers();
   load_presences();
   load_mailboxes();

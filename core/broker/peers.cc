@@ -2,12 +2,16 @@
 // Holds:  events are pushed live and never stored; a client that was away lists again.
 // Source: spec/wire.md §6 (peers_list), §8 (system pushes).
 // Not:    leases (presence.cc).
+#include "core/base/utf8.h"
 #include "core/broker/broker.h"
 #include "core/crypto/encoding.h"
 #include "core/wire/json_writer.h"
 
 namespace cm::broker {
 namespace {
+
+constexpr std::size_t kListBytesMax = 8 << 20;
+constexpr std::size_t kListedPathMax = 256;  // of a peer's working directory
 
 // System pushes carry a UUIDv4 (spec/observed.md).
 std::string uuid(FillRandom rng) {
@@ -28,6 +32,12 @@ std::string uuid(FillRandom rng) {
 }  // namespace
 
 void Broker::handle_list_peers(ClientRef client, const wire::ClientFrame& frame) {
+  // A list is long and a request for it short: all of one iteration share a bound.
+  if (listed_bytes_ >= kListBytesMax) {
+    send_error(client, "rate_limit", "too many peer lists at once; ask again in a second",
+               frame.request_id);
+    return;
+  }
   const MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
   TextBuf text(scratch(), 4096);
   wire::JsonWriter json(text);
@@ -37,6 +47,7 @@ void Broker::handle_list_peers(ClientRef client, const wire::ClientFrame& frame)
     const PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
     const MemberMirror* owner = member(tables_.presences.get<kPresOwner>(presence).member_no);
     if (owner == nullptr) continue;
+    if (text.size() >= kListBytesMax) break;
     wire::PeerEntry peer;
     peer.pubkey = key.key;
     peer.member_pubkey = owner->key;
@@ -44,7 +55,7 @@ void Broker::handle_list_peers(ClientRef client, const wire::ClientFrame& frame)
     peer.status = "idle";
     peer.session_id = info.session_id;
     peer.connected_ms = info.connected_ms;
-    peer.cwd = info.cwd;
+    peer.cwd = utf8_prefix(info.cwd, kListedPathMax);
     // Plain hellos are control plane even with a session key (spec/wire.md §3.1).
     peer.peer_role = "control-plane";
     peer.hostname = info.hostname;
@@ -56,6 +67,7 @@ void Broker::handle_list_peers(ClientRef client, const wire::ClientFrame& frame)
     json.raw(entry.view());
   }
   json.end_array().optional_field("_reqId", frame.request_id).end_object();
+  listed_bytes_ += text.size();
   send_text(client, text);
 }
 

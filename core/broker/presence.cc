@@ -26,6 +26,7 @@ PresenceRef Broker::make_presence(const PresenceKey& key, std::uint32_t member_n
   tables_.presences.get<kPresOwner>(presence) = {key.mesh_no, member_no};
   tables_.presence_of[key] = presence;
   mesh(key.mesh_no)->presences.push_back(presence);
+  ++member(member_no)->presences;
   return presence;
 }
 
@@ -36,8 +37,7 @@ PresenceRef Broker::attach(ClientRef client, const wire::Hello& hello, const Hel
   const auto found = tables_.presence_of.find(key);
   fresh = found == tables_.presence_of.end();
   PresenceRef presence = fresh ? make_presence(key, facts.member_no) : found->second;
-  // presences_max exceeds what mesh and process connection limits let in, leases included.
-  CHECK(presence);
+  CHECK(presence);  // check_member() saw room for it
   auto& info = tables_.presences.get<kPresInfo>(presence);
   if (fresh) {
     info.presence_id = crypto::view(crypto::base62_id(env_.rng));
@@ -121,6 +121,10 @@ void Broker::remove_presence(PresenceRef presence) {
   batch().erase(TableId::kPresence, store::presence_key(key.mesh_no, key.kind, key.key).bytes());
   tables_.presence_of.erase(key);
   std::erase(mesh(key.mesh_no)->presences, presence);
+  if (MemberMirror* owner = member(tables_.presences.get<kPresOwner>(presence).member_no)) {
+    CHECK(owner->presences > 0);
+    --owner->presences;
+  }
   tables_.presences.erase(presence);
 }
 

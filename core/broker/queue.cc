@@ -32,6 +32,23 @@ void Broker::mark_dirty(MailboxRef box) {
   tables_.dirty.push_back(box);
 }
 
+// After the table of claims was full: whoever found it so is looked at again.
+void Broker::feed_starved() {
+  if (tables_.starved.empty() || tables_.claims.full()) return;
+  for (const MailboxRef box : tables_.starved) {
+    if (tables_.mailboxes.alive(box)) mark_dirty(box);
+  }
+  tables_.starved.clear();
+}
+
+// Memory is for mailboxes with rows; the next row makes it anew.
+void Broker::forget_if_empty(MailboxRef box) {
+  if (tables_.mailboxes.get<kBoxRows>(box) != 0) return;
+  CHECK(tables_.mailboxes.get<kBoxClaimed>(box) == 0 && tables_.mailboxes.get<kBoxDirty>(box) == 0);
+  tables_.mailbox_of.erase(tables_.mailboxes.get<kBoxId>(box).bits());
+  tables_.mailboxes.erase(box);
+}
+
 // The mailboxes that this connection may serve: its member's and its session's.
 void Broker::mark_mailboxes_of(ClientRef client) {
   const auto mark = [&](MailboxId id) {
@@ -88,7 +105,7 @@ ClientRef Broker::choose_claimer(MailboxRef box) {
 }
 
 // Pushes what the window allows. False when it stopped at `budget` with work left.
-bool Broker::drain(MailboxRef box, std::uint32_t& budget) {
+bool Broker::drain(MailboxRef box, DrainBudget& budget) {
   if (tables_.mailboxes.get<kBoxRows>(box) == tables_.mailboxes.get<kBoxClaimed>(box)) return true;
   const ClientRef client = choose_claimer(box);
   if (!client) return true;
@@ -109,11 +126,11 @@ bool Broker::drain(MailboxRef box, std::uint32_t& budget) {
         tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
         continue;
       }
-      if (budget == 0) return false;
+      if (!budget.left()) return false;
       store::DeliveryRow row;
       if (!cursor.row(row)) continue;  // damaged: counted, confined, found by fsck
       if (!push_row(box, client, parts, row)) return true;  // the window is full
-      --budget;
+      budget.spend(row.fixed.bytes);
       tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
     }
   }
@@ -130,6 +147,10 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
        clients.get<kClientClaimBytes>(client) + row.fixed.bytes > limits_.claim_bytes_max)) {
     return false;
   }
+  if (tables_.claims.full()) {
+    tables_.starved.push_back(box);  // step() comes back to it when a claim is free
+    return false;
+  }
   store::MessageRow message;
   if (!batch().get(TableId::kMessage, store::ulid_key(key.message).bytes(), message)) {
     env_.log->error("message_unreadable", {{"message", view(ulid_text(key.message))}});
@@ -140,7 +161,7 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
   LaneRef lane = known == tables_.lane_of.end() ? LaneRef{} : known->second;
   if (!lane) {
     lane = tables_.lanes.insert();
-    if (!lane) return false;
+    CHECK(lane);  // each lane has a claim, and there are as many rows for claims
     tables_.lanes.get<kLaneClient>(lane) = client;
     tables_.lanes.get<kLaneMailbox>(lane) = box;
     tables_.lanes.get<kLaneHash>(lane) = row.fixed.lane;
@@ -149,7 +170,7 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
     tables_.lane_of[lane_key] = lane;
   }
   const ClaimRef claim = tables_.claims.insert();
-  CHECK(claim);  // bounded by claim_rows_max on each connection
+  CHECK(claim);
   tables_.claims.get<kClaimMessage>(claim) = key.message;
   tables_.claims.get<kClaimMailbox>(claim) = box;
   tables_.claims.get<kClaimLane>(claim) = lane;
@@ -230,7 +251,10 @@ void Broker::handle_client_ack(ClientRef client, const wire::ClientFrame& frame)
     send_error(client, "malformed", parsed.error().detail, frame.request_id);
     return;
   }
-  tables_.clients.get<kClientLapsed>(client) = 0;
+  if (auto& lapsed = tables_.clients.get<kClientLapsed>(client); lapsed != 0) {
+    lapsed = 0;
+    mark_mailboxes_of(client);  // also when the ack names no row: nothing else would push again
+  }
   ClaimRef claim;
   if (!ack.broker_message_id.empty()) {
     const auto message = ulid_parse(ack.broker_message_id);
@@ -284,7 +308,9 @@ void Broker::acknowledge_late(ClientRef client, const Ulid& message) {
   // Another connection of the member may hold it by now: its claim goes with the row.
   const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(box);
   if (tables_.mailboxes.get<kBoxClaimed>(box) > 0) {
-    if (const ClaimRef claim = find_claim(holder, message)) unlink_claim(holder, claim);
+    // Of this mailbox only: the holder may have the same message claimed for its session.
+    const ClaimRef claim = find_claim(holder, message);
+    if (claim && tables_.claims.get<kClaimMailbox>(claim) == box) unlink_claim(holder, claim);
   }
   end_delivery(box, priority, message);
   mark_dirty(box);
@@ -375,6 +401,7 @@ void Broker::expire_claims() {
     }
     tables_.mailboxes.get<kBoxRescan>(box) = 1;
     mark_dirty(box);
+    mark_mailboxes_of(client);  // the others it served are another connection's now
     env_.log->warn("claim_lease_expired", {{"mailbox", tables_.mailboxes.get<kBoxId>(box).no}});
   });
 }

@@ -6,6 +6,7 @@
 // Not:    the rules by which they change (the .cc files that broker.h names).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -149,6 +150,7 @@ struct MemberMirror {
   std::string id;
   std::string name;
   std::vector<ClientRef> clients;  // of this member, any class
+  std::uint32_t presences = 0;     // leased ones included
 };
 struct MeshMirror {
   std::string id;
@@ -162,8 +164,14 @@ struct Tables {
       : clients(limits.broker_connections_max),
         presences(limits.presences_max),
         mailboxes(limits.mailboxes_max),
-        claims(limits.broker_connections_max * 16),
-        lanes(limits.broker_connections_max * 16) {}
+        claims(claims_max(limits)),
+        lanes(claims_max(limits)) {}
+
+  // Every connection may fill its window, up to a bound for all; then mailboxes wait.
+  static std::uint32_t claims_max(const Limits& limits) noexcept {
+    const std::uint64_t all = std::uint64_t{limits.broker_connections_max} * limits.claim_rows_max;
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(all, limits.claims_max));
+  }
 
   ClientTable clients;
   PresenceTable presences;
@@ -178,8 +186,9 @@ struct Tables {
   std::unordered_map<std::uint32_t, MemberMirror> members;
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
   std::vector<MailboxRef> dirty;
-  std::vector<ClientRef> touched;  // delivered a frame in this iteration
-  std::vector<ConnRef> closing;    // closed by us in this iteration: closed again if it fails
+  std::vector<MailboxRef> starved;  // found the table of claims full; looked at when it is not
+  std::vector<ClientRef> touched;   // delivered a frame in this iteration
+  std::vector<ConnRef> closing;     // closed by us in this iteration: closed again if it fails
 };
 
 }  // namespace cm::broker

@@ -94,6 +94,7 @@ class Daemon {
   void ask_roster(MeshRef mesh);
   void refresh_rosters();
   void remember_peer(MeshRef mesh, const wire::PeerEntry& peer);
+  std::size_t names_of(std::string_view mesh_id, const PublicKey& member);
 
   // send.cc
   struct Outgoing {
@@ -110,8 +111,9 @@ class Daemon {
   Status try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked, bool& wait,
                   Outgoing& out);
   Result<MeshRef> choose_mesh(std::string_view wanted);
-  bool answer_known_id(ConnRef conn, const wire::SendRequest& request,
-                       const crypto::Hash32& fingerprint, MeshRef mesh);
+  // True: the id had a row, and the request was answered by it. kCorrupt: the row is damaged.
+  Result<bool> answer_known_id(ConnRef conn, const wire::SendRequest& request,
+                               const crypto::Hash32& fingerprint, MeshRef mesh);
   Status encrypt(const wire::SendRequest& request, Outgoing& out);
   Status check_size(const wire::SendRequest& request, const Outgoing& out,
                     std::string_view client_id);

@@ -149,8 +149,13 @@ bool Daemon::send_first(LaneRef where) {
   const store::Key key = store::ulid_key(id);
   OutboxRow row;
   store::OutboxBodyRow body;
-  if (!outbox_row(id, row) || !batch().get(TableId::kOutboxBody, key.bytes(), body)) {
+  if (!outbox_row(id, row)) {
     env_.log->error("outbox_row_unreadable", {{"id", view(ulid_text(id))}});
+    return false;
+  }
+  if (!batch().get(TableId::kOutboxBody, key.bytes(), body)) {
+    row.text[store::kOutboxLastError] = "corrupt: the stored body is damaged";
+    finish(work, row, OutboxStatus::kDead);
     return false;
   }
   wire::Send send;
@@ -191,8 +196,10 @@ void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
   if (found == tables_.work_of.end()) return;  // terminal already: a late or second answer
   const WorkRef work = found->second;
   const LaneRef where = tables_.work.get<kWorkLane>(work);
-  // Only the broker it was sent to, and only a row that was sent, can be answered.
-  if (!(tables_.meshes.get<kMeshLink>(tables_.lanes.get<kLaneMesh>(where)) == link) ||
+  const MeshRef mesh = tables_.lanes.get<kLaneMesh>(where);
+  // Only the broker it was sent to, and only a row that was sent, can be answered. A row of a
+  // mesh that was left has no broker here.
+  if (!mesh || !(tables_.meshes.get<kMeshLink>(mesh) == link) ||
       !(tables_.lanes.get<kLaneFirst>(where) == work) || row.fixed.attempts == 0) {
     metrics_.add(Metric::kDaemonInvalidInbound);
     return;

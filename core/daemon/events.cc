@@ -59,6 +59,7 @@ void Daemon::emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& r
   } else {
     json.null();
   }
+  if (row.fixed.has_member == 0) json.field("unattested", true);
   json.field("sender_name", row.text[store::kInboxSenderName]);
   json.nullable_field("topic", row.text[store::kInboxTopic]);
   json.nullable_field("reply_to_id", row.text[store::kInboxReplyTo]);

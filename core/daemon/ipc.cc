@@ -287,6 +287,7 @@ void Daemon::reply_inbox(ConnRef conn, const wire::HttpRequest& request) {
       json.field("mesh", slug_of(row.text[store::kInboxMesh]));
       json.nullable_field("topic", row.text[store::kInboxTopic]);
       json.field("sender_pubkey", row.text[store::kInboxSender]);
+      if (row.fixed.has_member == 0) json.field("unattested", true);
       json.field("sender_name", row.text[store::kInboxSenderName]);
       json.key("body");
       if (row.fixed.body_missing != 0) {

@@ -10,6 +10,7 @@
 #include "core/crypto/sign.h"
 #include "core/daemon/daemon.h"
 #include "core/daemon/names.h"
+#include "core/wire/limits.h"
 
 namespace cm::daemon {
 namespace {
@@ -20,6 +21,7 @@ constexpr std::uint64_t kHelloDeadlineMs = 5'000;
 constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has its own backoff
 constexpr std::uint64_t kReopenMostMs = 30'000;
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
+constexpr std::size_t kNamesMax = 8;             // of one member, unused
 constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
 constexpr std::uint32_t kControlFrame = 0;
 constexpr std::uint32_t kNoteReady = 1;
@@ -210,6 +212,12 @@ void Daemon::on_error_frame(LinkRef link, const wire::BrokerFrame& frame) {
   const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
   env_.log->warn("broker_error",
                  {{"mesh", mesh.slug}, {"code", error.code}, {"detail", error.message}});
+  if (error.id.starts_with(kRosterPrefix)) {
+    Roster& roster = tables_.meshes.get<kMeshRoster>(tables_.links.get<kLinkMesh>(link));
+    roster.asked_serial = 0;  // refused for now: asked again in a second
+    roster.stale = true;
+    roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kRosterLeastMs);
+  }
   if (tables_.links.get<kLinkState>(link) != LinkState::kHelloSent) return;
   // The broker closes next; connecting again soon would be refused the same way.
   tables_.links.get<kLinkLastError>(link) = error.code;
@@ -267,6 +275,7 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
     serial = serial * 10 + static_cast<std::uint64_t>(c - '0');
   }
   if (roster.asked_serial == 0 || serial != roster.asked_serial) return;  // not ours, or late
+  roster.asked_serial = 0;
   const auto peers = wire::peers_of(frame);
   if (!peers) {
     metrics_.add(Metric::kDaemonInvalidInbound);
@@ -278,7 +287,10 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   for (std::uint32_t index = tape.first(**peers); index < (*peers)->next;
        index = tape.at(index).next) {
     wire::PeerEntry entry;
-    if (!wire::parse_peer(tape, tape.at(index), entry)) {
+    // Our list adds a member "mesh" to each entry: it must be the only one, and have room.
+    if (!wire::parse_peer(tape, tape.at(index), entry) ||
+        tape.find(tape.at(index), "mesh") != nullptr ||
+        tape.at(index).count >= wire::kJsonKeysMax) {
       metrics_.add(Metric::kDaemonInvalidInbound);
       continue;
     }
@@ -298,8 +310,21 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   }
   roster.state = RosterState::kLoaded;
   roster.loaded_serial = serial;
-  roster.asked_serial = 0;
   wake_parked();
+}
+
+// Names that this member was seen under and that nobody used: a peer that renames itself all the
+// time must not fill our store.
+std::size_t Daemon::names_of(std::string_view mesh_id, const PublicKey& member) {
+  std::size_t names = 0;
+  const store::Key from = store::text_key(mesh_id);
+  store::Cursor cursor(batch(), TableId::kKnownPeer);
+  for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
+    if (!as_text(cursor.key()).starts_with(mesh_id)) break;
+    store::KnownPeerRow row;
+    if (cursor.row(row) && row.fixed.member == member && row.fixed.bound_ms == 0) ++names;
+  }
+  return names;
 }
 
 // Names resolve for 30 days while their bearer is away; refreshed at most once an hour.
@@ -312,6 +337,7 @@ void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer) {
   if (batch().get(TableId::kKnownPeer, key.bytes(), row)) {
     if (env_.wall_ms < row.fixed.last_seen_ms + kKnownPeerRefreshMs) return;
   } else {
+    if (!batch().admits() || names_of(config.mesh_id, peer.member_pubkey) >= kNamesMax) return;
     row.fixed.first_seen_ms = env_.wall_ms;
     row.fixed.member = peer.member_pubkey;
   }

@@ -4,6 +4,9 @@
 //         null body and a reason, never decoded as text.
 // Source: design/delivery.md, promise 5; spec/decisions.md, "Delivery"; spec/ipc.md §7.
 // Not:    showing the inbox (ipc.cc).
+#include <algorithm>
+
+#include "core/base/utf8.h"
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"
 #include "core/wire/json_writer.h"
@@ -43,7 +46,13 @@ void Daemon::on_system_push(LinkRef link, const wire::Push& push) {
   wire::JsonWriter json(data);
   json.begin_object().key("ts").iso_time(env_.wall_ms).field("mesh", config_of(mesh).slug);
   json.field("event", push.event);
-  if (!push.event_data.empty()) json.key("data").raw(push.event_data);
+  if (!push.event_data.empty()) {
+    // White space between tokens may be a line feed, which would end the stream's data line.
+    std::string one_line(push.event_data);
+    std::replace_if(
+        one_line.begin(), one_line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+    json.key("data").raw(one_line);
+  }
   json.end_object();
   const bool joined = push.event == "peer_joined";
   const bool left = push.event == "peer_left";
@@ -68,8 +77,10 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   row.fixed.priority = static_cast<store::Priority>(push.priority);
   row.fixed.recipient_kind = store::MailboxKind::kMember;
   row.fixed.recipient = config.key;
-  row.fixed.has_member = push.sender_member.has_value();
-  row.fixed.sender_member = push.sender_member.value_or(PublicKey{});
+  // A session key is its member's only by an attestation, which this version does not read: then
+  // the broker's word is not taken for it (design/delivery.md, "Who a name is").
+  row.fixed.has_member = push.sender_key && push.sender_member == push.sender_key;
+  if (row.fixed.has_member != 0) row.fixed.sender_member = *push.sender_key;
   row.text[store::kInboxClientId] = id;
   row.text[store::kInboxBrokerId] = push.message_id;
   row.text[store::kInboxMesh] = config.mesh_id;
@@ -105,6 +116,8 @@ void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
   if (!boxes_.open(config_of(mesh).secret, *push.sender_key, *nonce, *sealed, body)) {
     return refuse("it was not encrypted to this member by its sender");
   }
+  // Any member can encrypt any bytes to us; what is shown as JSON has to be text.
+  if (!utf8_valid(body.view())) return refuse("it is not UTF-8 text");
   row.text[store::kInboxBody] = body.view();
 }
 

@@ -80,14 +80,8 @@ Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, bool& w
                               Outgoing& out) {
   std::vector<PublicKey> matches;
   for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
-    const PublicKey& key = tables_.peers.get<kPeerKey>(peer);
     const PublicKey& member = tables_.peers.get<kPeerMember>(peer);
-    const bool control = tables_.peers.get<kPeerIsControl>(peer) != 0;
-    if (!control && crypto::view(crypto::hex_text(key)).starts_with(prefix)) {
-      add_once(matches, key);
-    } else if (crypto::view(crypto::hex_text(member)).starts_with(prefix)) {
-      add_once(matches, member);
-    }
+    if (crypto::view(crypto::hex_text(member)).starts_with(prefix)) add_once(matches, member);
   }
   if (matches.size() == 1) {
     out.target = matches.front();
@@ -147,13 +141,11 @@ Error Daemon::name_conflict(std::string_view name, const std::vector<PublicKey>&
 Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait, Outgoing& out) {
   const std::string folded = fold_name(name);
   std::vector<PublicKey> members;
-  std::optional<PublicKey> session;
   for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
     if (tables_.peers.get<kPeerNameFolded>(peer) != folded) continue;
     const PublicKey& member = tables_.peers.get<kPeerMember>(peer);
     if (member == config_of(out.mesh).key) continue;  // one's own other connections
     add_once(members, member);
-    if (tables_.peers.get<kPeerIsControl>(peer) == 0) session = tables_.peers.get<kPeerKey>(peer);
   }
   // A list that is on its way may show a second bearer: wait for it before a name is believed.
   const bool fresh = roster_is_fresh(out.mesh, parked);
@@ -171,7 +163,8 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait,
     return unknown_peer("field 'to': no peer \"" + std::string(name) + "\"", fresh);
   }
   out.bind_member = bearers.front();
-  out.target = session && members.size() == 1 ? *session : bearers.front();
+  // To the member, never to a session key that only the broker vouches for.
+  out.target = bearers.front();
   return {};
 }
 

@@ -64,7 +64,9 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   out.fingerprint = *fingerprint;
   const auto mesh = choose_mesh(request.mesh);
   // A known id is answered even if its mesh can no longer be chosen.
-  if (answer_known_id(conn, request, out.fingerprint, mesh ? *mesh : MeshRef{})) return {};
+  const auto answered = answer_known_id(conn, request, out.fingerprint, mesh ? *mesh : MeshRef{});
+  if (!answered) return answered.error();
+  if (*answered) return {};
   if (!mesh) return mesh.error();
   out.mesh = *mesh;
 
@@ -116,14 +118,18 @@ Result<MeshRef> Daemon::choose_mesh(std::string_view wanted) {
   return fail(Err::kMeshRequired, attached);
 }
 
-bool Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& request,
-                             const crypto::Hash32& fingerprint, MeshRef mesh) {
+Result<bool> Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& request,
+                                     const crypto::Hash32& fingerprint, MeshRef mesh) {
   if (request.client_message_id.empty()) return false;
-  const Bytes id =
-      batch().get_index(TableId::kOutboxId, store::text_key(request.client_message_id).bytes());
+  const store::Key key = store::text_key(request.client_message_id);
+  if (!batch().get_raw(TableId::kOutboxId, key.bytes())) return false;
   store::OutboxRow row;
   Ulid ulid;
-  if (!store::parse_ulid_key(id, ulid) || !outbox_row(ulid, row)) return false;
+  // The id was written once: a damaged row must not give it to a second request (promise 2).
+  if (!store::parse_ulid_key(batch().get_index(TableId::kOutboxId, key.bytes()), ulid) ||
+      !outbox_row(ulid, row)) {
+    return fail(Err::kCorrupt, "the outbox row of this client_message_id");
+  }
   // The row binds (id, mesh, fingerprint); a request that names no mesh means the row's.
   const bool same_mesh =
       mesh ? config_of(mesh).mesh_id == row.text[store::kOutboxMesh] : request.mesh.empty();

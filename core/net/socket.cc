@@ -152,6 +152,16 @@ void append_peer_address(TextBuf& out, int fd) {
   out.append(std::string_view(service.data()));
 }
 
+bool is_loopback_host(std::string_view host) noexcept {
+  char text[64];
+  if (host.empty() || host.size() >= sizeof text) return false;
+  std::memcpy(text, host.data(), host.size());
+  text[host.size()] = '\0';
+  in_addr v4{};
+  if (::inet_pton(AF_INET, text, &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  return host == "::1" || host == "localhost";
+}
+
 Result<Fd> listen_tcp(const std::string& host, std::uint16_t port) {
   const AddressList list = resolve(host, port, true);
   if (!list) return fail(Err::kInvalidArgument, "listen address '" + host + "' is not known");

@@ -51,6 +51,9 @@ PeerInfo peer_of(int fd) noexcept;
 // "192.0.2.1:4711", "[2001:db8::1]:4711" or "unix"; for logs and rate limits.
 void append_peer_address(TextBuf& out, int fd);
 
+// A numeric address of this machine's loopback, or "localhost"; no name is looked up.
+bool is_loopback_host(std::string_view host) noexcept;
+
 // Binds and listens. Port 0 lets the system choose: bound_port() tells.
 Result<Fd> listen_tcp(const std::string& host, std::uint16_t port);
 std::uint16_t bound_port(int fd) noexcept;

@@ -91,9 +91,10 @@ class Handler {
     if (level.keys == kJsonKeysMax) return refuse("more than 256 keys in an object");
     const std::uint32_t hash = hash_of(key);
     for (std::size_t index = 0; index < level.keys; ++index) {
-      if (level.hashes[index] == hash && has_key(level.node, key)) {
-        return refuse("a duplicate key");
-      }
+      if (level.hashes[index] != hash) continue;
+      // One scan looks at every key of the object: more keys of this hash need no further one.
+      if (has_key(level.node, key)) return refuse("a duplicate key");
+      break;
     }
     level.hashes[level.keys++] = hash;
     key_ = key;

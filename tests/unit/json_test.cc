@@ -282,5 +282,15 @@ TEST_F(Json, the_writer_places_commas_and_skips_what_is_empty) {
   EXPECT_TRUE(parse(out.view()));
 }
 
+TEST(JsonTape, keys_of_one_hash_cost_one_scan_each_and_not_one_for_each_other) {
+  // Pairs of keys that FNV-1a maps to one value, found by search: one scan each, both accepted.
+  ScratchArena scratch;
+  JsonParser parser;
+  JsonTape tape;
+  EXPECT_TRUE(parser.parse(R"({"costarring":1,"liquid":2})", scratch, tape));
+  EXPECT_FALSE(parser.parse(R"({"costarring":1,"liquid":2,"liquid":3})", scratch, tape));
+  EXPECT_FALSE(parser.parse(R"({"costarring":1,"liquid":2,"costarring":3})", scratch, tape));
+}
+
 }  // namespace
 }  // namespace cm::wire
