@@ -84,7 +84,7 @@ class BrokerRole {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
-      if (loop_.take_signal(SIGUSR1)) verify();
+      if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
       if (stop && give_up_ms == net::kNever) {
         runtime_.log.info("broker_shutdown");
@@ -157,16 +157,6 @@ class BrokerRole {
     for (const net::NetEvent& event : server_.events()) {
       if (event.kind != net::NetEventKind::kHttpRequest) continue;
       effects_.http_reply(event.conn, 507, R"({"ok":false,"error":"insufficient_storage"})");
-    }
-  }
-
-  void verify() {
-    const char* problem = core_.verify_all();
-    store_.abort();  // it only read
-    if (problem == nullptr) {
-      runtime_.log.info("verify_all", {{"ok", true}});
-    } else {
-      runtime_.log.error("verify_all", {{"ok", false}, {"problem", problem}});
     }
   }
 

@@ -49,7 +49,7 @@ class DaemonRole {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
-      if (loop_.take_signal(SIGUSR1)) verify();
+      if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
       if (stop && give_up_ms == net::kNever) {
         runtime_.log.info("daemon_shutdown");
@@ -185,16 +185,6 @@ class DaemonRole {
     if (found == peer_of_.end()) return;
     link_of_.erase(found->second.bits());
     peer_of_.erase(found);
-  }
-
-  void verify() {
-    const char* problem = core_.verify_all();
-    store_.abort();  // it only read
-    if (problem == nullptr) {
-      runtime_.log.info("verify_all", {{"ok", true}});
-    } else {
-      runtime_.log.error("verify_all", {{"ok", false}, {"problem", problem}});
-    }
   }
 
   Runtime& runtime_;

@@ -87,6 +87,15 @@ void export_store_metrics(Runtime& runtime, store::Store& store) {
   runtime.metrics.set(Metric::kDurabilitySync, store.durability() == store::Durability::kSync);
 }
 
+void log_verification(const Runtime& runtime, store::Store& store, const char* problem) {
+  store.abort();  // it only read
+  if (problem == nullptr) {
+    runtime.log.info("verify_all", {{"ok", true}});
+  } else {
+    runtime.log.error("verify_all", {{"ok", false}, {"problem", problem}});
+  }
+}
+
 wire::HttpRequest to_core(const net::NetEvent& event) {
   wire::HttpRequest request;
   request.method = event.request->method;

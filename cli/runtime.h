@@ -37,6 +37,8 @@ Status prepare(Runtime& runtime, const MemoryBill& bill);
 Result<std::unique_ptr<store::Store>> open_store(Runtime& runtime, const std::string& directory,
                                                  store::Role role, store::Durability durability);
 void export_store_metrics(Runtime& runtime, store::Store& store);
+// SIGUSR1: tells what verify_all() found (null: nothing), and ends its reading of the store.
+void log_verification(const Runtime& runtime, store::Store& store, const char* problem);
 wire::HttpRequest to_core(const net::NetEvent& event);
 // The last lines of a role that can not go on: nobody knows what is on disk.
 [[noreturn]] void die_broken(const Runtime& runtime, const store::Store& store);

@@ -8,6 +8,7 @@ metrics, and the accept table over a real socket.
 import http.client
 import json
 import pathlib
+import signal
 import stat
 import subprocess
 import sys
@@ -204,6 +205,20 @@ def an_ended_daemon_leaves_its_mail(alice, bob):
     bob.daemon.start()
 
 
+def invariants_are_checked_on_request(world, alice):
+    for process in (world.broker, alice.daemon):
+        offset = process.log_path.stat().st_size
+        process.child.send_signal(signal.SIGUSR1)
+        line = wait_until(lambda p=process, o=offset: p.find_line(o, "verify_all"),
+                          "SIGUSR1 is answered in the log")
+        expect(line["ok"], f"{process.name}: {line}")
+
+
+def the_admin_token_stays_on_this_machine(world, alice):
+    done = expect_exit(alice, 2, "create", "elsewhere", "--broker", "ws://192.0.2.1:7900/ws")
+    expect("--admin-token-file" in done.stderr, f"the refusal names no flag: {done.stderr}")
+
+
 def damaged_configuration_is_named(world):
     erin = world.member("erin")
     directory = erin.home / ".claudemesh"
@@ -229,6 +244,8 @@ def main(build):
         broker_answers_http(world)
         invites_admit_as_often_as_they_say(world, alice)
         an_ended_daemon_leaves_its_mail(alice, bob)
+        invariants_are_checked_on_request(world, alice)
+        the_admin_token_stays_on_this_machine(world, alice)
         files_are_private(world, alice)
         print("the command line does what it says")
 
