@@ -8,6 +8,7 @@
 #include <lmdb.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,6 +29,15 @@ std::string errno_text(std::string_view what, int code) {
 
 bool is_no_space(int code) noexcept {
   return code == MDB_MAP_FULL || code == MDB_TXN_FULL || code == ENOSPC || code == EDQUOT;
+}
+
+// LMDB reports a short write, which is how a full disk shows itself, as EIO. Only data pages were
+// being written then: the meta page, and with it the last commit, is untouched.
+bool is_disk_full(const std::string& directory) noexcept {
+  constexpr std::uint64_t kAlmostNothing = 1 << 20;
+  struct statvfs info {};
+  return ::statvfs(directory.c_str(), &info) == 0 &&
+         std::uint64_t{info.f_bavail} * info.f_bsize < kAlmostNothing;
 }
 
 }  // namespace
@@ -174,6 +184,7 @@ CommitResult Store::commit() {
 }
 
 CommitResult Store::fail_commit(int code) {
+  if (code == EIO && !batch_.broken_ && is_disk_full(options_.directory)) code = ENOSPC;
   const bool broken = batch_.broken_ || !is_no_space(code);
   last_error_ = code;
   abort();

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""test_disk_full.py BUILD — a receiver and a sender whose real disk is full, and has room again.
+
+The stores of both daemons stand on small file systems of their own (tmpfs in a mount namespace).
+On a full one nothing is acknowledged and nothing is lost; with room again all arrives once.
+"""
+
+import http.client
+import os
+import subprocess
+import sys
+
+from harness import Failed, World, wait_until
+
+BODY = "x" * 30_000
+KIB = 1024
+
+
+def small_disk(member, kib):
+    store = member.home / ".claudemesh/daemon"
+    store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=0700", "tmpfs", str(store)],
+                   check=True)
+    return store
+
+
+def grow(disk, kib):
+    subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
+
+
+def accepted(member, to, name):
+    """True if the send was accepted; the same id is used for every try."""
+    try:
+        status, reply = member.call("POST", "/v1/send", {"to": to, "message": name + BODY,
+                                                         "client_message_id": name})
+    except (OSError, http.client.HTTPException):
+        return False
+    if status not in (200, 202, 503, 507):
+        raise Failed(f"a send on a full disk answered {status}: {reply}")
+    return status in (200, 202)
+
+
+def names(member):
+    return [item["client_message_id"] for item in member.inbox()]
+
+
+def the_receiver_is_full(alice, bob, disk):
+    sent = [f"r{number}" for number in range(60)]
+    for name in sent:
+        if not accepted(alice, "bob", name):
+            raise Failed(f"alice has room, yet {name} was not accepted")
+    wait_until(lambda: "commit_failed" in bob.daemon.log_path.read_text(),
+               "bob's daemon notices that its disk is full")
+    grow(disk, 16 * KIB)
+    wait_until(lambda: set(sent) <= set(names(bob)), "all arrive once there is room", 120)
+    if names(bob) != sent:
+        raise Failed(f"lost, twice or out of order: {names(bob)}")
+    print(f"a full receiver: {len(sent)} arrived once and in order when it had room")
+
+
+def the_sender_is_full(alice, bob, disk):
+    taken = [name for name in (f"s{number}" for number in range(200))
+             if accepted(alice, "bob", name)]
+    if len(taken) == 200:
+        raise Failed("a full disk refused nothing")
+    grow(disk, 64 * KIB)
+    wait_until(lambda: accepted(alice, "bob", "s-last"), "a send is accepted again")
+    wait_until(lambda: "s-last" in names(bob), "what was accepted arrives", 120)
+    got = [name for name in names(bob) if name.startswith("s")]
+    if got != taken + ["s-last"]:
+        raise Failed(f"accepted {len(taken)}, arrived {len(got)}")
+    print(f"a full sender: {len(taken)} accepted and arrived, {200 - len(taken)} refused")
+
+
+def main(build):
+    with World(build) as world:
+        world.start_broker()
+        alice, bob = world.member("alice"), world.member("bob")
+        disks = {m.name: small_disk(m, k) for m, k in ((alice, 8 * KIB), (bob, 1 * KIB))}
+        try:
+            alice.json("create", "demo", "--broker", world.url, "--display-name", "alice")
+            bob.json("join", alice.json("share")["url"], "--name", "bob")
+            for member in (alice, bob):
+                member.daemon.start()
+            for member in (alice, bob):
+                member.wait_connected()
+            the_receiver_is_full(alice, bob, disks["bob"])
+            grow(disks["bob"], 64 * KIB)
+            the_sender_is_full(alice, bob, disks["alice"])
+            for member in (alice, bob):
+                member.daemon.stop()
+                member.run("daemon", "fsck")
+        finally:
+            world.kill_all()
+            for disk in disks.values():
+                subprocess.run(["umount", str(disk)], check=False)
+
+
+if __name__ == "__main__":
+    if "--inside" not in sys.argv:
+        # A mount namespace of our own; a user namespace gives the right to mount to anybody.
+        probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
+        if probe.returncode != 0:
+            print("skipped: this machine allows no user namespaces")
+            sys.exit(77)
+        os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv, "--inside"])
+    try:
+        main(sys.argv[1])
+    except Failed as failure:
+        print(f"failed: {failure}", file=sys.stderr)
+        sys.exit(1)
