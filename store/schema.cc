@@ -76,6 +76,14 @@ Key receipt_key(const Ulid& message, MailboxId mailbox) noexcept {
   return Key().add(message).add_u8(static_cast<std::uint8_t>(mailbox.kind)).add_u32(mailbox.no);
 }
 
+Key pair_key(std::uint32_t first, std::uint32_t second) noexcept {
+  return Key().add_u32(first).add_u32(second);
+}
+
+Key topic_post_key(std::uint32_t topic_no, const Ulid& message) noexcept {
+  return Key().add_u32(topic_no).add(message);
+}
+
 Key known_peer_prefix(std::string_view mesh_id, std::string_view name_folded) noexcept {
   return Key().add(mesh_id).add_u8(0).add(name_folded).add_u8(0);
 }
@@ -104,6 +112,14 @@ bool parse_delivery_key(Bytes key, DeliveryKeyParts& parts) noexcept {
 bool parse_ulid_key(Bytes key, Ulid& id) noexcept {
   if (key.size() != id.bytes.size()) return false;
   std::memcpy(id.bytes.data(), key.data(), key.size());
+  return true;
+}
+
+bool parse_receipt_key(Bytes key, Ulid& message, MailboxId& mailbox) noexcept {
+  constexpr std::size_t kUlidBytes = sizeof message.bytes;
+  if (key.size() != kUlidBytes + 5 || key[kUlidBytes] > 1) return false;
+  std::memcpy(message.bytes.data(), key.data(), kUlidBytes);
+  mailbox = {static_cast<MailboxKind>(key[kUlidBytes]), load_be32(key.data() + kUlidBytes + 1)};
   return true;
 }
 

@@ -17,35 +17,50 @@
 
 namespace cm::store {
 
-constexpr std::uint32_t kSchemaVersion = 1;
+constexpr std::uint32_t kSchemaVersion = 2;  // migrations: migrate.cc
 
 enum class Role : std::uint8_t { kDaemon = 1, kBroker = 2 };
 
 // X(enum name, lmdb name, role, form, key, value)
 // Forms: Row = a checksummed flat row; Index = at most 32 bytes naming a row elsewhere.
-#define CM_TABLES(X)                                                                          \
-  X(Meta, "meta", Both, Row, "name", "MetaRow")                                               \
-  /* daemon */                                                                                \
-  X(Outbox, "outbox", Daemon, Row, "ulid", "OutboxRow: state of a promise to deliver")        \
-  X(OutboxBody, "outbox_body", Daemon, Row, "ulid", "OutboxBodyRow: until it is a tombstone") \
-  X(OutboxId, "outbox_id", Daemon, Index, "client_message_id", "ulid of the outbox row")      \
-  X(Inbox, "inbox", Daemon, Row, "ulid", "InboxRow")                                          \
-  X(InboxKey, "inbox_key", Daemon, Index, "InboxDedupeKey", "ulid of the inbox row")          \
-  X(KnownPeer, "known_peer", Daemon, Row, "mesh 00 name 00 member key", "KnownPeerRow")       \
-  /* broker */                                                                                \
-  X(Mesh, "mesh", Broker, Row, "mesh_no", "MeshRow")                                          \
-  X(MeshId, "mesh_id", Broker, Index, "mesh id", "mesh_no")                                   \
-  X(MeshSlug, "mesh_slug", Broker, Index, "slug", "mesh_no")                                  \
-  X(Member, "member", Broker, Row, "member_no", "MemberRow")                                  \
-  X(MemberKey, "member_key", Broker, Index, "mesh_no public key", "member_no")                \
-  X(Invite, "invite", Broker, Row, "sha256 of the token", "InviteRow")                        \
-  X(Binding, "binding", Broker, Row, "mesh_no session key", "BindingRow")                     \
-  X(Presence, "presence", Broker, Row, "mesh_no kind key", "PresenceRow: a lease")            \
-  X(HelloSeen, "hello_seen", Broker, Index, "timestamp_ms signature", "member_no")            \
-  X(Message, "message", Broker, Row, "ulid", "MessageRow")                                    \
-  X(Dedupe, "dedupe", Broker, Row, "member_no client_message_id", "DedupeRow")                \
-  X(Delivery, "delivery", Broker, Row, "mailbox priority ulid", "DeliveryRow: undelivered")   \
-  X(Receipt, "receipt", Broker, Row, "ulid mailbox", "ReceiptRow: delivered or expired")
+#define CM_TABLES(X)                                                                           \
+  X(Meta, "meta", Both, Row, "name", "MetaRow")                                                \
+  /* daemon */                                                                                 \
+  X(Outbox, "outbox", Daemon, Row, "ulid", "OutboxRow: state of a promise to deliver")         \
+  X(OutboxBody, "outbox_body", Daemon, Row, "ulid", "OutboxBodyRow: until it is a tombstone")  \
+  X(OutboxId, "outbox_id", Daemon, Index, "client_message_id", "ulid of the outbox row")       \
+  X(Inbox, "inbox", Daemon, Row, "ulid", "InboxRow")                                           \
+  X(InboxKey, "inbox_key", Daemon, Index, "InboxDedupeKey", "ulid of the inbox row")           \
+  X(KnownPeer, "known_peer", Daemon, Row, "mesh 00 name 00 member key", "KnownPeerRow")        \
+  /* broker */                                                                                 \
+  X(Mesh, "mesh", Broker, Row, "mesh_no", "MeshRow")                                           \
+  X(MeshId, "mesh_id", Broker, Index, "mesh id", "mesh_no")                                    \
+  X(MeshSlug, "mesh_slug", Broker, Index, "slug", "mesh_no")                                   \
+  X(Member, "member", Broker, Row, "member_no", "MemberRow")                                   \
+  X(MemberKey, "member_key", Broker, Index, "mesh_no public key", "member_no")                 \
+  X(Invite, "invite", Broker, Row, "sha256 of the token", "InviteRow")                         \
+  X(Binding, "binding", Broker, Row, "mesh_no session key", "BindingRow")                      \
+  X(Presence, "presence", Broker, Row, "mesh_no kind key", "PresenceRow: a lease")             \
+  X(HelloSeen, "hello_seen", Broker, Index, "timestamp_ms signature", "member_no")             \
+  X(Message, "message", Broker, Row, "ulid", "MessageRow")                                     \
+  X(Dedupe, "dedupe", Broker, Row, "member_no client_message_id", "DedupeRow")                 \
+  X(Delivery, "delivery", Broker, Row, "mailbox priority ulid", "DeliveryRow: undelivered")    \
+  X(Receipt, "receipt", Broker, Row, "ulid mailbox", "ReceiptRow: delivered, expired, queued") \
+  X(MeshSettings, "mesh_settings", Broker, Row, "mesh_no", "MeshSettingsRow, when changed")    \
+  X(MemberProfile, "member_profile", Broker, Row, "member_no", "MemberProfileRow, when set")   \
+  X(PeerState, "peer_state", Broker, Row, "member_no", "PeerStateRow: given back at hello")    \
+  X(Grant, "grant", Broker, Index, "recipient member_no, sender key", "capability bits")       \
+  X(Attestation, "attestation", Broker, Row, "mesh_no session key", "AttestationRow: proof")   \
+  X(Topic, "topic", Broker, Row, "topic_no", "TopicRow")                                       \
+  X(TopicId, "topic_id", Broker, Index, "mesh_no topic id", "topic_no")                        \
+  X(TopicName, "topic_name", Broker, Index, "mesh_no topic name", "topic_no")                  \
+  X(TopicMember, "topic_member", Broker, Row, "topic_no member_no", "TopicMemberRow")          \
+  X(TopicPost, "topic_post", Broker, Row, "topic_no ulid", "TopicPostRow: history of a topic") \
+  X(State, "state", Broker, Row, "mesh_no key", "StateRow: shared key and value")              \
+  X(Memory, "memory", Broker, Row, "mesh_no memory id", "MemoryRow")                           \
+  X(Skill, "skill", Broker, Row, "mesh_no name", "SkillRow")                                   \
+  X(Code, "code", Broker, Row, "sha256 of a short code", "CodeRow: the invite behind it")      \
+  X(HttpNonce, "http_nonce", Broker, Index, "ms, sha256 of key and nonce", "member_no")
 
 enum class TableId : std::uint8_t {
 #define CM_TABLE_NAME(name, ...) k##name,
@@ -103,6 +118,8 @@ Key hello_key(std::uint64_t timestamp_ms, Bytes signature) noexcept;
 Key delivery_key(MailboxId mailbox, std::uint8_t priority, const Ulid& message) noexcept;
 Key delivery_prefix(MailboxId mailbox, std::uint8_t priority) noexcept;
 Key receipt_key(const Ulid& message, MailboxId mailbox) noexcept;
+Key pair_key(std::uint32_t first, std::uint32_t second) noexcept;
+Key topic_post_key(std::uint32_t topic_no, const Ulid& message) noexcept;
 Key known_peer_prefix(std::string_view mesh_id, std::string_view name_folded) noexcept;
 Key known_peer_key(std::string_view mesh_id, std::string_view name_folded,
                    const KeyBytes& member) noexcept;
@@ -118,6 +135,7 @@ struct DeliveryKeyParts {
 constexpr std::size_t kDeliveryKeyBytes = 1 + 4 + 1 + 16;
 bool parse_delivery_key(Bytes key, DeliveryKeyParts& parts) noexcept;
 bool parse_ulid_key(Bytes key, Ulid& id) noexcept;
+bool parse_receipt_key(Bytes key, Ulid& message, MailboxId& mailbox) noexcept;
 
 // ---------------------------------------------------------------------------------------------
 // Rows: a fixed part, then `kTexts` byte strings. `text` views live until the next write to the
@@ -265,10 +283,13 @@ struct BindingFixed {
 static_assert(sizeof(BindingFixed) == 32);
 using BindingRow = Row<BindingFixed, 9, 0>;
 
+enum class PeerStatus : std::uint8_t { kIdle, kWorking, kDnd, kCount };
 struct PresenceFixed {
   std::uint32_t member_no = 0;
   std::uint8_t online = 0;
-  std::uint8_t pad0[3] = {};
+  std::uint8_t proved = 0;  // 1: by session_hello
+  std::uint8_t hidden = 0;
+  PeerStatus status = PeerStatus::kIdle;  // as set by hand; hooks are not durable
   std::uint64_t connected_ms = 0;
   std::uint64_t lease_until_ms = 0;  // wall clock; meaningful while offline
   std::int64_t pid = 0;
@@ -283,6 +304,9 @@ enum PresenceText {
   kPresencePeerType,
   kPresenceChannel,
   kPresenceModel,
+  kPresenceSummary,
+  kPresenceGroups,   // JSON array of {name, role}
+  kPresenceProfile,  // JSON object of avatar, title, bio, capabilities
   kPresenceTexts
 };
 using PresenceRow = Row<PresenceFixed, 10, kPresenceTexts>;
@@ -332,7 +356,8 @@ struct DeliveryFixed {
 static_assert(sizeof(DeliveryFixed) == 32);
 using DeliveryRow = Row<DeliveryFixed, 13, 0>;
 
-enum class ReceiptState : std::uint8_t { kDelivered = 1, kExpired = 2 };
+// kQueued: one recipient of several, so that all of them can be listed before they have it.
+enum class ReceiptState : std::uint8_t { kDelivered = 1, kExpired = 2, kQueued = 3 };
 struct ReceiptFixed {
   ReceiptState state = ReceiptState::kDelivered;
   std::uint8_t pad0[3] = {};
@@ -343,5 +368,118 @@ struct ReceiptFixed {
 static_assert(sizeof(ReceiptFixed) == 24);
 enum ReceiptText { kReceiptReason, kReceiptTexts };
 using ReceiptRow = Row<ReceiptFixed, 14, kReceiptTexts>;
+
+// spec/enrollment.md §8: who may change which of its own fields; all by default.
+constexpr std::uint8_t kEditName = 1, kEditRoleTag = 2, kEditGroups = 4, kEditMessageMode = 8;
+constexpr std::uint8_t kEditAll = 15;
+struct MeshSettingsFixed {
+  std::uint64_t deleted_ms = 0;  // 0: in use
+  std::uint8_t self_editable = kEditAll;
+  std::uint8_t has_policy = 0;  // somebody set self_editable
+  std::uint8_t pad0[6] = {};
+};
+static_assert(sizeof(MeshSettingsFixed) == 16);
+using MeshSettingsRow = Row<MeshSettingsFixed, 15, 0>;
+
+enum class MessageMode : std::uint8_t { kPush, kInbox, kOff, kCount };
+struct MemberProfileFixed {
+  std::uint16_t permissions = 0;  // bit per permission, core/broker/authority.h
+  std::uint8_t has_permissions = 0;
+  MessageMode message_mode = MessageMode::kPush;
+  std::uint32_t pad0 = 0;
+};
+static_assert(sizeof(MemberProfileFixed) == 8);
+enum MemberProfileText { kProfileRoleTag, kProfileGroups, kMemberProfileTexts };
+using MemberProfileRow = Row<MemberProfileFixed, 16, kMemberProfileTexts>;
+
+struct PeerStateFixed {
+  std::uint64_t last_seen_ms = 0;
+  std::uint64_t messages_in = 0;  // sums over all presences that ended
+  std::uint64_t messages_out = 0;
+  std::uint64_t tool_calls = 0;
+  std::uint64_t errors = 0;
+  std::uint8_t hidden = 0;
+  std::uint8_t pad0[7] = {};
+};
+static_assert(sizeof(PeerStateFixed) == 48);
+enum PeerStateText { kStateGroups, kStateProfile, kStateSummary, kStateName, kPeerStateTexts };
+using PeerStateRow = Row<PeerStateFixed, 17, kPeerStateTexts>;
+
+// The newest proof of a session key; shown to peers, who verify it (design/delivery.md).
+struct AttestationFixed {
+  std::uint64_t expires_ms = 0;
+  std::uint32_t member_no = 0;
+  std::uint32_t version = 1;
+};
+static_assert(sizeof(AttestationFixed) == 16);
+enum AttestationText { kAttestationJson, kAttestationTexts };
+using AttestationRow = Row<AttestationFixed, 18, kAttestationTexts>;
+
+enum class TopicVisibility : std::uint8_t { kPublic, kPrivate, kDm, kCount };
+enum class TopicRole : std::uint8_t { kLead, kMember, kObserver, kCount };
+struct TopicFixed {
+  std::uint32_t mesh_no = 0;
+  std::uint32_t created_by = 0;  // member_no
+  std::uint64_t created_ms = 0;
+  TopicVisibility visibility = TopicVisibility::kPublic;
+  std::uint8_t pad0[7] = {};
+};
+static_assert(sizeof(TopicFixed) == 24);
+enum TopicText { kTopicIdText, kTopicNameText, kTopicDescription, kTopicTexts };
+using TopicRow = Row<TopicFixed, 19, kTopicTexts>;
+
+struct TopicMemberFixed {
+  std::uint64_t joined_ms = 0;
+  std::uint64_t last_read_ms = 0;  // 0: never
+  TopicRole role = TopicRole::kMember;
+  std::uint8_t pad0[7] = {};
+};
+static_assert(sizeof(TopicMemberFixed) == 24);
+using TopicMemberRow = Row<TopicMemberFixed, 20, 0>;
+
+struct TopicPostFixed {
+  std::uint32_t body_version = 1;
+  std::uint32_t pad0 = 0;
+};
+static_assert(sizeof(TopicPostFixed) == 8);
+using TopicPostRow = Row<TopicPostFixed, 21, 0>;
+
+struct StateFixed {
+  std::uint64_t updated_ms = 0;
+};
+enum StateText { kStateKey, kStateValue, kStateUpdatedBy, kStateTexts };  // value: JSON
+using StateRow = Row<StateFixed, 22, kStateTexts>;
+
+struct MemoryFixed {
+  std::uint64_t remembered_ms = 0;
+  std::uint32_t member_no = 0;
+  std::uint32_t pad0 = 0;
+};
+static_assert(sizeof(MemoryFixed) == 16);
+enum MemoryText { kMemoryContent, kMemoryTags, kMemoryBy, kMemoryTexts };  // tags: JSON array
+using MemoryRow = Row<MemoryFixed, 23, kMemoryTexts>;
+
+struct SkillFixed {
+  std::uint64_t created_ms = 0;
+  std::uint32_t member_no = 0;
+  std::uint32_t pad0 = 0;
+};
+static_assert(sizeof(SkillFixed) == 16);
+enum SkillText {
+  kSkillName,
+  kSkillDescription,
+  kSkillInstructions,
+  kSkillTags,      // JSON array
+  kSkillManifest,  // JSON, or empty
+  kSkillAuthor,
+  kSkillTexts
+};
+using SkillRow = Row<SkillFixed, 24, kSkillTexts>;
+
+struct CodeFixed {
+  std::uint64_t expires_ms = 0;
+};
+enum CodeText { kCodeToken, kCodeTexts };
+using CodeRow = Row<CodeFixed, 25, kCodeTexts>;
 
 }  // namespace cm::store

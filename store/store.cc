@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "core/base/limits.h"
+#include "store/migrate.h"
 
 namespace cm::store {
 namespace {
@@ -155,6 +156,17 @@ Status Store::check_schema() {
   if (role.fixed.number != static_cast<std::uint64_t>(options_.role)) {
     return fail(Err::kInvalidArgument,
                 options_.directory + " is the store of the other role (daemon or broker)");
+  }
+  while (schema.fixed.number < kSchemaVersion) {
+    if (options_.read_only) {
+      return fail(Err::kCorrupt, options_.directory + " has an older schema; start its owner once");
+    }
+    migrate(batch_, options_.role, static_cast<std::uint32_t>(schema.fixed.number));
+    ++schema.fixed.number;
+    batch_.put(TableId::kMeta, schema_key.bytes(), schema);
+    if (commit() != CommitResult::kCommitted) {
+      return fail(Err::kIo, errno_text("cannot migrate the store", last_error_));
+    }
   }
   end_reading();
   return {};
