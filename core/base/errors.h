@@ -78,6 +78,17 @@ namespace cm {
     "send hello first and wait for hello_ack")                                                     \
   X(BadSessionPubkey, "bad_session_pubkey", 4, 400, "the session key is malformed or taken",       \
     "use 64 lower-case hex digits of a key that belongs to this member")                           \
+  X(BadParentPubkey, "bad_parent_pubkey", 4, 400, "the member key of a session is malformed",      \
+    "use 64 lower-case hex digits of the member's key")                                            \
+  X(AttestationMismatch, "attestation_mismatch", 4, 400,                                           \
+    "the attestation is missing or names other keys than the hello",                               \
+    "attest the very session key that says hello, with the member's key")                          \
+  X(ParentMemberMismatch, "parent_member_id_mismatch", 4, 400,                                     \
+    "the member id does not belong to the member key", "send the id that join returned")           \
+  X(Expired, "expired", 4, 400, "the attestation has expired",                                     \
+    "mint a fresh attestation and connect again")                                                  \
+  X(TtlTooLong, "ttl_too_long", 4, 400, "the attestation lasts longer than 24 hours",              \
+    "mint one that ends within 24 hours")                                                          \
   X(Capacity, "capacity", 4, 503, "the mesh has as many connections as it allows",                 \
     "close idle sessions, or raise the broker's limit")                                            \
   X(TimestampSkew, "timestamp_skew", 4, 400, "the clocks differ by more than 60 seconds",          \

@@ -42,15 +42,24 @@ struct Limits {
   std::uint32_t claim_rows_max = 256;       // unacked rows on one connection
   std::uint32_t claim_bytes_max = 2 << 20;  // unacked bytes on one connection
   std::uint32_t claims_max = 1 << 20;       // of all connections; then mailboxes wait
-  std::uint32_t rate_per_minute = 6'000;    // messages of one member
+  std::uint32_t rate_per_minute = 6'000;    // messages of one member; 0: no limit
   std::uint32_t rate_burst = 600;
   std::uint32_t queue_pair_rows_max = 1'000;  // per (sender member, recipient)
   std::uint32_t queue_pair_bytes_max = 16 << 20;
-  std::uint32_t queue_rows_max = 10'000;  // per recipient
+  std::uint64_t queue_sender_bytes_max = 256 << 20;  // undelivered, per (sender, mesh)
+  std::uint32_t queue_rows_max = 10'000;             // per recipient
   std::uint32_t queue_bytes_max = 64 << 20;
   std::uint32_t meshes_max = 10'000;
-  std::uint32_t mailboxes_max = 200'000;  // recipients that ever had mail
-  std::uint32_t presences_max = 40'000;   // online and leased
+  std::uint32_t multicast_recipients_max = 10'000;
+  std::uint32_t topics_max = 1'000;           // of one mesh
+  std::uint32_t topic_members_max = 10'000;   // of one topic
+  std::uint32_t state_keys_max = 10'000;      // of one mesh
+  std::uint32_t memories_max = 100'000;       // of one mesh
+  std::uint32_t skills_max = 1'000;           // of one mesh
+  std::uint32_t dedupe_retention_days = 365;  // advertised; at least 3
+  std::uint32_t undelivered_days_max = 7;     // then a row ends as expired
+  std::uint32_t mailboxes_max = 200'000;      // recipients that ever had mail
+  std::uint32_t presences_max = 40'000;       // online and leased
 
   // --- daemon ---
   std::uint32_t daemon_meshes_max = 256;

@@ -49,6 +49,15 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "reason=\"not_found\"", "Messages refused, by reason")                                         \
   X(BrokerRejectedOther, Broker, Counter, "broker_messages_rejected_total", "reason=\"other\"",    \
     "Messages refused, by reason")                                                                 \
+  X(BrokerRejectedGrant, Broker, Counter, "broker_messages_rejected_total",                        \
+    "reason=\"forbidden\"", "Messages refused, by reason")                                         \
+  X(BrokerRateThenRefused, Broker, Counter,                                                        \
+    "cm_broker_rate_limit_consumed_then_b2_rejected_total", "",                                    \
+    "Sends that took a token of the rate limit and then had no destination")                       \
+  X(BrokerExpired, Broker, Counter, "broker_deliveries_expired_total", "",                         \
+    "Deliveries that ended without reaching their recipient")                                      \
+  X(BrokerDroppedByGrant, Broker, Counter, "broker_messages_dropped_by_grant_total", "",           \
+    "Deliveries that the recipient's grants did not let through")                                  \
   X(BrokerDuplicates, Broker, Counter, "broker_dedupe_duplicates_total", "",                       \
     "Sends answered as duplicates of an accepted message")                                         \
   X(BrokerMismatches, Broker, Counter, "cm_broker_dedupe_fingerprint_mismatch_total", "",          \

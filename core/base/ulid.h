@@ -40,6 +40,7 @@ class UlidGenerator {
   // Ids made from now on are greater than `last` (the newest one found in the store).
   void start_after(const Ulid& last) noexcept;
   Ulid next(std::uint64_t now_ms) noexcept;
+  const Ulid& last() const noexcept { return last_; }  // zero before the first
 
  private:
   FillRandom rng_;

@@ -73,6 +73,15 @@ bool hex_parse_lower(std::string_view text, MutableBytes out) noexcept {
   return hex_parse_any_case(text, out);
 }
 
+bool is_hex_text(std::string_view text, std::size_t digits) noexcept {
+  if (text.size() != digits) return false;
+  for (const char c : text) {
+    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    if (!good) return false;
+  }
+  return true;
+}
+
 std::optional<PublicKey> public_key_parse(std::string_view hex) noexcept {
   PublicKey key;
   if (!hex_parse_lower(hex, key)) return std::nullopt;

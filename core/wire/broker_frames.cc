@@ -28,9 +28,14 @@ void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& o
   JsonWriter json(out);
   json.begin_object().field("type", "hello_ack").field("presenceId", ack.presence_id);
   json.field("memberDisplayName", ack.member_display_name);
-  json.key("memberProfile").begin_object().key("roleTag").null();
-  json.key("groups").begin_array().end_array().field("messageMode", "push").end_object();
-  json.key("services").begin_array().end_array();
+  if (ack.has_profile) {
+    json.key("memberProfile").begin_object().nullable_field("roleTag", ack.role_tag);
+    json.key("groups").raw(ack.groups.empty() ? "[]" : ack.groups);
+    json.field("messageMode", ack.message_mode).end_object();
+  }
+  if (!ack.policy.empty()) json.key("meshPolicy").raw(ack.policy);
+  if (!ack.restored.empty()) json.field("restored", true).members(ack.restored);
+  if (ack.has_services) json.key("services").begin_array().end_array();
   json.field("leaseTtlMs", lease_ttl_ms);
   json.end_object();
 }
@@ -50,6 +55,8 @@ Status parse_ack(const BrokerFrame& frame, Ack& ack) {
   ack.code = fields.text("code", kTypeMax, Need::kOptional);
   ack.conflict = fields.text("conflict", kTypeMax, Need::kOptional);
   ack.fingerprint_prefix = fields.text("broker_fingerprint_prefix", 16, Need::kOptional);
+  ack.retry_after_ms =
+      static_cast<std::uint64_t>(fields.integer("retry_after_ms", 0, 3'600'000, Need::kOptional));
   return fields.take();
 }
 
@@ -61,6 +68,7 @@ void write_ack(const Ack& ack, TextBuf& out) {
     json.field("error", ack.error).optional_field("code", ack.code);
     json.optional_field("conflict", ack.conflict);
     json.optional_field("broker_fingerprint_prefix", ack.fingerprint_prefix);
+    if (ack.retry_after_ms != 0) json.field("retry_after_ms", ack.retry_after_ms);
   } else if (ack.is_dedupe_answer) {
     json.field("duplicate", ack.duplicate).field("history_available", ack.history_available);
     json.key("first_seen_at").iso_time(ack.first_seen_ms);
@@ -96,6 +104,8 @@ Status parse_push(const BrokerFrame& frame, Push& push) {
   push.event = fields.text("event", kLabelMax, Need::kOptional);
   const JsonNode* data = fields.node("eventData");
   if (data != nullptr && data->type == JsonType::kObject) push.event_data = data->text;
+  push.body_version =
+      static_cast<std::uint32_t>(fields.integer("bodyVersion", 1, 255, Need::kOptional, 1));
   return fields.take();
 }
 
@@ -115,6 +125,8 @@ void write_push(const Push& push, TextBuf& out) {
   json.optional_field("client_message_id", push.client_message_id);
   if (push.has_fingerprint) json.key("request_fingerprint").hex(push.fingerprint);
   json.optional_field("topic", push.topic).optional_field("replyToId", push.reply_to);
+  if (push.body_version != 1) json.field("bodyVersion", push.body_version);
+  if (!push.sender_attestation.empty()) json.key("senderAttestation").raw(push.sender_attestation);
   json.end_object();
 }
 
@@ -151,12 +163,17 @@ void write_peer(const PeerEntry& peer, TextBuf& out) {
   json.begin_object().key("pubkey").hex(peer.pubkey);
   json.key("memberPubkey").hex(peer.member_pubkey);
   json.field("displayName", peer.display_name).field("status", peer.status);
-  json.nullable_field("summary", peer.summary).key("groups").begin_array().end_array();
+  json.nullable_field("summary", peer.summary);
+  json.key("groups").raw(peer.groups.empty() ? "[]" : peer.groups);
   json.field("sessionId", peer.session_id).key("connectedAt").iso_time(peer.connected_ms);
   json.field("cwd", peer.cwd).field("peerRole", peer.peer_role);
   json.optional_field("hostname", peer.hostname).optional_field("peerType", peer.peer_type);
   json.optional_field("channel", peer.channel).optional_field("model", peer.model);
-  json.field("visible", true);
+  if (!peer.stats.empty()) json.key("stats").raw(peer.stats);
+  json.field("visible", peer.visible);
+  if (!peer.profile.empty()) json.key("profile").raw(peer.profile);
+  if (!peer.allowed_caps.empty()) json.key("allowed_caps").raw(peer.allowed_caps);
+  if (!peer.attestation.empty()) json.key("attestation").raw(peer.attestation);
   json.end_object();
 }
 

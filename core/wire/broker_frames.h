@@ -21,6 +21,14 @@ using BrokerFrame = ClientFrame;
 struct HelloAck {
   std::string_view presence_id;
   std::string_view member_display_name;
+  // Written only:
+  bool has_profile = true;  // absent when a session comes back
+  std::string_view role_tag = {};
+  std::string_view groups = {};  // JSON array; empty: none
+  std::string_view message_mode = "push";
+  std::string_view policy = {};    // JSON object of meshPolicy, or empty
+  std::string_view restored = {};  // members of a JSON object, without braces, or empty
+  bool has_services = true;        // a member's hello, not a session's
 };
 Status parse_hello_ack(const BrokerFrame& frame, HelloAck& ack);
 void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& out);
@@ -39,6 +47,7 @@ struct Ack {
   std::string_view code;   // stable code (core/base/errors.h); empty from reference brokers
   std::string_view conflict;
   std::string_view fingerprint_prefix;  // 16 hex digits
+  std::uint64_t retry_after_ms = 0;     // of a rate limit; 0: not said
 };
 Status parse_ack(const BrokerFrame& frame, Ack& ack);
 void write_ack(const Ack& ack, TextBuf& out);
@@ -63,7 +72,9 @@ struct Push {
   std::string_view reply_to;
   std::string_view subtype;  // "system", "webhook", "reminder" or empty
   std::string_view event;
-  std::string_view event_data;  // raw JSON object, or empty
+  std::string_view event_data;               // raw JSON object, or empty
+  std::uint32_t body_version = 1;            // of topic posts
+  std::string_view sender_attestation = {};  // additive: JSON object, or empty
 };
 Status parse_push(const BrokerFrame& frame, Push& push);
 void write_push(const Push& push, TextBuf& out);
@@ -83,6 +94,13 @@ struct PeerEntry {
   std::string_view channel;
   std::string_view model;
   std::string_view raw;  // the whole entry as sent; empty when writing
+  // Written only, as JSON: empty ones are left out (groups: an empty array).
+  std::string_view groups = {};
+  std::string_view profile = {};
+  std::string_view stats = {};
+  std::string_view attestation = {};   // additive: proof of a session key
+  std::string_view allowed_caps = {};  // additive: array, or null for all
+  bool visible = true;
 };
 // One entry of peers_list.peers. Entries that do not parse are skipped by the caller, counted.
 Status parse_peer(const JsonTape& tape, const JsonNode& node, PeerEntry& peer);

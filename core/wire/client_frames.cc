@@ -36,14 +36,21 @@ Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchAren
   return fields.take();
 }
 
-Status parse_hello(const ClientFrame& frame, Hello& hello) {
-  hello = {};
-  FieldReader fields(frame.tape, frame.tape.root());
+namespace {
+
+bool time_of(const JsonNode* node, std::int64_t& ms) noexcept {
+  if (node == nullptr || node->type != JsonType::kInteger || node->integer < 0 ||
+      node->integer > kTimestampMax) {
+    return false;
+  }
+  ms = node->integer;
+  return true;
+}
+
+// What both hellos have.
+void parse_common(FieldReader& fields, Hello& hello) {
   hello.session_pubkey_text = fields.text("sessionPubkey", kTargetMax, Need::kOptional);
   hello.mesh_id = fields.text("meshId", kTargetMax);
-  // The reference never compares memberId, so any text without the separator may be signed.
-  hello.member_id = fields.text("memberId", kTargetMax);
-  hello.pubkey_text = fields.text("pubkey", kTargetMax);
   hello.signature_text = fields.text("signature", kTargetMax);
   hello.session_id = fields.shown("sessionId", kSessionIdMax);
   hello.display_name = fields.shown("displayName", kDisplayNameMax, Need::kOptional);
@@ -53,11 +60,38 @@ Status parse_hello(const ClientFrame& frame, Hello& hello) {
   hello.channel = fields.shown("channel", kLabelMax, Need::kOptional);
   hello.model = fields.shown("model", kLabelMax, Need::kOptional);
   hello.pid = fields.integer("pid", 0, kTimestampMax, Need::kOptional);
-  const JsonNode* timestamp = fields.node("timestamp");
-  hello.timestamp_valid = timestamp != nullptr && timestamp->type == JsonType::kInteger &&
-                          timestamp->integer >= 0 && timestamp->integer <= kTimestampMax;
-  if (hello.timestamp_valid) hello.timestamp_ms = timestamp->integer;
+  hello.groups = fields.array("groups", Need::kOptional);
+  hello.timestamp_valid = time_of(fields.node("timestamp"), hello.timestamp_ms);
+}
+
+}  // namespace
+
+Status parse_hello(const ClientFrame& frame, Hello& hello) {
+  hello = {};
+  FieldReader fields(frame.tape, frame.tape.root());
+  parse_common(fields, hello);
+  // The reference never compares memberId, so any text without the separator may be signed.
+  hello.member_id = fields.text("memberId", kTargetMax);
+  hello.pubkey_text = fields.text("pubkey", kTargetMax);
   return fields.take();
+}
+
+Status parse_session_hello(const ClientFrame& frame, SessionHello& hello) {
+  hello = {};
+  FieldReader fields(frame.tape, frame.tape.root());
+  parse_common(fields, hello.common);
+  hello.parent_pubkey_text = fields.text("parentMemberPubkey", kTargetMax, Need::kOptional);
+  hello.parent_member_id = fields.text("parentMemberId", kTargetMax, Need::kOptional);
+  hello.attestation = fields.object("parentAttestation", Need::kOptional);
+  if (!fields.ok() || hello.attestation == nullptr) return fields.take();
+  FieldReader inner(frame.tape, *hello.attestation);
+  hello.attested_session_text = inner.text("sessionPubkey", kTargetMax, Need::kOptional);
+  hello.attested_parent_text = inner.text("parentMemberPubkey", kTargetMax, Need::kOptional);
+  hello.attestation_signature_text = inner.text("signature", kTargetMax, Need::kOptional);
+  hello.attestation_expires_valid = time_of(inner.node("expiresAt"), hello.attestation_expires_ms);
+  hello.attestation_version = inner.integer("version", 1, 2, Need::kOptional, 1);
+  hello.allowed_caps = inner.array("allowed_caps", Need::kOptional);
+  return inner.take();
 }
 
 void write_hello(const Hello& hello, TextBuf& out) {
@@ -98,6 +132,8 @@ Status parse_send(const ClientFrame& frame, Send& send) {
   }
   send.reply_to = fields.text("replyToId", kReplyToMax, Need::kOptional);
   if (has_control(send.reply_to)) fields.refuse("replyToId", "text without control characters");
+  send.body_version =
+      static_cast<std::uint32_t>(fields.integer("bodyVersion", 1, 255, Need::kOptional, 1));
   return fields.take();
 }
 

@@ -1,9 +1,10 @@
 // client_frames.h — frames from a client (daemon, session, CLI) to a broker: parse and write.
-// Owns:   ClientFrame (type and correlation), Hello, Send, ClientAck and their writers.
-// Holds:  unknown fields are ignored (version 1); every known one is bounded and checked before a
+// Owns:   ClientFrame (type and correlation), Hello, SessionHello, Send, ClientAck and their
+// writers. Holds:  unknown fields are ignored (version 1); every known one is bounded and checked
+// before a
 //         handler sees it. Views live until the scratch arena is reset. A parser overwrites the
 //         whole struct: nothing of an earlier frame stays in it.
-// Source: spec/wire.md §2.1, §5.1, §5.5; spec/observed.md for the order of members.
+// Source: spec/wire.md §2.1, §2.2, §5.1, §5.5; spec/observed.md for the order of members.
 // Not:    judging what a frame asks for (core/broker).
 #pragma once
 
@@ -42,10 +43,29 @@ struct Hello {
   std::int64_t timestamp_ms = 0;
   bool timestamp_valid = false;  // it was a finite number
   std::int64_t pid = 0;
+  // [{name, role?}] or ["name"], checked entry by entry by who stores them; null when absent.
+  const JsonNode* groups = nullptr;
 };
 Status parse_hello(const ClientFrame& frame, Hello& hello);
 // Members in the order that reference daemons send them.
 void write_hello(const Hello& hello, TextBuf& out);
+
+// A session's hello: `common` has its meshId, sessionId, sessionPubkey (the texts as sent) and the
+// rest of a hello; pubkey and memberId of a hello are empty in it.
+struct SessionHello {
+  Hello common;
+  std::string_view parent_pubkey_text;
+  std::string_view parent_member_id;       // empty when absent
+  const JsonNode* attestation = nullptr;   // an object, or null
+  std::string_view attested_session_text;  // of the attestation, as sent
+  std::string_view attested_parent_text;
+  std::string_view attestation_signature_text;
+  std::int64_t attestation_expires_ms = 0;
+  bool attestation_expires_valid = false;
+  std::int64_t attestation_version = 1;
+  const JsonNode* allowed_caps = nullptr;  // an array of texts; required in version 2
+};
+Status parse_session_hello(const ClientFrame& frame, SessionHello& hello);
 
 struct Send {
   std::string_view id;                 // echoed as ack.id
@@ -57,6 +77,7 @@ struct Send {
   std::string_view nonce;       // base64, as sent
   std::string_view ciphertext;  // base64, as sent
   std::string_view reply_to;
+  std::uint32_t body_version = 1;  // of topic posts
 };
 Status parse_send(const ClientFrame& frame, Send& send);
 void write_send(const Send& send, TextBuf& out);

@@ -73,8 +73,10 @@ class Handler {
   }
   bool Double(double value) {
     JsonNode* node = add(JsonType::kDouble);
-    if (node != nullptr) node->number = value;
-    return node != nullptr;
+    if (node == nullptr) return false;
+    node->number = value;
+    node->text = number_text(stream_.Tell());
+    return true;
   }
   bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
   bool String(const char* text, rapidjson::SizeType length, bool) {
@@ -113,6 +115,13 @@ class Handler {
     std::array<std::uint32_t, kJsonKeysMax> hashes;
   };
 
+  // The source text of the number that ends before `end`: RapidJSON's value may have lost digits.
+  std::string_view number_text(std::size_t end) const noexcept {
+    constexpr std::string_view kNumberChars = "0123456789+-.eE";
+    std::size_t start = end;
+    while (start > 0 && kNumberChars.find(input_[start - 1]) != std::string_view::npos) --start;
+    return input_.substr(start, end - start);
+  }
   bool refuse(const char* what) noexcept {
     refusal_ = what;
     return false;

@@ -25,7 +25,7 @@ struct JsonNode {
   std::int64_t integer = 0;  // kInteger; a number of more than 64 bits is a kDouble
   double number = 0;         // kInteger and kDouble; a kDouble may be off in its last digits
   std::string_view key;      // unescaped; empty outside objects
-  std::string_view text;     // kText: unescaped value. kObject, kArray: the raw source text
+  std::string_view text;     // kText: unescaped value. kObject, kArray, kDouble: the source text
 };
 
 // Views live until the scratch arena is reset (raw texts: as long as the input).

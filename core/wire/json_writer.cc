@@ -134,6 +134,21 @@ JsonWriter& JsonWriter::raw(std::string_view json) {
   return *this;
 }
 
+JsonWriter& JsonWriter::members(std::string_view json) { return raw(json); }
+
+JsonWriter& JsonWriter::value(const JsonNode& node) {
+  switch (node.type) {
+    case JsonType::kNull: return null();
+    case JsonType::kBool: return boolean(node.boolean);
+    case JsonType::kInteger: return number(node.integer);
+    case JsonType::kText: return text(node.text);
+    case JsonType::kDouble:
+    case JsonType::kObject:
+    case JsonType::kArray: return raw(node.text);
+  }
+  return null();
+}
+
 JsonWriter& JsonWriter::iso_time(std::uint64_t ms) { return text(cm::view(iso_text(ms))); }
 
 JsonWriter& JsonWriter::iso_time_or_null(std::uint64_t ms) {

@@ -10,6 +10,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/ulid.h"
+#include "core/wire/json_tape.h"
 
 namespace cm::wire {
 
@@ -28,6 +29,8 @@ class JsonWriter {
   JsonWriter& boolean(bool value);
   JsonWriter& null();
   JsonWriter& raw(std::string_view json);          // already JSON
+  JsonWriter& members(std::string_view json);      // one or more members, without braces
+  JsonWriter& value(const JsonNode& node);         // as it was read, numbers digit by digit
   JsonWriter& iso_time(std::uint64_t ms);          // wire form of times
   JsonWriter& iso_time_or_null(std::uint64_t ms);  // null for 0
   JsonWriter& hex(Bytes bytes);                    // lower case, quoted

@@ -33,6 +33,19 @@ constexpr std::size_t kTokenMax = 4096;  // invite token
 constexpr std::size_t kSummaryMax = 4096;
 constexpr std::size_t kErrorTextMax = 1024;
 
+constexpr std::size_t kGroupNameMax = 64;
+constexpr std::size_t kGroupsMax = 32;  // of one peer
+constexpr std::size_t kTopicNameMax = 64;
+constexpr std::size_t kStateKeyMax = 256;
+constexpr std::size_t kStateValueMax = 64 << 10;
+constexpr std::size_t kMemoryTextMax = 64 << 10;
+constexpr std::size_t kTagMax = 64;
+constexpr std::size_t kTagsMax = 32;
+constexpr std::size_t kSkillTextMax = 256 << 10;
+constexpr std::size_t kProfileTextMax = 2048;  // avatar, title, bio
+constexpr std::size_t kQueryMax = 1024;
+
 constexpr std::int64_t kHelloSkewMs = 60'000;
+constexpr std::int64_t kAttestationMsMax = 24ll * 3600 * 1000;
 
 }  // namespace cm::wire
