@@ -1,11 +1,15 @@
 // accept.cc — a send, in the four phases of design/delivery.md "Broker: accept".
 // Holds:  B0 the sender's own ids first: a known id is answered without touching any budget.
-//         B1 shape and size. B2 the destination, reads only. B3 dedupe, message and delivery row
-//         together: they are true, or none is, when the iteration commits.
+//         B1 shape, capability, rate. B2 the destination (route.cc), reads only, and its quotas.
+//         B3 dedupe, message, history and a delivery row a recipient together: they are true, or
+//         none is, when the iteration commits.
 // Why:    a dedupe record exists if and only if the message was accepted (promise 4).
 // Not:    pushing it (queue.cc); nothing here talks to the recipient.
+#include <algorithm>
+
 #include "core/base/hash.h"
 #include "core/broker/broker.h"
+#include "core/broker/capability.h"
 #include "core/crypto/encoding.h"
 #include "core/crypto/keys.h"
 
@@ -15,7 +19,6 @@ namespace {
 using store::TableId;
 
 constexpr std::uint64_t kDayMs = 24ull * 3600 * 1000;
-constexpr std::uint64_t kDedupeRetentionMs = 365 * kDayMs;  // retention_scoped
 
 // Fixed members, keys and times of a push around its variable texts; for windows and quotas.
 constexpr std::uint32_t kPushOverhead = 512;
@@ -46,7 +49,7 @@ Metric routed(wire::Priority priority) noexcept {
 
 }  // namespace
 
-void Broker::handle_send(ClientRef client, const wire::ClientFrame& frame) {
+void Broker::handle_send(ClientRef client, const Frame& frame) {
   wire::Send send;
   if (Status parsed = wire::parse_send(frame, send); !parsed) {
     // Existing clients wait for an ack with their id: answer there when there is one.
@@ -62,17 +65,27 @@ void Broker::handle_send(ClientRef client, const wire::ClientFrame& frame) {
     refuse_send(client, send, checked.error());
     return;
   }
-  Recipient recipient;
-  if (Status resolved = resolve(client, send, recipient); !resolved) {
-    refuse_send(client, send, resolved.error());
+  Route route;
+  if (Status found = find_route(client, send, route); !found) {
+    // Guessing at destinations costs what a message costs; the same id pays once a minute.
+    charge(client, send, 1);
+    if (found.code() == Err::kNotFound) metrics_.add(Metric::kBrokerRateThenRefused);
+    refuse_send(client, send, found.error());
     return;
   }
   const auto bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
-  if (Status room = check_quota(recipient, bytes); !room) {
+  if (Status room = check_quota(client, route, bytes); !room) {
+    charge(client, send, 1);
     refuse_send(client, send, room.error());
     return;
   }
-  accept(client, send, recipient);
+  charge(client, send, std::max<std::uint32_t>(1, static_cast<std::uint32_t>(recipients_.size())));
+  accept(client, send, route);
+}
+
+void Broker::charge(ClientRef client, const wire::Send& send, std::uint32_t count) {
+  tables_.budget.charge(tables_.clients.get<kClientMemberNo>(client), send.client_message_id, count,
+                        env_.mono_ms);
 }
 
 // B0. Answers to the sender member only: ids of different senders never meet (promise 3).
@@ -117,90 +130,66 @@ bool Broker::answer_known_id(ClientRef client, const wire::Send& send) {
   return true;
 }
 
-// B1. The frame limit has bounded the size; what is left is the store's room.
-Status Broker::check_send(ClientRef, const wire::Send& send) const {
+// B1. The frame limit has bounded the size; what is left is capability, room and rate.
+Status Broker::check_send(ClientRef client, const wire::Send& send) {
   if (send.client_message_id.empty() && send.has_fingerprint) {
     return fail(Err::kMalformed, "request_fingerprint without client_message_id");
+  }
+  const bool direct = crypto::public_key_parse(send.target).has_value();
+  const std::uint16_t needed = direct ? kCapDm : kCapBroadcast;
+  if ((tables_.presences.get<kPresStatus>(presence_of(client)).caps & needed) == 0) {
+    return fail(Err::kForbidden, "forbidden: missing session capability \"" +
+                                     std::string(name_of_cap(needed)) + "\"");
   }
   if (!env_.batch->admits()) {
     return fail(Err::kDiskFull, "the broker's store is full; retried until there is room");
   }
+  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
+  if (!tables_.budget.may_send(member_no, send.client_message_id, env_.mono_ms)) {
+    return fail(Err::kRateLimit, "rate_limit: max " + std::to_string(limits_.rate_per_minute) +
+                                     " msg/min (burst " + std::to_string(limits_.rate_burst) +
+                                     ") \u2014 slow down");
+  }
   return {};
 }
 
-// B2. Reads only: an unknown key is refused for good, a known one may be away.
-Status Broker::resolve(ClientRef client, const wire::Send& send, Recipient& recipient) {
-  const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
-  const auto key = crypto::public_key_parse(send.target);
-  if (!key) {
-    return fail(Err::kInvalidArgument,
-                "invalid targetSpec: expected 64 lower-case hex digits of a member or session");
-  }
-  const store::Key stored = store::u32_bytes_key(mesh_no, *key);
-  if (const auto member_no = batch().get_number(TableId::kMemberKey, stored.bytes())) {
-    const MemberMirror* target = member(*member_no);
-    if (target == nullptr || target->revoked) {
-      return fail(Err::kNotFound, "not_found: this member was removed from the mesh");
-    }
-    if (*member_no == tables_.clients.get<kClientMemberNo>(client) && target->clients.size() < 2) {
-      return fail(Err::kNotFound, "not_found: targetSpec is your own key without another session");
-    }
-    recipient.mailbox = {MailboxKind::kMember, *member_no};
-    recipient.member_no = *member_no;
-    recipient.online = !target->clients.empty();
-    return {};
-  }
-  store::BindingRow binding;
-  if (!batch().get(TableId::kBinding, stored.bytes(), binding)) {
-    return fail(Err::kNotFound, "not_found: no member or session of this mesh has this key");
-  }
-  recipient.mailbox = {MailboxKind::kSession, binding.fixed.session_no};
-  recipient.member_no = binding.fixed.member_no;
-  const auto presence = tables_.presence_of.find({mesh_no, MailboxKind::kSession, *key});
-  recipient.online = presence != tables_.presence_of.end() &&
-                     !tables_.presences.get<kPresClients>(presence->second).empty();
-  return {};
+bool Broker::mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const {
+  const auto found = tables_.mailbox_of.find(mailbox.bits());
+  if (found == tables_.mailbox_of.end()) return !tables_.mailboxes.full();
+  return tables_.mailboxes.get<kBoxRows>(found->second) < limits_.queue_rows_max &&
+         tables_.mailboxes.get<kBoxBytes>(found->second) + bytes <= limits_.queue_bytes_max;
 }
 
-Status Broker::check_quota(const Recipient& recipient, std::uint32_t bytes) {
-  const auto found = tables_.mailbox_of.find(recipient.mailbox.bits());
-  if (found == tables_.mailbox_of.end()) {
-    if (!tables_.mailboxes.full()) return {};
-    return fail(Err::kQueueFull, "queue_full: the broker keeps no more mailboxes");
+// A direct message is refused for now; of a multicast only the recipient without room misses it.
+Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t bytes) {
+  const std::uint32_t sender = tables_.clients.get<kClientMemberNo>(client);
+  const std::uint64_t all = std::uint64_t{bytes} * recipients_.size();
+  if (!tables_.budget.sender_has_room(sender, all)) {
+    return fail(Err::kQueueFull,
+                "queue_full: " + std::to_string(limits_.queue_sender_bytes_max >> 20) +
+                    " MiB of yours are undelivered in this mesh");
   }
-  const MailboxRef box = found->second;
-  if (tables_.mailboxes.get<kBoxRows>(box) >= limits_.queue_rows_max ||
-      tables_.mailboxes.get<kBoxBytes>(box) + bytes > limits_.queue_bytes_max) {
+  if (route.multicast) return {};
+  CHECK(recipients_.size() == 1);
+  const MailboxId mailbox = recipients_.front().mailbox;
+  if (!mailbox_has_room(mailbox, bytes)) {
+    return fail(Err::kQueueFull,
+                "queue_full: the recipient's queue is full; retried until there is room");
+  }
+  if (!tables_.budget.pair_has_room(sender, mailbox.bits(), bytes)) {
     return fail(Err::kQueueFull, "queue_full: the recipient has " +
-                                     std::to_string(tables_.mailboxes.get<kBoxRows>(box)) +
-                                     " undelivered messages; retried until there is room");
+                                     std::to_string(limits_.queue_pair_rows_max) +
+                                     " undelivered messages of yours, or 16 MiB");
   }
   return {};
 }
 
 // B3.
-void Broker::accept(ClientRef client, const wire::Send& send, const Recipient& recipient) {
+void Broker::accept(ClientRef client, const wire::Send& send, const Route& route) {
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
-  const PresenceKey& sender =
-      tables_.presences.get<kPresKey>(tables_.clients.get<kClientPresence>(client));
+  const PresenceKey& sender = tables_.presences.get<kPresKey>(presence_of(client));
   const Ulid id = ulids_.next(env_.wall_ms);
-  const store::Key id_key = store::ulid_key(id);
-
-  store::MessageRow message;
-  message.fixed.mesh_no = sender.mesh_no;
-  message.fixed.sender_member_no = member_no;
-  message.fixed.created_ms = env_.wall_ms;
-  message.fixed.priority = static_cast<store::Priority>(send.priority);
-  message.fixed.has_fingerprint = send.has_fingerprint;
-  message.fixed.sender_is_session = sender.kind == MailboxKind::kSession;
-  message.fixed.fingerprint = send.fingerprint;
-  message.fixed.sender_key = sender.key;
-  message.text[store::kMessageClientId] = send.client_message_id;
-  message.text[store::kMessageTarget] = send.target;
-  message.text[store::kMessageNonce] = send.nonce;
-  message.text[store::kMessageCiphertext] = send.ciphertext;
-  message.text[store::kMessageReplyTo] = send.reply_to;
-  batch().put(TableId::kMessage, id_key.bytes(), message);
+  put_message(client, id, send, route);
 
   if (!send.client_message_id.empty()) {
     store::DedupeRow dedupe;
@@ -208,34 +197,88 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Recipient& r
     dedupe.fixed.fingerprint = send.fingerprint;
     dedupe.fixed.has_fingerprint = send.has_fingerprint;
     dedupe.fixed.first_seen_ms = env_.wall_ms;
-    dedupe.fixed.expires_ms = env_.wall_ms + kDedupeRetentionMs;
+    dedupe.fixed.expires_ms = env_.wall_ms + limits_.dedupe_retention_days * kDayMs;
     batch().put(TableId::kDedupe,
                 store::u32_bytes_key(member_no, as_bytes(send.client_message_id)).bytes(), dedupe);
   }
-
   store::DeliveryRow delivery;
-  delivery.fixed.recipient_member_no = recipient.member_no;
   delivery.fixed.sender_member_no = member_no;
   delivery.fixed.stored_ms = env_.wall_ms;
   delivery.fixed.lane = lane_of(sender.key, send);
   delivery.fixed.bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
-  const auto priority = static_cast<std::uint8_t>(send.priority);
-  batch().put(TableId::kDelivery, store::delivery_key(recipient.mailbox, priority, id).bytes(),
-              delivery);
+  for (const Recipient& recipient : recipients_) {
+    queue_for(recipient, id, delivery, send.priority, route);
+  }
+  acknowledge_send(client, id, send, route);
+  metrics_.add(routed(send.priority));
+}
 
+void Broker::put_message(ClientRef client, const Ulid& id, const wire::Send& send,
+                         const Route& route) {
+  const PresenceKey& sender = tables_.presences.get<kPresKey>(presence_of(client));
+  store::MessageRow message;
+  message.fixed.mesh_no = sender.mesh_no;
+  message.fixed.sender_member_no = tables_.clients.get<kClientMemberNo>(client);
+  message.fixed.created_ms = env_.wall_ms;
+  message.fixed.priority = static_cast<store::Priority>(send.priority);
+  message.fixed.has_fingerprint = send.has_fingerprint;
+  message.fixed.sender_is_session = sender.kind == MailboxKind::kSession;
+  message.fixed.fingerprint = send.fingerprint;
+  message.fixed.sender_key = sender.key;
+  message.text[store::kMessageClientId] = send.client_message_id;
+  message.text[store::kMessageTarget] = route.target;
+  message.text[store::kMessageNonce] = send.nonce;
+  message.text[store::kMessageCiphertext] = send.ciphertext;
+  message.text[store::kMessageReplyTo] = send.reply_to;
+  batch().put(TableId::kMessage, store::ulid_key(id).bytes(), message);
+  if (route.topic_no == 0) return;
+  store::TopicPostRow post;
+  post.fixed.body_version = send.body_version;
+  batch().put(TableId::kTopicPost, store::topic_post_key(route.topic_no, id).bytes(), post);
+}
+
+void Broker::queue_for(const Recipient& recipient, const Ulid& id, store::DeliveryRow& delivery,
+                       wire::Priority priority, const Route& route) {
+  delivery.fixed.recipient_member_no = recipient.member_no;
+  const std::uint32_t sender = delivery.fixed.sender_member_no;
+  const std::uint32_t bytes = delivery.fixed.bytes;
+  const std::uint64_t mailbox_bits = recipient.mailbox.bits();
+  const bool has_room =
+      !route.multicast || (mailbox_has_room(recipient.mailbox, bytes) &&
+                           tables_.budget.pair_has_room(sender, mailbox_bits, bytes));
+  if (route.multicast) {
+    store::ReceiptRow receipt;
+    receipt.fixed.state = has_room ? store::ReceiptState::kQueued : store::ReceiptState::kExpired;
+    receipt.fixed.recipient_member_no = recipient.member_no;
+    receipt.fixed.stored_ms = env_.wall_ms;
+    receipt.fixed.ended_ms = has_room ? 0 : env_.wall_ms;
+    if (!has_room) receipt.text[store::kReceiptReason] = "queue_full";
+    batch().put(TableId::kReceipt, store::receipt_key(id, recipient.mailbox).bytes(), receipt);
+  }
+  if (!has_room) {
+    metrics_.add(Metric::kBrokerExpired);
+    return;
+  }
+  const auto lane = static_cast<std::uint8_t>(priority);
+  batch().put(TableId::kDelivery, store::delivery_key(recipient.mailbox, lane, id).bytes(),
+              delivery);
   const MailboxRef box = mailbox(recipient.mailbox, recipient.member_no);
-  CHECK(box);  // check_quota() saw room for it
+  CHECK(box);  // mailbox_has_room() saw a place for it
   tables_.mailboxes.get<kBoxRows>(box) += 1;
-  tables_.mailboxes.get<kBoxBytes>(box) += delivery.fixed.bytes;
+  tables_.mailboxes.get<kBoxBytes>(box) += bytes;
+  tables_.budget.queued(sender, mailbox_bits, bytes);
   ++queued_rows_;
   mark_dirty(box);
+}
 
+void Broker::acknowledge_send(ClientRef client, const Ulid& id, const wire::Send& send,
+                              const Route& route) {
   const UlidText id_text = ulid_text(id);
   wire::Ack ack;
   ack.id = sender_text(send);
   ack.message_id = view(id_text);
   ack.queued = true;
-  ack.recipient_offline = !recipient.online;
+  ack.recipient_offline = !route.multicast && !recipients_.front().online;
   if (!send.client_message_id.empty()) {
     ack.is_dedupe_answer = true;
     ack.first_seen_ms = env_.wall_ms;
@@ -243,7 +286,6 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Recipient& r
   TextBuf text(scratch());
   wire::write_ack(ack, text);
   send_text(client, text);
-  metrics_.add(routed(send.priority));
 }
 
 void Broker::refuse_send(ClientRef client, const wire::Send& send, const Error& error) {
@@ -257,10 +299,15 @@ void Broker::refuse_send(ClientRef client, const wire::Send& send, const Error& 
           : (error.detail.empty() ? std::string(info.meaning) : error.detail);
   ack.error = message;
   ack.code = info.wire_code;
+  if (error.code == Err::kRateLimit) {
+    ack.retry_after_ms = tables_.budget.wait_ms(tables_.clients.get<kClientMemberNo>(client));
+  }
   TextBuf text(scratch());
   wire::write_ack(ack, text);
   send_text(client, text);
   switch (error.code) {
+    case Err::kRateLimit: metrics_.add(Metric::kBrokerRejectedRate); break;
+    case Err::kForbidden: metrics_.add(Metric::kBrokerRejectedGrant); break;
     case Err::kQueueFull: metrics_.add(Metric::kBrokerRejectedQueue); break;
     case Err::kNotFound: metrics_.add(Metric::kBrokerRejectedTarget); break;
     default: metrics_.add(Metric::kBrokerRejectedOther); break;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/broker/capability.h"
 #include "core/crypto/random.h"
 
 namespace cm::broker {
@@ -14,6 +15,39 @@ constexpr std::uint32_t kErrorsPerMinute = 100;
 constexpr std::uint64_t kMinuteMs = 60'000;
 
 }  // namespace
+
+// The busiest first. `send` checks its capability by its target (accept.cc).
+const Broker::FrameRoute Broker::kFrameRoutes[] = {
+    {"send", &Broker::handle_send, kCapNone},
+    {"client_ack", &Broker::handle_client_ack, kCapNone},
+    {"list_peers", &Broker::handle_list_peers, kCapNone},
+    {"message_status", &Broker::handle_message_status, kCapNone},
+    {"feature_negotiation_request", &Broker::handle_negotiation, kCapNone},
+    {"set_status", &Broker::handle_set_status, kCapProfileWrite},
+    {"set_summary", &Broker::handle_set_summary, kCapProfileWrite},
+    {"set_visible", &Broker::handle_set_visible, kCapProfileWrite},
+    {"set_profile", &Broker::handle_set_profile, kCapProfileWrite},
+    {"set_stats", &Broker::handle_set_stats, kCapNone},
+    {"join_group", &Broker::handle_join_group, kCapProfileWrite},
+    {"leave_group", &Broker::handle_leave_group, kCapProfileWrite},
+    {"topic_create", &Broker::handle_topic_create, kCapBroadcast},
+    {"topic_list", &Broker::handle_topic_list, kCapNone},
+    {"topic_join", &Broker::handle_topic_join, kCapNone},
+    {"topic_leave", &Broker::handle_topic_leave, kCapNone},
+    {"topic_members", &Broker::handle_topic_members, kCapNone},
+    {"topic_history", &Broker::handle_topic_history, kCapNone},
+    {"topic_mark_read", &Broker::handle_topic_mark_read, kCapNone},
+    {"set_state", &Broker::handle_set_state, kCapStateWrite},
+    {"get_state", &Broker::handle_get_state, kCapStateRead},
+    {"list_state", &Broker::handle_list_state, kCapStateRead},
+    {"remember", &Broker::handle_remember, kCapStateWrite},
+    {"recall", &Broker::handle_recall, kCapStateRead},
+    {"forget", &Broker::handle_forget, kCapStateWrite},
+    {"share_skill", &Broker::handle_share_skill, kCapStateWrite},
+    {"get_skill", &Broker::handle_get_skill, kCapStateRead},
+    {"list_skills", &Broker::handle_list_skills, kCapStateRead},
+    {"remove_skill", &Broker::handle_remove_skill, kCapStateWrite},
+};
 
 Broker::Broker(const Config& config, const Limits& limits, Env& env, Effects& effects,
                Metrics& metrics, crypto::SecretSlab& slab)
@@ -63,20 +97,24 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
     send_error(client, "malformed", parsed.error().detail, frame.request_id);
     return;
   }
-  if (frame.type == "hello") {
-    handle_hello(client, frame);
-  } else if (tables_.clients.get<kClientHelloDeadline>(client) != 0) {
-    send_error(client, "no_hello", "must send hello first", frame.request_id);
-  } else if (frame.type == "send") {
-    handle_send(client, frame);
-  } else if (frame.type == "client_ack") {
-    handle_client_ack(client, frame);
-  } else if (frame.type == "list_peers") {
-    handle_list_peers(client, frame);
-  } else {
-    send_error(client, "unknown_message_type", "this broker does not know this message type",
-               frame.request_id);
+  if (frame.type == "hello") return handle_hello(client, frame);
+  if (frame.type == "session_hello") return handle_session_hello(client, frame);
+  if (tables_.clients.get<kClientHelloDeadline>(client) != 0) {
+    return send_error(client, "no_hello", "must send hello first", frame.request_id);
   }
+  for (const FrameRoute& route : kFrameRoutes) {
+    if (route.type != frame.type) continue;
+    const std::uint16_t caps = tables_.presences.get<kPresStatus>(presence_of(client)).caps;
+    if (route.capability != kCapNone && (caps & route.capability) == 0) {
+      return send_error(
+          client, "forbidden",
+          "missing session capability \"" + std::string(name_of_cap(route.capability)) + "\"",
+          frame.request_id);
+    }
+    return (this->*route.handler)(client, frame);
+  }
+  send_error(client, "unknown_message_type", "this broker does not know this message type",
+             frame.request_id);
 }
 
 void Broker::on_closed(ConnRef conn) {
@@ -127,6 +165,31 @@ void Broker::send_error(ClientRef client, std::string_view code, std::string_vie
   send_text(client, text);
 }
 
+void Broker::refuse(ClientRef client, const Frame& frame, const Error& error) {
+  const ErrInfo& info = info_of(error.code);
+  send_error(client, info.wire_code, error.detail.empty() ? info.meaning : error.detail,
+             frame.request_id);
+}
+
+void Broker::confirm(ClientRef client, const Frame& frame, std::string_view id) {
+  if (frame.request_id.empty()) return;
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("type", "ack").field("id", id.empty() ? frame.request_id : id);
+  json.field("messageId", "").field("queued", false);
+  finish_reply(client, frame, json, text);
+}
+
+void Broker::finish_reply(ClientRef client, const Frame& frame, wire::JsonWriter& json,
+                          const TextBuf& text) {
+  json.optional_field("_reqId", frame.request_id).end_object();
+  send_text(client, text);
+}
+
+std::string_view Broker::name_of(ClientRef client) const {
+  return tables_.presences.get<kPresInfo>(presence_of(client)).name;
+}
+
 void Broker::step() {
   if (env_.mono_ms >= hello_check_ms_) {
     hello_check_ms_ = UINT64_MAX;
@@ -142,6 +205,8 @@ void Broker::step() {
   }
   expire_leases();
   expire_claims();
+  expire_hook_statuses();
+  expire_old_mail();
   feed_starved();
 
   DrainBudget budget{limits_.iteration_rows_max, limits_.iteration_bytes_max};
@@ -149,7 +214,9 @@ void Broker::step() {
   std::size_t done = 0;
   while (done < dirty.size() && budget.left()) {
     const MailboxRef box = dirty[done];
-    if (!drain(box, budget)) break;  // keeps its place for the next iteration
+    const bool drained = drain(box, budget);
+    end_refused_rows();
+    if (!drained) break;  // keeps its place for the next iteration
     tables_.mailboxes.get<kBoxDirty>(box) = 0;
     forget_if_empty(box);
     budget.spend(0);  // looking costs, too; charged afterwards, so that each step moves on
@@ -161,7 +228,8 @@ void Broker::step() {
 }
 
 std::uint64_t Broker::next_deadline() const noexcept {
-  return std::min({hello_check_ms_, lease_check_ms_, claim_check_ms_});
+  return std::min(
+      {hello_check_ms_, lease_check_ms_, claim_check_ms_, hook_check_ms_, mail_check_ms_});
 }
 
 void Broker::committed() noexcept {

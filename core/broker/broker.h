@@ -1,7 +1,11 @@
 // broker.h — the coordination plane as one state machine over tables: events in, effects out.
-// Owns:   Broker. Its rules are in: hello.cc (checks), presence.cc (leases), accept.cc (sends),
-//         queue.cc (claims, redelivery, acks), peers.cc (lists, events), enroll.cc (meshes,
-//         invites, joins), http.cc (routes), load.cc (mirrors, verification).
+// Owns:   Broker. Its rules are in: broker.cc (dispatch, deadlines), hello.cc and
+//         session_hello.cc (checks), attach.cc (admission), presence.cc (leases), profile.cc
+//         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
+//         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
+//         redelivery, acks), message_status.cc, topics.cc and topic_history.cc, state.cc,
+//         memory.cc, skills.cc, negotiate.cc, http.cc and enroll.cc (routes), load.cc (mirrors),
+//         verify.cc.
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
 // Why:    the same object code runs in the product and in the simulator.
@@ -12,16 +16,19 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/base/env.h"
 #include "core/base/limits.h"
 #include "core/base/metrics.h"
 #include "core/broker/effects.h"
 #include "core/broker/tables.h"
+#include "core/broker/text_index.h"
 #include "core/crypto/slab.h"
 #include "core/wire/broker_frames.h"
 #include "core/wire/client_frames.h"
 #include "core/wire/http_request.h"
+#include "core/wire/json_writer.h"
 #include "store/store.h"
 
 namespace cm::broker {
@@ -73,31 +80,89 @@ class Broker {
   const Tables& tables() const noexcept { return tables_; }
 
  private:
+  using Frame = wire::ClientFrame;
+  struct FrameRoute {
+    std::string_view type;
+    void (Broker::*handler)(ClientRef client, const Frame& frame);
+    std::uint16_t capability;  // of core/broker/capability.h; a session without it is refused
+  };
+  static const FrameRoute kFrameRoutes[];
+
   // hello.cc
   struct HelloFacts {
-    PublicKey key{};
+    PublicKey key{};  // of the member
     crypto::Signature signature{};
     std::optional<PublicKey> session;
+    bool proved = false;               // by session_hello
+    std::uint16_t caps = 0xffff;       // of the attestation
+    std::string_view attestation;      // JSON, when proved
+    std::string_view caps_json;        // array, or empty for all
+    std::uint64_t attestation_ms = 0;  // its end
+    std::uint32_t attestation_version = 1;
     std::uint32_t mesh_no = 0;
     std::uint32_t member_no = 0;
   };
-  void handle_hello(ClientRef client, const wire::ClientFrame& frame);
+  void handle_hello(ClientRef client, const Frame& frame);
   Status check_hello(const wire::Hello& hello, HelloFacts& facts);
-  Status check_member(const wire::Hello& hello, HelloFacts& facts);
+  Status check_mesh(const wire::Hello& hello, HelloFacts& facts);
+  Status check_time(const wire::Hello& hello);
+  Status check_signature(const wire::Hello& hello, HelloFacts& facts);
+  Status check_member(HelloFacts& facts);
+  Status check_fresh(const wire::Hello& hello, const HelloFacts& facts);
   Status check_session_key(const HelloFacts& facts);
-  void admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts);
-  std::uint32_t bind_session(const HelloFacts& facts);
+  Status check_room(const HelloFacts& facts);
   void refuse_hello(ClientRef client, const Error& error);
+  // session_hello.cc
+  void handle_session_hello(ClientRef client, const Frame& frame);
+  Status check_session_hello(const Frame& frame, const wire::SessionHello& hello,
+                             HelloFacts& facts);
+  Status check_attestation(const Frame& frame, const wire::SessionHello& hello, HelloFacts& facts);
+  Status check_capabilities(const Frame& frame, const wire::SessionHello& hello, TextBuf& canonical,
+                            HelloFacts& facts);
+
+  // attach.cc
+  void admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
+             std::vector<PeerGroup> groups);
+  void bind_session(const HelloFacts& facts);
+  void take_over_binding(const HelloFacts& facts, store::BindingRow& binding);
   void forget_old_hellos();
+  PresenceRef attach(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
+                     std::vector<PeerGroup> groups, bool& fresh);
+  void acknowledge_hello(ClientRef client, PresenceRef presence, const HelloFacts& facts,
+                         bool fresh, std::string_view restored);
 
   // presence.cc
-  PresenceRef attach(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
-                     bool& fresh);
   PresenceRef make_presence(const PresenceKey& key, std::uint32_t member_no);
   void detach(ClientRef client);
   void store_presence(PresenceRef presence);
   void expire_leases();
   void remove_presence(PresenceRef presence);
+  PresenceRef presence_of(ClientRef client) const {
+    return tables_.clients.get<kClientPresence>(client);
+  }
+  void expire_hook_statuses();
+  void apply_hook(PresenceRef presence, store::PeerStatus status);
+
+  // profile.cc
+  void handle_set_status(ClientRef client, const Frame& frame);
+  void handle_set_summary(ClientRef client, const Frame& frame);
+  void handle_set_visible(ClientRef client, const Frame& frame);
+  void handle_set_profile(ClientRef client, const Frame& frame);
+  void handle_set_stats(ClientRef client, const Frame& frame);
+  void handle_join_group(ClientRef client, const Frame& frame);
+  void handle_leave_group(ClientRef client, const Frame& frame);
+  Status parse_groups(const wire::JsonTape& tape, const wire::JsonNode& list,
+                      std::vector<PeerGroup>& groups);
+  void set_groups(PresenceInfo& info, std::vector<PeerGroup> groups);
+  std::vector<PeerGroup> groups_from_json(std::string_view json);
+
+  // peer_state.cc
+  void save_peer_state(PresenceRef presence);
+  // Fills what the hello left out; false when nothing was kept. Writes members of JSON objects:
+  // for hello_ack and for the event peer_returned.
+  bool restore_peer_state(PresenceRef presence, bool hello_has_groups, TextBuf& ack,
+                          TextBuf& event);
+  void apply_member_defaults(PresenceRef presence, bool hello_named_groups);
 
   // accept.cc
   struct Recipient {
@@ -105,13 +170,33 @@ class Broker {
     std::uint32_t member_no = 0;
     bool online = false;
   };
-  void handle_send(ClientRef client, const wire::ClientFrame& frame);
+  // Who gets a message. Recipients are in recipients_; the rest is here.
+  struct Route {
+    bool multicast = false;      // `*`, `@`, `#`: a recipient without room does not refuse it
+    std::uint32_t topic_no = 0;  // of a post
+    std::string_view target;     // as stored: `#<topic id>` for a post by name
+  };
+  void handle_send(ClientRef client, const Frame& frame);
   bool answer_known_id(ClientRef client, const wire::Send& send);
-  Status check_send(ClientRef client, const wire::Send& send) const;
-  Status resolve(ClientRef client, const wire::Send& send, Recipient& recipient);
-  Status check_quota(const Recipient& recipient, std::uint32_t bytes);
-  void accept(ClientRef client, const wire::Send& send, const Recipient& recipient);
+  Status check_send(ClientRef client, const wire::Send& send);
+  void charge(ClientRef client, const wire::Send& send, std::uint32_t count);
+  Status check_quota(ClientRef client, const Route& route, std::uint32_t bytes);
+  bool mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const;
+  void accept(ClientRef client, const wire::Send& send, const Route& route);
+  void put_message(ClientRef client, const Ulid& id, const wire::Send& send, const Route& route);
+  void queue_for(const Recipient& recipient, const Ulid& id, store::DeliveryRow& delivery,
+                 wire::Priority priority, const Route& route);
+  void acknowledge_send(ClientRef client, const Ulid& id, const wire::Send& send,
+                        const Route& route);
   void refuse_send(ClientRef client, const wire::Send& send, const Error& error);
+
+  // route.cc
+  Status find_route(ClientRef client, const wire::Send& send, Route& route);
+  Status route_direct(ClientRef client, const wire::Send& send, const PublicKey& key);
+  Status route_group(ClientRef client, std::string_view group);
+  Status route_topic(ClientRef client, std::string_view name, Route& route);
+  bool may_reach(std::uint32_t recipient_no, const PublicKey& sender_member,
+                 const PublicKey* sender_session, std::uint16_t capability);
 
   // queue.cc
   MailboxRef mailbox(MailboxId id, std::uint32_t member_no);
@@ -133,9 +218,16 @@ class Broker {
   void forget_if_empty(MailboxRef box);
   bool push_row(MailboxRef box, ClientRef client, const store::DeliveryKeyParts& key,
                 const store::DeliveryRow& row);
+  // Null, or why this row must not reach its recipient any more.
+  std::string_view refusal_of(const store::MessageRow& message, std::uint32_t recipient_no);
+  bool is_gated(ClientRef client, const store::DeliveryKeyParts& key) const;
+  void end_refused_rows();
+  void expire_old_mail();
+  bool end_row(MailboxRef box, std::uint8_t priority, const Ulid& message,
+               store::ReceiptState state, std::string_view reason);
   ClaimRef find_claim(ClientRef client, const Ulid& message) const;
   ClaimRef find_claim_by_client_id(ClientRef client, std::string_view id, bool& ambiguous);
-  void handle_client_ack(ClientRef client, const wire::ClientFrame& frame);
+  void handle_client_ack(ClientRef client, const Frame& frame);
   void acknowledge_late(ClientRef client, const Ulid& message);
   bool end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message);
   void unlink_claim(ClientRef client, ClaimRef claim);
@@ -144,8 +236,64 @@ class Broker {
   void write_push_for(const Ulid& id, const store::MessageRow& row, TextBuf& out);
 
   // peers.cc
-  void handle_list_peers(ClientRef client, const wire::ClientFrame& frame);
-  void announce(PresenceRef presence, std::string_view event);
+  void handle_list_peers(ClientRef client, const Frame& frame);
+  void write_peer_entry(PresenceRef presence, TextBuf& out);
+  enum class Audience : std::uint8_t { kOtherMembers, kOthers, kMember, kAll };
+  // peer_joined, peer_returned, peer_left, peer_visible, peer_hidden.
+  void announce(PresenceRef presence, std::string_view event, std::string_view more = {});
+  // `data` is a JSON object. `about` is who is left out, or meant, by the audience.
+  void push_event(std::uint32_t mesh_no, std::string_view event, std::string_view data,
+                  Audience audience, std::uint32_t member_no, PresenceRef about);
+
+  // message_status.cc
+  void handle_message_status(ClientRef client, const Frame& frame);
+  Status find_own_message(ClientRef client, std::string_view text, Ulid& id,
+                          store::MessageRow& row);
+  bool concerns(ClientRef client, const Ulid& id, const store::MessageRow& row);
+  void write_recipients(const Ulid& id, const store::MessageRow& row, TextBuf& out,
+                        std::uint64_t& delivered_ms, bool& all_delivered);
+  void write_recipient(MailboxId mailbox, std::uint32_t member_no, const store::ReceiptRow* receipt,
+                       TextBuf& out);
+  bool concerns_at(ClientRef client, const Ulid& id);
+
+  // topics.cc, topic_history.cc
+  struct TopicFacts {
+    std::uint32_t no = 0;
+    store::TopicRow row;
+  };
+  void handle_topic_create(ClientRef client, const Frame& frame);
+  void handle_topic_list(ClientRef client, const Frame& frame);
+  void handle_topic_join(ClientRef client, const Frame& frame);
+  void handle_topic_leave(ClientRef client, const Frame& frame);
+  void handle_topic_members(ClientRef client, const Frame& frame);
+  void handle_topic_history(ClientRef client, const Frame& frame);
+  void handle_topic_mark_read(ClientRef client, const Frame& frame);
+  bool find_topic(std::uint32_t mesh_no, std::string_view name_or_id, TopicFacts& topic);
+  bool topic_of_frame(ClientRef client, const Frame& frame, TopicFacts& topic);
+  void refuse_topic(ClientRef client, const Frame& frame);
+  std::uint32_t count_topic_members(std::uint32_t topic_no);
+  void subscribe(std::uint32_t topic_no, std::uint32_t member_no, store::TopicRole role);
+  void write_post(const Ulid& id, const store::TopicPostRow& post, const store::MessageRow& row,
+                  TextBuf& out);
+
+  // state.cc, memory.cc, skills.cc
+  void handle_set_state(ClientRef client, const Frame& frame);
+  void handle_get_state(ClientRef client, const Frame& frame);
+  void handle_list_state(ClientRef client, const Frame& frame);
+  void handle_remember(ClientRef client, const Frame& frame);
+  void handle_recall(ClientRef client, const Frame& frame);
+  void handle_forget(ClientRef client, const Frame& frame);
+  bool load_memories();
+  void handle_share_skill(ClientRef client, const Frame& frame);
+  void handle_get_skill(ClientRef client, const Frame& frame);
+  void handle_list_skills(ClientRef client, const Frame& frame);
+  void handle_remove_skill(ClientRef client, const Frame& frame);
+  void acknowledge_skill(ClientRef client, const Frame& frame, std::string_view name,
+                         std::string_view action);
+  std::uint32_t count_rows(store::TableId table, std::uint32_t prefix, std::uint32_t most);
+
+  // negotiate.cc
+  void handle_negotiation(ClientRef client, const Frame& frame);
 
   // enroll.cc
   Status create_mesh(const wire::HttpRequest& request, TextBuf& reply);
@@ -166,15 +314,24 @@ class Broker {
   // frames of any kind
   void send_error(ClientRef client, std::string_view code, std::string_view message,
                   std::string_view request_id);
+  void refuse(ClientRef client, const Frame& frame, const Error& error);
+  // `ack` of a command that existing brokers leave unanswered: only to who asked with `_reqId`.
+  void confirm(ClientRef client, const Frame& frame, std::string_view id = {});
+  // Ends a reply that is an open object: correlation, brace, effect.
+  void finish_reply(ClientRef client, const Frame& frame, wire::JsonWriter& json,
+                    const TextBuf& text);
+  std::string_view name_of(ClientRef client) const;
   void send_text(ClientRef client, const TextBuf& text);
   void close(ClientRef client, std::uint32_t code, std::string_view reason);
 
   // load.cc
   void load_numbers();
   void load_presences();
+  void load_attestation(PresenceRef presence);
   void load_mailboxes();
   MemberMirror* member(std::uint32_t member_no);
   MeshMirror* mesh(std::uint32_t mesh_no);
+  // verify.cc
   const char* verify_queues();
   const char* verify_claims() const;
   const char* verify_presences() const;
@@ -197,12 +354,18 @@ class Broker {
   std::uint32_t next_mesh_no_ = 1;
   std::uint32_t next_member_no_ = 1;
   std::uint32_t next_session_no_ = 1;
+  std::uint32_t next_topic_no_ = 1;
   std::uint64_t queued_rows_ = 0;
+  std::vector<Recipient> recipients_;  // of the send in hand; kept for its capacity
+  TextIndex memories_;
+  bool memories_loaded_ = false;
   std::uint64_t listed_bytes_ = 0;  // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;
   std::uint64_t claim_check_ms_ = UINT64_MAX;
+  std::uint64_t hook_check_ms_ = UINT64_MAX;
+  std::uint64_t mail_check_ms_ = 0;  // hourly: undelivered rows that are too old
 };
 
 }  // namespace cm::broker

@@ -2,7 +2,7 @@
 // Holds:  the first failure wins and nothing has been written by then. A signature is accepted
 //         once: it is remembered until its timestamp is too old to be accepted again.
 // Why:    a hello is the only place where the broker verifies a signature; messages ride on it.
-// Not:    what a connection's presence becomes (presence.cc).
+// Not:    sessions (session_hello.cc), what an accepted hello becomes (attach.cc).
 #include "core/broker/broker.h"
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
@@ -14,21 +14,12 @@ namespace {
 
 using store::TableId;
 
-bool is_hex(std::string_view text, std::size_t size) noexcept {
-  if (text.size() != size) return false;
-  for (const char c : text) {
-    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-    if (!good) return false;
-  }
-  return true;
-}
-
 constexpr std::uint32_t kCloseRefused = 1008;
 constexpr std::uint32_t kCloseRevoked = 4002;
 
 }  // namespace
 
-void Broker::handle_hello(ClientRef client, const wire::ClientFrame& frame) {
+void Broker::handle_hello(ClientRef client, const Frame& frame) {
   if (tables_.clients.get<kClientHelloDeadline>(client) == 0) {
     send_error(client, "malformed", "hello was already accepted on this connection",
                frame.request_id);
@@ -44,7 +35,14 @@ void Broker::handle_hello(ClientRef client, const wire::ClientFrame& frame) {
     refuse_hello(client, checked.error());
     return;
   }
-  admit(client, hello, facts);
+  std::vector<PeerGroup> groups;
+  if (hello.groups != nullptr) {
+    if (Status read = parse_groups(frame.tape, *hello.groups, groups); !read) {
+      refuse_hello(client, read.error());
+      return;
+    }
+  }
+  admit(client, hello, facts, std::move(groups));
 }
 
 Status Broker::check_hello(const wire::Hello& hello, HelloFacts& facts) {
@@ -54,6 +52,16 @@ Status Broker::check_hello(const wire::Hello& hello, HelloFacts& facts) {
       return fail(Err::kBadSessionPubkey, "sessionPubkey must be 64 lowercase hex chars");
     }
   }
+  if (Status room = check_mesh(hello, facts); !room) return room;
+  if (Status time = check_time(hello); !time) return time;
+  if (Status signature = check_signature(hello, facts); !signature) return signature;
+  if (Status found = check_member(facts); !found) return found;
+  if (Status fresh = check_fresh(hello, facts); !fresh) return fresh;
+  if (Status session = check_session_key(facts); !session) return session;
+  return check_room(facts);
+}
+
+Status Broker::check_mesh(const wire::Hello& hello, HelloFacts& facts) {
   const auto mesh_no =
       wire::is_broker_id(hello.mesh_id)
           ? batch().get_number(TableId::kMeshId, store::text_key(hello.mesh_id).bytes())
@@ -63,19 +71,24 @@ Status Broker::check_hello(const wire::Hello& hello, HelloFacts& facts) {
       known != nullptr && known->clients >= limits_.mesh_connections_max) {
     return fail(Err::kCapacity, "mesh at connection capacity");
   }
+  return {};
+}
+
+Status Broker::check_time(const wire::Hello& hello) {
   if (!hello.timestamp_valid) return fail(Err::kTimestampSkew, "timestamp must be a number");
   const std::int64_t skew = static_cast<std::int64_t>(env_.wall_ms) - hello.timestamp_ms;
   if (skew > wire::kHelloSkewMs || skew < -wire::kHelloSkewMs) {
     return fail(Err::kTimestampSkew, "timestamp is " + std::to_string(skew) +
                                          " ms behind the broker's clock; at most 60000");
   }
-  if (!is_hex(hello.pubkey_text, 64) || !is_hex(hello.signature_text, 128)) {
-    return fail(Err::kMalformed, "pubkey must be 64 and signature 128 hex chars");
-  }
-  return check_member(hello, facts);
+  return {};
 }
 
-Status Broker::check_member(const wire::Hello& hello, HelloFacts& facts) {
+Status Broker::check_signature(const wire::Hello& hello, HelloFacts& facts) {
+  if (!crypto::is_hex_text(hello.pubkey_text, 64) ||
+      !crypto::is_hex_text(hello.signature_text, 128)) {
+    return fail(Err::kMalformed, "pubkey must be 64 and signature 128 hex chars");
+  }
   // Keys are compared as texts by every peer, so an upper-case one names no member.
   const auto key = crypto::public_key_parse(hello.pubkey_text);
   const auto signature = crypto::signature_parse(hello.signature_text);
@@ -91,23 +104,39 @@ Status Broker::check_member(const wire::Hello& hello, HelloFacts& facts) {
   if (!crypto::verify(facts.key, canonical.view(), facts.signature)) {
     return fail(Err::kBadSignature, "signature does not verify");
   }
+  return {};
+}
+
+Status Broker::check_member(HelloFacts& facts) {
   if (facts.mesh_no == 0) return fail(Err::kUnauthorized, "pubkey not found in mesh");
   const auto member_no = batch().get_number(TableId::kMemberKey,
                                             store::u32_bytes_key(facts.mesh_no, facts.key).bytes());
-  MemberMirror* found = member_no ? member(*member_no) : nullptr;
+  const MemberMirror* found = member_no ? member(*member_no) : nullptr;
   if (found == nullptr) return fail(Err::kUnauthorized, "pubkey not found in mesh");
-  if (found->revoked) return fail(Err::kRevoked, "member was removed from the mesh");
-  facts.member_no = *member_no;
-  if (found->clients.size() >= limits_.member_connections_max) {
-    return fail(Err::kCapacity, "member at connection capacity");
+  if (found->revoked) {
+    return fail(Err::kRevoked,
+                "this member was removed from the mesh " + mesh(facts.mesh_no)->slug);
   }
+  if (mesh(facts.mesh_no)->deleted) return fail(Err::kUnauthorized, "the mesh was deleted");
+  facts.member_no = *member_no;
+  return {};
+}
+
+Status Broker::check_fresh(const wire::Hello& hello, const HelloFacts& facts) {
   const store::Key seen =
       store::hello_key(static_cast<std::uint64_t>(hello.timestamp_ms), facts.signature);
   if (!batch().get_index(TableId::kHelloSeen, seen.bytes()).empty()) {
     return fail(Err::kBadSignature, "this signed hello was used before; sign a fresh one");
   }
-  if (Status session = check_session_key(facts); !session) return session;
-  // A presence outlives its socket by a lease, so connection limits alone do not bound the table.
+  return {};
+}
+
+// A presence outlives its socket by a lease, so connection limits alone do not bound the table.
+Status Broker::check_room(const HelloFacts& facts) {
+  const MemberMirror* found = member(facts.member_no);
+  if (found->clients.size() >= limits_.member_connections_max) {
+    return fail(Err::kCapacity, "member at connection capacity");
+  }
   const PresenceKey entry{facts.mesh_no,
                           facts.session ? MailboxKind::kSession : MailboxKind::kMember,
                           facts.session.value_or(facts.key)};
@@ -130,6 +159,7 @@ Status Broker::check_session_key(const HelloFacts& facts) {
   store::BindingRow binding;
   if (!batch().get(TableId::kBinding, key.bytes(), binding)) return {};
   if (binding.fixed.member_no == facts.member_no) return {};
+  if (facts.proved && binding.fixed.proved == 0) return {};  // a proof overrides a claim
   // An unproved claim lasts as long as its entry lives; a proved one for good.
   // Nor may it end while mail for it waits: a new owner would get another mailbox.
   const PresenceKey entry{facts.mesh_no, MailboxKind::kSession, *facts.session};
@@ -141,61 +171,6 @@ Status Broker::check_session_key(const HelloFacts& facts) {
   return {};
 }
 
-std::uint32_t Broker::bind_session(const HelloFacts& facts) {
-  const store::Key key = store::u32_bytes_key(facts.mesh_no, *facts.session);
-  store::BindingRow binding;
-  const bool known = batch().get(TableId::kBinding, key.bytes(), binding) &&
-                     binding.fixed.member_no == facts.member_no;
-  if (!known) {
-    binding = {};
-    binding.fixed.member_no = facts.member_no;
-    binding.fixed.session_no = next_session_no_++;
-    binding.fixed.first_ms = env_.wall_ms;
-    store::MetaRow counter;
-    counter.fixed.number = next_session_no_;
-    batch().put(TableId::kMeta, store::text_key("next_session_no").bytes(), counter);
-  }
-  binding.fixed.last_ms = env_.wall_ms;
-  batch().put(TableId::kBinding, key.bytes(), binding);
-  return binding.fixed.session_no;
-}
-
-void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts) {
-  std::uint8_t member_no[4];
-  store_be32(member_no, facts.member_no);
-  batch().put_index(
-      TableId::kHelloSeen,
-      store::hello_key(static_cast<std::uint64_t>(hello.timestamp_ms), facts.signature).bytes(),
-      member_no);
-  forget_old_hellos();
-  if (facts.session) bind_session(facts);
-
-  auto& clients = tables_.clients;
-  clients.get<kClientHelloDeadline>(client) = 0;
-  clients.get<kClientMeshNo>(client) = facts.mesh_no;
-  clients.get<kClientMemberNo>(client) = facts.member_no;
-  clients.get<kClientClass>(client) =
-      facts.session ? ClientClass::kOther : ClientClass::kControlPlane;
-  clients.get<kClientSerial>(client) = ++hello_serial_;
-  bool fresh = false;
-  const PresenceRef presence = attach(client, hello, facts, fresh);
-  MemberMirror* owner = member(facts.member_no);
-  owner->clients.push_back(client);
-  ++mesh(facts.mesh_no)->clients;
-
-  TextBuf text(scratch());
-  const PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
-  wire::write_hello_ack({info.presence_id, info.name}, limits_.presence_lease_ms, text);
-  effects_.frame_limit(clients.get<kClientConn>(client), limits_.frame_bytes_max);
-  send_text(client, text);
-  if (fresh) announce(presence, "peer_joined");
-  mark_mailboxes_of(client);
-  env_.log->info("hello_accepted", {{"mesh", mesh(facts.mesh_no)->slug},
-                                    {"member", owner->id},
-                                    {"presence", info.presence_id},
-                                    {"reattached", !fresh}});
-}
-
 void Broker::refuse_hello(ClientRef client, const Error& error) {
   const ErrInfo& info = info_of(error.code);
   std::string message = "hello rejected: ";
@@ -205,24 +180,6 @@ void Broker::refuse_hello(ClientRef client, const Error& error) {
   metrics_.add(error.code == Err::kCapacity ? Metric::kBrokerRejectedCapacity
                                             : Metric::kBrokerRejectedHello);
   env_.log->warn("hello_refused", {{"code", info.wire_code}, {"detail", error.detail}});
-}
-
-void Broker::forget_old_hellos() {
-  // Keys begin with the timestamp: what can no longer pass the skew check stands in front.
-  const std::uint64_t oldest =
-      env_.wall_ms > static_cast<std::uint64_t>(2 * wire::kHelloSkewMs)
-          ? env_.wall_ms - static_cast<std::uint64_t>(2 * wire::kHelloSkewMs)
-          : 0;
-  constexpr int kAtOnce = 16;  // two leave for each one that comes, and then some
-  for (int count = 0; count < kAtOnce; ++count) {
-    Bytes key;
-    {
-      store::Cursor cursor(batch(), TableId::kHelloSeen);
-      if (!cursor.seek({}) || load_be64(cursor.key().data()) >= oldest) return;
-      key = scratch().copy(cursor.key());
-    }
-    batch().erase(TableId::kHelloSeen, key);
-  }
 }
 
 }  // namespace cm::broker

@@ -1,11 +1,9 @@
-// load.cc — the mirrors: built at start, rebuilt after an abandoned iteration, verified.
+// load.cc — the mirrors: built at start, rebuilt after an abandoned iteration.
 // Holds:  after load() memory says what the store says and nothing else; claims and sockets are
 //         not durable and start empty.
-// Not:    opening the store (store/store.cc).
+// Not:    opening the store (store/store.cc), checking the mirrors (verify.cc).
 #include <algorithm>
-#include <cstdio>
 
-#include "core/base/check.h"
 #include "core/broker/broker.h"
 
 namespace cm::broker {
@@ -40,6 +38,7 @@ Status Broker::load() {
 void Broker::load_numbers() {
   next_mesh_no_ = next_number(batch(), TableId::kMesh);
   next_member_no_ = next_number(batch(), TableId::kMember);
+  next_topic_no_ = next_number(batch(), TableId::kTopic);
   store::MetaRow counter;
   if (batch().get(TableId::kMeta, store::text_key("next_session_no").bytes(), counter)) {
     next_session_no_ = static_cast<std::uint32_t>(counter.fixed.number);
@@ -80,13 +79,34 @@ void Broker::load_presences() {
     info.peer_type = row.text[store::kPresencePeerType];
     info.channel = row.text[store::kPresenceChannel];
     info.model = row.text[store::kPresenceModel];
+    info.summary = row.text[store::kPresenceSummary];
+    info.profile = row.text[store::kPresenceProfile];
+    const std::string groups(row.text[store::kPresenceGroups]);
     info.connected_ms = row.fixed.connected_ms;
     info.pid = row.fixed.pid;
+    PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
+    status.manual =
+        row.fixed.status < store::PeerStatus::kCount ? row.fixed.status : store::PeerStatus::kIdle;
+    status.proved = row.fixed.proved;
+    status.hidden = row.fixed.hidden;
+    set_groups(info, groups_from_json(groups));
+    load_attestation(presence);
+  }
+}
+
+// Capabilities are asked for again at the next proof; until then the entry is only shown.
+void Broker::load_attestation(PresenceRef presence) {
+  const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
+  if (tables_.presences.get<kPresStatus>(presence).proved == 0) return;
+  store::AttestationRow row;
+  if (batch().get(TableId::kAttestation, store::u32_bytes_key(key.mesh_no, key.key).bytes(), row)) {
+    tables_.presences.get<kPresInfo>(presence).attestation = row.text[store::kAttestationJson];
   }
 }
 
 void Broker::load_mailboxes() {
   queued_rows_ = 0;
+  tables_.budget.forget_queues();
   store::Cursor cursor(batch(), TableId::kDelivery);
   for (bool more = cursor.seek({}); more; more = cursor.next()) {
     store::DeliveryKeyParts parts;
@@ -96,6 +116,7 @@ void Broker::load_mailboxes() {
     if (!box) break;
     tables_.mailboxes.get<kBoxRows>(box) += 1;
     tables_.mailboxes.get<kBoxBytes>(box) += row.fixed.bytes;
+    tables_.budget.queued(row.fixed.sender_member_no, parts.mailbox.bits(), row.fixed.bytes);
     ++queued_rows_;
   }
 }
@@ -112,6 +133,12 @@ MemberMirror* Broker::member(std::uint32_t member_no) {
   mirror.key = row.fixed.key;
   mirror.id = row.text[store::kMemberId];
   mirror.name = row.text[store::kMemberName];
+  mirror.is_admin = row.fixed.role == store::MemberRole::kAdmin ? 1 : 0;
+  store::Cursor grants(batch(), TableId::kGrant);
+  mirror.has_grants =
+      grants.seek(store::u32_key(member_no).bytes()) && load_be32(grants.key().data()) == member_no
+          ? 1
+          : 0;
   return &mirror;
 }
 
@@ -124,6 +151,10 @@ MeshMirror* Broker::mesh(std::uint32_t mesh_no) {
   MeshMirror& mirror = tables_.meshes[mesh_no];
   mirror.id = row.text[store::kMeshIdText];
   mirror.slug = row.text[store::kMeshSlugText];
+  store::MeshSettingsRow settings;
+  if (batch().get(TableId::kMeshSettings, store::u32_key(mesh_no).bytes(), settings)) {
+    mirror.deleted = settings.fixed.deleted_ms != 0;
+  }
   return &mirror;
 }
 
@@ -135,6 +166,7 @@ void Broker::abandon() {
     std::uint32_t member_no;
     PresenceKey key;
     ClientClass kind;
+    std::uint16_t caps;
   };
   effects_.clear();
   // What this iteration had closed is in no table any more, yet its socket is still open.
@@ -152,7 +184,8 @@ void Broker::abandon() {
     } else if (presence) {
       survivors.push_back({conn, tables_.clients.get<kClientMemberNo>(client),
                            tables_.presences.get<kPresKey>(presence),
-                           tables_.clients.get<kClientClass>(client)});
+                           tables_.clients.get<kClientClass>(client),
+                           tables_.presences.get<kPresStatus>(presence).caps});
     } else {
       waiting.push_back(conn);
     }
@@ -170,6 +203,9 @@ void Broker::abandon() {
   tables_.dirty.clear();
   tables_.touched.clear();
   tables_.starved.clear();
+  tables_.refused.clear();
+  memories_.clear();
+  memories_loaded_ = false;
   listed_bytes_ = 0;
   load_numbers();
   load_presences();
@@ -192,109 +228,11 @@ void Broker::abandon() {
     tables_.clients.get<kClientPresence>(client) = presence->second;
     tables_.presences.get<kPresClients>(presence->second).push_back(client);
     tables_.presences.get<kPresDeadline>(presence->second) = 0;
+    tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
     owner->clients.push_back(client);
     ++mesh(owner->mesh_no)->clients;
     mark_mailboxes_of(client);
   }
-}
-
-const char* Broker::verify_queues() {
-  std::unordered_map<std::uint64_t, std::uint32_t> rows;
-  store::Cursor cursor(batch(), TableId::kDelivery);
-  std::uint64_t total = 0;
-  for (bool more = cursor.seek({}); more; more = cursor.next()) {
-    store::DeliveryKeyParts parts;
-    if (!store::parse_delivery_key(cursor.key(), parts)) return "a delivery key is malformed";
-    ++rows[parts.mailbox.bits()];
-    ++total;
-  }
-  if (total != queued_rows_) return "queued_rows differs from the delivery table";
-  const char* problem = nullptr;
-  tables_.mailboxes.each([&](MailboxRef box) {
-    const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
-    if (tables_.mailboxes.get<kBoxRows>(box) != rows[id.bits()]) {
-      problem = "a mailbox counts other rows than the delivery table has";
-    }
-    if (tables_.mailboxes.get<kBoxClaimed>(box) > tables_.mailboxes.get<kBoxRows>(box)) {
-      problem = "a mailbox has more claims than rows";
-    }
-    const bool has_claimer = static_cast<bool>(tables_.mailboxes.get<kBoxClaimer>(box));
-    if (has_claimer != (tables_.mailboxes.get<kBoxClaimed>(box) > 0)) {
-      problem = "a mailbox has a claimer without claims, or claims without a claimer";
-    }
-  });
-  return problem;
-}
-
-const char* Broker::verify_claims() const {
-  const char* problem = nullptr;
-  std::uint32_t linked = 0;
-  tables_.clients.each([&](ClientRef client) {
-    std::uint32_t count = 0;
-    std::uint64_t bytes = 0;
-    for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;
-         claim = tables_.claims.get<kClaimLinks>(claim).next) {
-      ++count;
-      bytes += tables_.claims.get<kClaimBytes>(claim);
-      const LaneRef lane = tables_.claims.get<kClaimLane>(claim);
-      if (!tables_.lanes.alive(lane) || !(tables_.lanes.get<kLaneClient>(lane) == client)) {
-        problem = "a claim's lane belongs to another connection";
-      }
-    }
-    linked += count;
-    if (count != tables_.clients.get<kClientClaimCount>(client) ||
-        bytes != tables_.clients.get<kClientClaimBytes>(client)) {
-      problem = "a connection counts other claims than its list has";
-    }
-    if (count > limits_.claim_rows_max) problem = "a connection holds more rows than its window";
-  });
-  if (linked != tables_.claims.count()) problem = "a claim is on no connection's list";
-  if (tables_.lane_of.size() != tables_.lanes.count()) problem = "a lane is not indexed";
-  return problem;
-}
-
-const char* Broker::verify_presences() const {
-  const char* problem = nullptr;
-  tables_.presences.each([&](PresenceRef presence) {
-    const auto& sockets = tables_.presences.get<kPresClients>(presence);
-    const bool online = tables_.presences.get<kPresDeadline>(presence) == 0;
-    if (online != !sockets.empty()) problem = "a presence is online without a socket, or reverse";
-    for (const ClientRef client : sockets) {
-      if (!tables_.clients.alive(client) ||
-          !(tables_.clients.get<kClientPresence>(client) == presence)) {
-        problem = "a presence names a connection that does not name it";
-      }
-    }
-    const auto found = tables_.presence_of.find(tables_.presences.get<kPresKey>(presence));
-    if (found == tables_.presence_of.end() || !(found->second == presence)) {
-      problem = "a presence is not indexed by its key";
-    }
-  });
-  return problem;
-}
-
-const char* Broker::verify_all() {
-  if (!tables_.clients.verify() || !tables_.presences.verify() || !tables_.mailboxes.verify() ||
-      !tables_.claims.verify() || !tables_.lanes.verify()) {
-    return "a table's free list or count is broken";
-  }
-  if (const char* problem = verify_queues(); problem != nullptr) return problem;
-  if (const char* problem = verify_claims(); problem != nullptr) return problem;
-  return verify_presences();
-}
-
-void Broker::summarise(int fd) const noexcept {
-  const auto line = [fd](const char* name, std::uint64_t count) {
-    crash_write(fd, name);
-    crash_write_number(fd, count);
-    crash_write(fd, "\n");
-  };
-  line("  broker clients: ", tables_.clients.count());
-  line("  broker presences: ", tables_.presences.count());
-  line("  broker mailboxes: ", tables_.mailboxes.count());
-  line("  broker claims: ", tables_.claims.count());
-  line("  broker lanes: ", tables_.lanes.count());
-  line("  broker queued rows: ", queued_rows_);
 }
 
 }  // namespace cm::broker

@@ -3,12 +3,11 @@
 //         exactly one peer_left; a later return: exactly one peer_joined. Entries are rows: they
 //         survive a restart of the broker.
 // Source: design/presence.md, "Presence is a lease, not a socket".
-// Not:    queue hand-over on reattach (queue.cc).
+// Not:    what a hello changes (attach.cc), queue hand-over on reattach (queue.cc).
 #include <algorithm>
 
 #include "core/base/hash.h"
 #include "core/broker/broker.h"
-#include "core/crypto/random.h"
 
 namespace cm::broker {
 
@@ -30,41 +29,6 @@ PresenceRef Broker::make_presence(const PresenceKey& key, std::uint32_t member_n
   return presence;
 }
 
-PresenceRef Broker::attach(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
-                           bool& fresh) {
-  const PresenceKey key{facts.mesh_no, facts.session ? MailboxKind::kSession : MailboxKind::kMember,
-                        facts.session.value_or(facts.key)};
-  const auto found = tables_.presence_of.find(key);
-  fresh = found == tables_.presence_of.end();
-  PresenceRef presence = fresh ? make_presence(key, facts.member_no) : found->second;
-  CHECK(presence);  // check_member() saw room for it
-  auto& info = tables_.presences.get<kPresInfo>(presence);
-  if (fresh) {
-    info.presence_id = crypto::view(crypto::base62_id(env_.rng));
-    info.connected_ms = env_.wall_ms;
-  }
-  const MemberMirror* owner = member(facts.member_no);
-  info.name = hello.display_name.empty() ? owner->name : std::string(hello.display_name);
-  // The same process with a second socket: the first one is dead and does not know it yet.
-  const bool same_process = !fresh && info.session_id == hello.session_id;
-  info.session_id = hello.session_id;
-  info.cwd = hello.cwd;
-  info.hostname = hello.hostname;
-  info.peer_type = hello.peer_type;
-  info.channel = hello.channel;
-  info.model = hello.model;
-  info.pid = hello.pid;
-  if (same_process) {
-    const std::vector<ClientRef> older = tables_.presences.get<kPresClients>(presence);
-    for (const ClientRef old : older) close(old, 1000, "session_replaced");
-  }
-  tables_.presences.get<kPresClients>(presence).push_back(client);
-  tables_.presences.get<kPresDeadline>(presence) = 0;
-  tables_.clients.get<kClientPresence>(client) = presence;
-  store_presence(presence);
-  return presence;
-}
-
 void Broker::detach(ClientRef client) {
   const PresenceRef presence = tables_.clients.get<kClientPresence>(client);
   if (!presence) return;
@@ -76,6 +40,7 @@ void Broker::detach(ClientRef client) {
   tables_.presences.get<kPresDeadline>(presence) = deadline;
   lease_check_ms_ = std::min(lease_check_ms_, deadline);
   store_presence(presence);
+  save_peer_state(presence);
 }
 
 void Broker::store_presence(PresenceRef presence) {
@@ -85,6 +50,10 @@ void Broker::store_presence(PresenceRef presence) {
   store::PresenceRow row;
   row.fixed.member_no = tables_.presences.get<kPresOwner>(presence).member_no;
   row.fixed.online = deadline == 0;
+  const PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
+  row.fixed.proved = status.proved;
+  row.fixed.hidden = status.hidden;
+  row.fixed.status = status.manual;
   row.fixed.connected_ms = info.connected_ms;
   row.fixed.lease_until_ms = env_.wall_ms + limits_.presence_lease_ms;
   row.fixed.pid = info.pid;
@@ -96,6 +65,9 @@ void Broker::store_presence(PresenceRef presence) {
   row.text[store::kPresencePeerType] = info.peer_type;
   row.text[store::kPresenceChannel] = info.channel;
   row.text[store::kPresenceModel] = info.model;
+  row.text[store::kPresenceSummary] = info.summary;
+  row.text[store::kPresenceGroups] = info.groups_json;
+  row.text[store::kPresenceProfile] = info.profile;
   batch().put(TableId::kPresence, store::presence_key(key.mesh_no, key.kind, key.key).bytes(), row);
 }
 
@@ -112,6 +84,35 @@ void Broker::expire_leases() {
     metrics_.add(Metric::kBrokerLeasesExpired);
     announce(presence, "peer_left");
     remove_presence(presence);
+  });
+}
+
+// A hook's word counts for a while; then rows that it held back are looked at again.
+void Broker::apply_hook(PresenceRef presence, store::PeerStatus status) {
+  constexpr std::uint64_t kHookFreshMs = 30'000;
+  PresenceStatus& now = tables_.presences.get<kPresStatus>(presence);
+  now.hook = status;
+  now.hook_until_ms = env_.mono_ms + kHookFreshMs;
+  hook_check_ms_ = std::min(hook_check_ms_, now.hook_until_ms);
+  for (const ClientRef client : tables_.presences.get<kPresClients>(presence)) {
+    mark_mailboxes_of(client);
+  }
+}
+
+void Broker::expire_hook_statuses() {
+  if (env_.mono_ms < hook_check_ms_) return;
+  hook_check_ms_ = UINT64_MAX;
+  tables_.presences.each([&](PresenceRef presence) {
+    PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
+    if (status.hook_until_ms == 0) return;
+    if (status.hook_until_ms > env_.mono_ms) {
+      hook_check_ms_ = std::min(hook_check_ms_, status.hook_until_ms);
+      return;
+    }
+    status.hook_until_ms = 0;
+    for (const ClientRef client : tables_.presences.get<kPresClients>(presence)) {
+      mark_mailboxes_of(client);
+    }
   });
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/broker/broker.h"
+#include "core/broker/capability.h"
 #include "core/crypto/encoding.h"
 
 namespace cm::broker {
@@ -126,6 +127,7 @@ bool Broker::drain(MailboxRef box, DrainBudget& budget) {
         tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
         continue;
       }
+      if (is_gated(client, parts)) break;  // newer rows of this priority wait as well
       if (!budget.left()) return false;
       store::DeliveryRow row;
       if (!cursor.row(row)) continue;  // damaged: counted, confined, found by fsck
@@ -154,6 +156,11 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
   store::MessageRow message;
   if (!batch().get(TableId::kMessage, store::ulid_key(key.message).bytes(), message)) {
     env_.log->error("message_unreadable", {{"message", view(ulid_text(key.message))}});
+    return true;
+  }
+  if (const std::string_view why = refusal_of(message, row.fixed.recipient_member_no);
+      !why.empty()) {
+    tables_.refused.push_back({box, key.priority, key.message, why});
     return true;
   }
   const LaneKey lane_key{client.bits(), box.bits(), row.fixed.lane};
@@ -197,6 +204,78 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
   return true;
 }
 
+// Idle takes everything, working and dnd only `now`; what was queued before the last reattach is
+// delivered at any status, so that a lane never skips its earlier rows.
+bool Broker::is_gated(ClientRef client, const store::DeliveryKeyParts& key) const {
+  if (key.priority == static_cast<std::uint8_t>(wire::Priority::kNow)) return false;
+  const PresenceStatus& status = tables_.presences.get<kPresStatus>(presence_of(client));
+  if (status.effective(env_.mono_ms) == store::PeerStatus::kIdle) return false;
+  return key.message > status.open_until;
+}
+
+std::string_view Broker::refusal_of(const store::MessageRow& message, std::uint32_t recipient_no) {
+  const MemberMirror* sender = member(message.fixed.sender_member_no);
+  if (sender == nullptr || sender->revoked) return "sender_revoked";
+  const std::string_view target = message.text[store::kMessageTarget];
+  const bool multicast =
+      target.starts_with('*') || target.starts_with('@') || target.starts_with('#');
+  const PublicKey* session =
+      message.fixed.sender_is_session != 0 ? &message.fixed.sender_key : nullptr;
+  if (may_reach(recipient_no, sender->key, session, multicast ? kCapBroadcast : kCapDm)) return {};
+  metrics_.add(Metric::kBrokerDroppedByGrant);
+  return "blocked";
+}
+
+// Rows that the walk found undeliverable; they end outside it, because it holds a cursor.
+void Broker::end_refused_rows() {
+  for (const RefusedRow& refused : tables_.refused) {
+    if (!tables_.mailboxes.alive(refused.box)) continue;
+    end_row(refused.box, refused.priority, refused.message, store::ReceiptState::kExpired,
+            refused.reason);
+    mark_dirty(refused.box);  // it may be empty now
+  }
+  tables_.refused.clear();
+}
+
+// Once an hour: the front of each queue is its oldest row. A bounded share of it ends at a time;
+// the rest follows in the next iteration.
+void Broker::expire_old_mail() {
+  if (env_.mono_ms < mail_check_ms_) return;
+  constexpr std::uint64_t kHourMs = 3'600'000;
+  constexpr std::uint64_t kSoonMs = 1;
+  constexpr std::size_t kAtOnce = 1024;
+  mail_check_ms_ = env_.mono_ms + kHourMs;
+  const std::uint64_t age = std::uint64_t{limits_.undelivered_days_max} * 24 * kHourMs;
+  if (env_.wall_ms < age) return;
+  const std::uint64_t oldest = env_.wall_ms - age;
+  tables_.mailboxes.each([&](MailboxRef box) {
+    const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
+    store::Cursor cursor(batch(), TableId::kDelivery);
+    for (std::uint8_t priority = 0; priority < wire::kPriorities; ++priority) {
+      const store::Key from = store::delivery_prefix(id, priority);
+      for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
+        store::DeliveryKeyParts parts;
+        if (!store::parse_delivery_key(cursor.key(), parts) || !(parts.mailbox == id) ||
+            parts.priority != priority || parts.message.time_ms() >= oldest) {
+          break;
+        }
+        if (tables_.refused.size() >= kAtOnce) {
+          mail_check_ms_ = env_.mono_ms + kSoonMs;
+          return;
+        }
+        tables_.refused.push_back({box, priority, parts.message, "undelivered_7_days"});
+      }
+    }
+  });
+  for (const RefusedRow& old : tables_.refused) {
+    if (tables_.mailboxes.get<kBoxClaimed>(old.box) == 0) continue;
+    const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(old.box);
+    const ClaimRef claim = find_claim(holder, old.message);
+    if (claim && tables_.claims.get<kClaimMailbox>(claim) == old.box) unlink_claim(holder, claim);
+  }
+  end_refused_rows();
+}
+
 void Broker::write_push_for(const Ulid& id, const store::MessageRow& row, TextBuf& out) {
   const UlidText id_text = ulid_text(id);
   const crypto::HexText64 sender = crypto::hex_text(row.fixed.sender_key);
@@ -218,192 +297,22 @@ void Broker::write_push_for(const Ulid& id, const store::MessageRow& row, TextBu
   push.fingerprint = row.fixed.fingerprint;
   push.has_fingerprint = row.fixed.has_fingerprint != 0;
   push.reply_to = row.text[store::kMessageReplyTo];
+  TopicFacts topic;
+  if (push.target.starts_with('#') && find_topic(row.fixed.mesh_no, push.target.substr(1), topic)) {
+    push.topic = topic.row.text[store::kTopicNameText];
+    store::TopicPostRow post;
+    if (batch().get(TableId::kTopicPost, store::topic_post_key(topic.no, id).bytes(), post)) {
+      push.body_version = post.fixed.body_version;
+    }
+  }
+  store::AttestationRow attestation;
+  if (row.fixed.sender_is_session != 0 &&
+      batch().get(TableId::kAttestation,
+                  store::u32_bytes_key(row.fixed.mesh_no, row.fixed.sender_key).bytes(),
+                  attestation)) {
+    push.sender_attestation = attestation.text[store::kAttestationJson];
+  }
   wire::write_push(push, out);
-}
-
-ClaimRef Broker::find_claim(ClientRef client, const Ulid& message) const {
-  // Acks come in push order: the first claim is nearly always the one.
-  ClaimRef claim = tables_.clients.get<kClientClaims>(client).first;
-  while (claim && !(tables_.claims.get<kClaimMessage>(claim) == message)) {
-    claim = tables_.claims.get<kClaimLinks>(claim).next;
-  }
-  return claim;
-}
-
-ClaimRef Broker::find_claim_by_client_id(ClientRef client, std::string_view id, bool& ambiguous) {
-  ClaimRef found;
-  ambiguous = false;
-  for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;
-       claim = tables_.claims.get<kClaimLinks>(claim).next) {
-    store::MessageRow row;
-    const store::Key key = store::ulid_key(tables_.claims.get<kClaimMessage>(claim));
-    if (!batch().get(TableId::kMessage, key.bytes(), row)) continue;
-    if (row.text[store::kMessageClientId] != id) continue;
-    ambiguous = ambiguous || static_cast<bool>(found);
-    found = claim;
-  }
-  return found;
-}
-
-void Broker::handle_client_ack(ClientRef client, const wire::ClientFrame& frame) {
-  wire::ClientAck ack;
-  if (Status parsed = wire::parse_client_ack(frame, ack); !parsed) {
-    send_error(client, "malformed", parsed.error().detail, frame.request_id);
-    return;
-  }
-  if (auto& lapsed = tables_.clients.get<kClientLapsed>(client); lapsed != 0) {
-    lapsed = 0;
-    mark_mailboxes_of(client);  // also when the ack names no row: nothing else would push again
-  }
-  ClaimRef claim;
-  if (!ack.broker_message_id.empty()) {
-    const auto message = ulid_parse(ack.broker_message_id);
-    if (!message) return;  // an id of another broker or of a system push: nothing of ours
-    claim = find_claim(client, *message);
-    if (!claim) {
-      acknowledge_late(client, *message);
-      return;
-    }
-  } else {
-    bool ambiguous = false;
-    claim = find_claim_by_client_id(client, ack.client_message_id, ambiguous);
-    if (ambiguous || !claim) return;  // names no row, or not exactly one
-  }
-  const MailboxRef box = tables_.claims.get<kClaimMailbox>(claim);
-  const LaneRef lane = tables_.claims.get<kClaimLane>(claim);
-  const bool ended = end_delivery(box, tables_.claims.get<kClaimPriority>(claim),
-                                  tables_.claims.get<kClaimMessage>(claim));
-  if (!ended && !batch().failed()) {
-    env_.log->error("delivery_row_unreadable", {{"message", ack.broker_message_id}});
-  }
-  tables_.lanes.get<kLaneDeadline>(lane) = env_.mono_ms + limits_.claim_lease_ms;
-  unlink_claim(client, claim);
-  mark_mailboxes_of(client);
-}
-
-// The lease had run out, or the push went over an earlier connection. The row still ends here:
-// the recipient has it.
-void Broker::acknowledge_late(ClientRef client, const Ulid& message) {
-  store::MessageRow row;
-  if (!batch().get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return;
-  const auto priority = static_cast<std::uint8_t>(row.fixed.priority);
-  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
-  const PresenceKey& key =
-      tables_.presences.get<kPresKey>(tables_.clients.get<kClientPresence>(client));
-  MailboxId id{MailboxKind::kMember, member_no};
-  if (key.kind == MailboxKind::kSession) {
-    store::BindingRow binding;
-    const store::Key bound = store::u32_bytes_key(key.mesh_no, key.key);
-    if (batch().get(TableId::kBinding, bound.bytes(), binding) &&
-        batch().get_raw(TableId::kDelivery,
-                        store::delivery_key({MailboxKind::kSession, binding.fixed.session_no},
-                                            priority, message)
-                            .bytes())) {
-      id = {MailboxKind::kSession, binding.fixed.session_no};
-    }
-  }
-  const auto found = tables_.mailbox_of.find(id.bits());
-  if (found == tables_.mailbox_of.end()) return;
-  const MailboxRef box = found->second;
-  // Another connection of the member may hold it by now: its claim goes with the row.
-  const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(box);
-  if (tables_.mailboxes.get<kBoxClaimed>(box) > 0) {
-    // Of this mailbox only: the holder may have the same message claimed for its session.
-    const ClaimRef claim = find_claim(holder, message);
-    if (claim && tables_.claims.get<kClaimMailbox>(claim) == box) unlink_claim(holder, claim);
-  }
-  end_delivery(box, priority, message);
-  mark_dirty(box);
-}
-
-bool Broker::end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message) {
-  const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
-  const store::Key key = store::delivery_key(id, priority, message);
-  store::DeliveryRow row;
-  if (!batch().get(TableId::kDelivery, key.bytes(), row)) return false;
-  store::ReceiptRow receipt;
-  receipt.fixed.state = store::ReceiptState::kDelivered;
-  receipt.fixed.recipient_member_no = row.fixed.recipient_member_no;
-  receipt.fixed.stored_ms = row.fixed.stored_ms;
-  receipt.fixed.ended_ms = env_.wall_ms;
-  batch().put(TableId::kReceipt, store::receipt_key(message, id).bytes(), receipt);
-  batch().erase(TableId::kDelivery, key.bytes());
-  CHECK(tables_.mailboxes.get<kBoxRows>(box) > 0 &&
-        tables_.mailboxes.get<kBoxBytes>(box) >= row.fixed.bytes && queued_rows_ > 0);
-  tables_.mailboxes.get<kBoxRows>(box) -= 1;
-  tables_.mailboxes.get<kBoxBytes>(box) -= row.fixed.bytes;
-  --queued_rows_;
-  metrics_.add(Metric::kBrokerAcks);
-  return true;
-}
-
-// Takes the claim out of its connection, lane and mailbox; the row itself is not touched.
-void Broker::unlink_claim(ClientRef client, ClaimRef claim) {
-  const ClaimLinks links = tables_.claims.get<kClaimLinks>(claim);
-  ClaimList& list = tables_.clients.get<kClientClaims>(client);
-  if (links.previous) {
-    tables_.claims.get<kClaimLinks>(links.previous).next = links.next;
-  } else {
-    CHECK(list.first == claim);
-    list.first = links.next;
-  }
-  if (links.next) {
-    tables_.claims.get<kClaimLinks>(links.next).previous = links.previous;
-  } else {
-    CHECK(list.last == claim);
-    list.last = links.previous;
-  }
-  const MailboxRef box = tables_.claims.get<kClaimMailbox>(claim);
-  const LaneRef lane = tables_.claims.get<kClaimLane>(claim);
-  tables_.clients.get<kClientClaimCount>(client) -= 1;
-  tables_.clients.get<kClientClaimBytes>(client) -= tables_.claims.get<kClaimBytes>(claim);
-  tables_.mailboxes.get<kBoxClaimed>(box) -= 1;
-  if (tables_.mailboxes.get<kBoxClaimed>(box) == 0) tables_.mailboxes.get<kBoxClaimer>(box) = {};
-  auto& in_lane = tables_.lanes.get<kLaneClaims>(lane);
-  if (--in_lane == 0) {
-    tables_.lane_of.erase({client.bits(), box.bits(), tables_.lanes.get<kLaneHash>(lane)});
-    tables_.lanes.erase(lane);
-  }
-  tables_.claims.erase(claim);
-}
-
-void Broker::release_claims_of(ClientRef client) {
-  for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;
-       claim = tables_.clients.get<kClientClaims>(client).first) {
-    const MailboxRef box = tables_.claims.get<kClaimMailbox>(claim);
-    unlink_claim(client, claim);
-    tables_.mailboxes.get<kBoxRescan>(box) = 1;
-    mark_dirty(box);
-    metrics_.add(Metric::kBrokerRedeliveries);
-  }
-}
-
-// Releases lanes whose lease ran out; their rows are pushed again in order, elsewhere first.
-void Broker::expire_claims() {
-  if (env_.mono_ms < claim_check_ms_) return;
-  claim_check_ms_ = UINT64_MAX;
-  tables_.lanes.each([&](LaneRef lane) {
-    const std::uint64_t deadline = tables_.lanes.get<kLaneDeadline>(lane);
-    if (deadline > env_.mono_ms) {
-      claim_check_ms_ = std::min(claim_check_ms_, deadline);
-      return;
-    }
-    const ClientRef client = tables_.lanes.get<kLaneClient>(lane);
-    const MailboxRef box = tables_.lanes.get<kLaneMailbox>(lane);
-    tables_.clients.get<kClientLapsed>(client) = 1;
-    for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;) {
-      const ClaimRef next = tables_.claims.get<kClaimLinks>(claim).next;
-      if (tables_.claims.get<kClaimLane>(claim) == lane) {
-        unlink_claim(client, claim);
-        metrics_.add(Metric::kBrokerRedeliveries);
-      }
-      claim = next;
-    }
-    tables_.mailboxes.get<kBoxRescan>(box) = 1;
-    mark_dirty(box);
-    mark_mailboxes_of(client);  // the others it served are another connection's now
-    env_.log->warn("claim_lease_expired", {{"mailbox", tables_.mailboxes.get<kBoxId>(box).no}});
-  });
 }
 
 }  // namespace cm::broker

@@ -16,6 +16,7 @@
 #include "core/base/ids.h"
 #include "core/base/limits.h"
 #include "core/base/table.h"
+#include "core/broker/budget.h"
 #include "core/crypto/keys.h"
 #include "store/schema.h"
 
@@ -68,6 +69,7 @@ enum PresenceCol {
   kPresOwner,     // mesh and member
   kPresDeadline,  // monotonic ms while offline, else 0
   kPresClients,   // live sockets, oldest first
+  kPresStatus,
   kPresInfo,
 };
 struct PresenceKey {
@@ -80,16 +82,54 @@ struct PresenceOwner {
   std::uint32_t mesh_no = 0;
   std::uint32_t member_no = 0;
 };
+// What decides whether a queued row is pushed (spec/decisions.md, "Delivery", status).
+struct PresenceStatus {
+  store::PeerStatus manual = store::PeerStatus::kIdle;
+  store::PeerStatus hook = store::PeerStatus::kIdle;
+  std::uint64_t hook_until_ms = 0;  // monotonic; the hook's word counts until then
+  Ulid open_until;                  // queued before the last reattach: pushed at any status
+  std::uint16_t caps = 0xffff;      // of the session's attestation, bits of capability.h
+  std::uint8_t proved = 0;          // by session_hello
+  std::uint8_t hidden = 0;
+
+  store::PeerStatus effective(std::uint64_t mono_ms) const noexcept {
+    if (manual == store::PeerStatus::kDnd) return manual;
+    return mono_ms < hook_until_ms ? hook : manual;
+  }
+};
+struct PeerGroup {
+  std::string name;
+  std::string role;  // may be empty
+};
+struct PresenceStats {
+  std::uint64_t messages_in = 0, messages_out = 0, tool_calls = 0, uptime_s = 0, errors = 0;
+  bool set = false;
+};
 struct PresenceInfo {  // cold: shown in peers_list
   std::string presence_id, session_id, name, cwd, hostname, peer_type, channel, model;
+  std::string summary;
+  std::string profile;      // JSON object, or empty
+  std::string groups_json;  // of `groups`, as it is shown and stored
+  std::string attestation;  // JSON object, or empty
+  std::string caps_json;    // array, or empty for all
+  std::vector<PeerGroup> groups;
+  PresenceStats stats;
   std::uint64_t connected_ms = 0;
   std::int64_t pid = 0;
 };
 using PresenceTable = Table<PresenceTag, PresenceKey, PresenceOwner, std::uint64_t,
-                            std::vector<ClientRef>, PresenceInfo>;
+                            std::vector<ClientRef>, PresenceStatus, PresenceInfo>;
 
 struct PresenceKeyHash {
   std::size_t operator()(const PresenceKey& key) const noexcept;
+};
+
+// A row that will not be delivered: ended after the walk that found it.
+struct RefusedRow {
+  MailboxRef box;
+  std::uint8_t priority = 0;
+  Ulid message;
+  std::string_view reason;  // a literal
 };
 
 // A mailbox in memory: it has queued rows, or a connection that could take them.
@@ -151,10 +191,13 @@ struct MemberMirror {
   std::string name;
   std::vector<ClientRef> clients;  // of this member, any class
   std::uint32_t presences = 0;     // leased ones included
+  std::uint8_t is_admin = 0;
+  std::uint8_t has_grants = 0;  // at least one row names this member as recipient
 };
 struct MeshMirror {
   std::string id;
   std::string slug;
+  bool deleted = false;
   std::vector<PresenceRef> presences;
   std::uint32_t clients = 0;
 };
@@ -165,7 +208,8 @@ struct Tables {
         presences(limits.presences_max),
         mailboxes(limits.mailboxes_max),
         claims(claims_max(limits)),
-        lanes(claims_max(limits)) {}
+        lanes(claims_max(limits)),
+        budget(limits) {}
 
   // Every connection may fill its window, up to a bound for all; then mailboxes wait.
   static std::uint32_t claims_max(const Limits& limits) noexcept {
@@ -185,7 +229,9 @@ struct Tables {
   std::unordered_map<LaneKey, LaneRef, LaneKeyHash> lane_of;
   std::unordered_map<std::uint32_t, MemberMirror> members;
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
+  Budget budget;
   std::vector<MailboxRef> dirty;
+  std::vector<RefusedRow> refused;
   std::vector<MailboxRef> starved;  // found the table of claims full; looked at when it is not
   std::vector<ClientRef> touched;   // delivered a frame in this iteration
   std::vector<ConnRef> closing;     // closed by us in this iteration: closed again if it fails

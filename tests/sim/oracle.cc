@@ -297,7 +297,9 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
       }
     }
   }
-  const bool joined = frame.find("\"event\":\"peer_joined\"") != std::string_view::npos;
+  // Who has been here before returns; whoever hears it counts it as a join.
+  const bool joined = frame.find("\"event\":\"peer_joined\"") != std::string_view::npos ||
+                      frame.find("\"event\":\"peer_returned\"") != std::string_view::npos;
   const bool left = frame.find("\"event\":\"peer_left\"") != std::string_view::npos;
   if (!joined && !left) return;
   for (std::uint32_t daemon = 0; daemon < members_.size(); ++daemon) {

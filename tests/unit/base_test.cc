@@ -463,7 +463,10 @@ TEST(MetricsTable, every_metric_has_a_name_and_help) {
     EXPECT_FALSE(info.help.empty()) << info.name;
     EXPECT_EQ(info.help.find_first_of("\n\\"), std::string_view::npos) << info.name;
     EXPECT_EQ(info.name.ends_with("_total"), info.kind == MetricKind::kCounter) << info.name;
-    for (const char c : info.name) EXPECT_TRUE((c >= 'a' && c <= 'z') || c == '_') << info.name;
+    for (const char c : info.name) {
+      EXPECT_TRUE((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_') << info.name;
+    }
+    EXPECT_FALSE(info.name.front() >= '0' && info.name.front() <= '9') << info.name;
     EXPECT_TRUE(series.insert(std::string(info.name) + "{" + std::string(info.labels)).second)
         << info.name;
   }

@@ -1,0 +1,112 @@
+// budget.cc — token buckets and queue shares.
+#include "core/broker/budget.h"
+
+#include <algorithm>
+
+#include "core/base/bytes.h"
+#include "core/base/check.h"
+#include "core/base/hash.h"
+
+namespace cm::broker {
+namespace {
+
+constexpr std::int64_t kMilli = 1000;
+constexpr std::uint64_t kMinuteMs = 60'000;
+
+}  // namespace
+
+Budget::Budget(const Limits& limits)
+    : limits_(limits), buckets_(&pool_), pairs_(&pool_), senders_(&pool_) {}
+
+Budget::Bucket& Budget::bucket(std::uint32_t member_no, std::uint64_t mono_ms) {
+  const auto [found, fresh] = buckets_.try_emplace(member_no);
+  Bucket& bucket = found->second;
+  const std::int64_t full = std::int64_t{limits_.rate_burst} * kMilli;
+  if (fresh) {
+    bucket.milli_tokens = full;
+    bucket.at_ms = mono_ms;
+    bucket.window_ms = mono_ms;
+    return bucket;
+  }
+  // A minute refills rate_per_minute tokens: that many thousandths every 60 ms.
+  const auto passed = static_cast<std::int64_t>(std::min(mono_ms - bucket.at_ms, kMinuteMs));
+  bucket.milli_tokens = std::min(full, bucket.milli_tokens + passed * limits_.rate_per_minute / 60);
+  bucket.at_ms = mono_ms;
+  if (mono_ms - bucket.window_ms >= kMinuteMs) {
+    bucket.window_ms = mono_ms;
+    bucket.paid = {};
+  }
+  return bucket;
+}
+
+bool Budget::has_paid(const Bucket& bucket, std::string_view id) const noexcept {
+  if (id.empty()) return false;
+  const std::uint64_t mark = hash64(as_bytes(id)) | 1;  // 0 is an empty place
+  return std::find(bucket.paid.begin(), bucket.paid.end(), mark) != bucket.paid.end();
+}
+
+bool Budget::may_send(std::uint32_t member_no, std::string_view id, std::uint64_t mono_ms) {
+  if (limits_.rate_per_minute == 0) return true;
+  const Bucket& mine = bucket(member_no, mono_ms);
+  return mine.milli_tokens >= kMilli || has_paid(mine, id);
+}
+
+void Budget::charge(std::uint32_t member_no, std::string_view id, std::uint32_t count,
+                    std::uint64_t mono_ms) {
+  if (limits_.rate_per_minute == 0) return;
+  Bucket& mine = bucket(member_no, mono_ms);
+  if (has_paid(mine, id)) return;
+  mine.milli_tokens -= std::int64_t{count} * kMilli;
+  if (id.empty()) return;
+  mine.paid[mine.next_paid] = hash64(as_bytes(id)) | 1;
+  mine.next_paid = (mine.next_paid + 1) % kRemembered;
+}
+
+std::uint64_t Budget::wait_ms(std::uint32_t member_no) const noexcept {
+  const auto found = buckets_.find(member_no);
+  if (found == buckets_.end() || limits_.rate_per_minute == 0) return 0;
+  const std::int64_t missing = kMilli - found->second.milli_tokens;
+  if (missing <= 0) return 0;
+  return static_cast<std::uint64_t>(missing) * 60 / limits_.rate_per_minute + 1;
+}
+
+bool Budget::pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox,
+                           std::uint32_t bytes) const {
+  const auto found = pairs_.find({sender_no, mailbox});
+  if (found == pairs_.end()) return true;
+  return found->second.rows < limits_.queue_pair_rows_max &&
+         found->second.bytes + bytes <= limits_.queue_pair_bytes_max;
+}
+
+bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const {
+  const auto found = senders_.find(sender_no);
+  return found == senders_.end() || found->second + bytes <= limits_.queue_sender_bytes_max;
+}
+
+void Budget::queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) {
+  Share& share = pairs_[{sender_no, mailbox}];
+  ++share.rows;
+  share.bytes += bytes;
+  senders_[sender_no] += bytes;
+  ++rows_;
+}
+
+void Budget::ended(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) {
+  const auto pair = pairs_.find({sender_no, mailbox});
+  const auto sender = senders_.find(sender_no);
+  CHECK(pair != pairs_.end() && pair->second.rows > 0 && pair->second.bytes >= bytes);
+  CHECK(sender != senders_.end() && sender->second >= bytes && rows_ > 0);
+  --rows_;
+  pair->second.bytes -= bytes;
+  if (--pair->second.rows == 0) pairs_.erase(pair);
+  sender->second -= bytes;
+  if (sender->second == 0) senders_.erase(sender);
+}
+
+void Budget::forget_queues() {
+  pairs_.clear();
+  senders_.clear();
+  rows_ = 0;
+}
+
+}  // namespace cm::broker

@@ -1,0 +1,125 @@
+// memory.cc — what a mesh remembers: texts with tags, found again by their words.
+// Holds:  rows are the truth, the index is rebuilt from them at the first use after a start. A
+//         forgotten memory is gone; forgetting one that is unknown succeeds, as existing clients
+//         expect.
+// Limits: kMemoryTextMax bytes a memory, memories_max a mesh.
+// Source: spec/wire.md §7.2; spec/observed.md: both names of the reply's members are sent.
+// Not:    searching itself (text_index.h).
+#include "core/broker/broker.h"
+#include "core/broker/texts.h"
+#include "core/crypto/random.h"
+#include "core/wire/limits.h"
+
+namespace cm::broker {
+namespace {
+
+using store::TableId;
+
+constexpr std::size_t kMemoryKeyHead = 4;  // mesh_no, then the id
+
+}  // namespace
+
+bool Broker::load_memories() {
+  if (memories_loaded_) return true;
+  memories_.clear();
+  store::Cursor cursor(batch(), TableId::kMemory);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    store::MemoryRow row;
+    if (cursor.key().size() <= kMemoryKeyHead || !cursor.row(row)) continue;
+    const std::string_view id = as_text(cursor.key().subspan(kMemoryKeyHead));
+    if (!memories_.add(load_be32(cursor.key().data()), id, row.text[store::kMemoryContent],
+                       row.text[store::kMemoryTags])) {
+      return false;
+    }
+  }
+  memories_loaded_ = true;
+  return true;
+}
+
+void Broker::handle_remember(ClientRef client, const Frame& frame) {
+  wire::FieldReader fields(frame.tape, frame.tape.root());
+  const std::string_view content = fields.text("content", wire::kMemoryTextMax);
+  const wire::JsonNode* tags = fields.array("tags", wire::Need::kOptional);
+  if (fields.ok() && content.empty()) fields.refuse("content", "a text that is not empty");
+  if (!fields.ok()) return refuse(client, frame, fields.take().error());
+  if (tags != nullptr) {
+    if (Status good = check_texts(frame.tape, *tags, wire::kTagsMax, wire::kTagMax); !good) {
+      return refuse(client, frame, fail(Err::kMalformed, "field 'tags': " + good.error().detail));
+    }
+  }
+  if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
+  const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
+  if (count_rows(TableId::kMemory, mesh_no, limits_.memories_max) >= limits_.memories_max) {
+    return refuse(client, frame, fail(Err::kFull, "the mesh has as many memories as it allows"));
+  }
+  const crypto::Base62Id id = crypto::base62_id(env_.rng);
+  store::MemoryRow row;
+  row.fixed.remembered_ms = env_.wall_ms;
+  row.fixed.member_no = tables_.clients.get<kClientMemberNo>(client);
+  row.text[store::kMemoryContent] = content;
+  row.text[store::kMemoryTags] = tags == nullptr ? std::string_view("[]") : tags->text;
+  row.text[store::kMemoryBy] = name_of(client);
+  batch().put(TableId::kMemory, store::u32_bytes_key(mesh_no, as_bytes(crypto::view(id))).bytes(),
+              row);
+  if (memories_loaded_ &&
+      !memories_.add(mesh_no, crypto::view(id), content, row.text[store::kMemoryTags])) {
+    memories_loaded_ = false;
+  }
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("type", "memory_stored").field("id", crypto::view(id));
+  json.field("memoryId", crypto::view(id));
+  finish_reply(client, frame, json, text);
+}
+
+void Broker::handle_recall(ClientRef client, const Frame& frame) {
+  wire::FieldReader fields(frame.tape, frame.tape.root());
+  const std::string_view query = fields.text("query", wire::kQueryMax, wire::Need::kOptional);
+  if (!fields.ok()) return refuse(client, frame, fields.take().error());
+  const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
+  std::vector<std::string> ids;
+  if (!load_memories() || !memories_.search(mesh_no, query, ids)) {
+    memories_loaded_ = false;
+    return refuse(client, frame, fail(Err::kInternal, "the search index failed; ask again"));
+  }
+  TextBuf list(scratch(), 2048);
+  wire::JsonWriter entries(list);
+  entries.begin_array();
+  for (const std::string& id : ids) {
+    store::MemoryRow row;
+    const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(std::string_view(id)));
+    if (!batch().get(TableId::kMemory, key.bytes(), row)) continue;
+    entries.begin_object().field("id", id).field("content", row.text[store::kMemoryContent]);
+    entries.key("tags").raw(row.text[store::kMemoryTags]);
+    entries.field("rememberedBy", row.text[store::kMemoryBy]);
+    entries.key("rememberedAt").iso_time(row.fixed.remembered_ms).end_object();
+  }
+  entries.end_array();
+  for (const auto& [type, member_name] :
+       {std::pair{"memory_results", "memories"}, std::pair{"memory_recall_result", "matches"}}) {
+    TextBuf text(scratch(), list.size() + 256);
+    wire::JsonWriter json(text);
+    json.begin_object().field("type", type).key(member_name).raw(list.view());
+    finish_reply(client, frame, json, text);
+  }
+}
+
+void Broker::handle_forget(ClientRef client, const Frame& frame) {
+  wire::FieldReader fields(frame.tape, frame.tape.root());
+  const std::string_view id = fields.broker_id("memoryId");
+  if (!fields.ok()) return refuse(client, frame, fields.take().error());
+  const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
+  const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(id));
+  if (batch().erase(TableId::kMemory, key.bytes()) && memories_loaded_ &&
+      !memories_.remove(mesh_no, id)) {
+    memories_loaded_ = false;
+  }
+  // An `ack` that names the memory in both ids (spec/wire.md §5.2).
+  TextBuf text(scratch());
+  wire::JsonWriter json(text);
+  json.begin_object().field("type", "ack").field("id", id).field("messageId", id);
+  json.field("queued", false);
+  finish_reply(client, frame, json, text);
+}
+
+}  // namespace cm::broker

@@ -1,0 +1,23 @@
+// texts.h — small readings of wire texts that several handlers share.
+// Owns:   status names, lists of short texts.
+// Holds:  no state; views are those of the input.
+// Not:    frames (core/wire).
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "core/base/result.h"
+#include "core/wire/json_tape.h"
+#include "store/schema.h"
+
+namespace cm::broker {
+
+std::optional<store::PeerStatus> peer_status_parse(std::string_view text) noexcept;
+std::string_view text_of(store::PeerStatus status) noexcept;
+
+// Every entry is a text that may be shown, of 1 to `bytes` bytes; at most `entries` of them.
+Status check_texts(const wire::JsonTape& tape, const wire::JsonNode& list, std::size_t entries,
+                   std::size_t bytes);
+
+}  // namespace cm::broker
