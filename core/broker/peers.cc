@@ -81,7 +81,9 @@ void Broker::write_peer_entry(PresenceRef presence, TextBuf& out) {
   peer.profile = info.profile;
   peer.visible = status.hidden == 0;
   peer.attestation = info.attestation;
-  if (status.proved != 0) peer.allowed_caps = info.caps_json.empty() ? "null" : info.caps_json;
+  if (status.proved != 0) {
+    peer.allowed_caps = info.caps_json.empty() ? std::string_view("null") : info.caps_json;
+  }
   TextBuf stats(scratch(), 128);
   if (info.stats.set) {
     wire::JsonWriter json(stats);

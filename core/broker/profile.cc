@@ -22,7 +22,13 @@ bool is_group_name(std::string_view name) noexcept {
                       c == '-' || c == '_' || c == '.' || c == '/';
     if (!good) return false;
   }
-  return name.front() != '/' && name.back() != '/' && name.find("//") == std::string_view::npos;
+  // No empty part, and none that a file system would understand.
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('/', at), name.size());
+    if (name.substr(at, end - at).find_first_not_of('.') == std::string_view::npos) return false;
+    at = end + 1;
+  }
+  return true;
 }
 
 std::string_view without_at(std::string_view name) noexcept {

@@ -115,11 +115,13 @@ class Handler {
     std::array<std::uint32_t, kJsonKeysMax> hashes;
   };
 
-  // The source text of the number that ends before `end`: RapidJSON's value may have lost digits.
-  std::string_view number_text(std::size_t end) const noexcept {
+  // The source text of the number at `start`: RapidJSON's value may have lost digits. It reads
+  // numbers from a copy of the stream, which still stands in front of the number now.
+  std::string_view number_text(std::size_t start) const noexcept {
     constexpr std::string_view kNumberChars = "0123456789+-.eE";
-    std::size_t start = end;
-    while (start > 0 && kNumberChars.find(input_[start - 1]) != std::string_view::npos) --start;
+    std::size_t end = start;
+    while (end < input_.size() && kNumberChars.find(input_[end]) != std::string_view::npos) ++end;
+    CHECK(end > start);
     return input_.substr(start, end - start);
   }
   bool refuse(const char* what) noexcept {

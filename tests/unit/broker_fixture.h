@@ -157,6 +157,50 @@ class BrokerTest : public ::testing::Test {
     EXPECT_EQ(field(first(conn), "type"), "hello_ack") << first(conn);
     return conn;
   }
+  // A session of `parent`; `caps` (a JSON array) makes the attestation version 2.
+  struct SessionText {
+    Member parent, session;
+    std::string caps;
+    std::string groups;
+    std::int64_t ttl_ms = 12 * 3600 * 1000;
+    std::string capabilities_csv;
+  };
+  std::string write_session(const SessionText& hello) {
+    parts_.advance(1);
+    const std::string time = std::to_string(parts_.env.wall_ms);
+    const std::string expires = std::to_string(
+        static_cast<std::int64_t>(parts_.env.wall_ms) + hello.ttl_ms);
+    const bool second = !hello.caps.empty();
+    const std::string attested = hello.parent.sign(
+        "claudemesh-session-attest" + std::string(second ? "-v2|" : "|") + hello.parent.hex + "|" +
+        hello.session.hex + "|" + expires + (second ? "|" + hello.capabilities_csv : ""));
+    const std::string signature =
+        hello.session.sign("claudemesh-session-hello|" + mesh_ + "|" + hello.parent.hex + "|" +
+                           hello.session.hex + "|" + time);
+    return R"({"type":"session_hello","meshId":")" + mesh_ + R"(","parentMemberId":")" +
+           hello.parent.id + R"(","parentMemberPubkey":")" + hello.parent.hex +
+           R"(","sessionPubkey":")" + hello.session.hex +
+           R"(","parentAttestation":{"sessionPubkey":")" + hello.session.hex +
+           R"(","parentMemberPubkey":")" + hello.parent.hex + R"(","expiresAt":)" + expires +
+           R"(,"signature":")" + attested + "\"" +
+           (second ? R"(,"version":2,"allowed_caps":)" + hello.caps : "") +
+           R"(},"displayName":"worker","sessionId":"u-1","pid":9,"cwd":"/s",)" +
+           (hello.groups.empty() ? "" : "\"groups\":" + hello.groups + ",") + R"("timestamp":)" +
+           time + R"(,"signature":")" + signature + "\"}";
+  }
+  ConnRef connect_session(const SessionText& hello) {
+    const ConnRef conn = open();
+    core_->on_text(conn, write_session(hello));
+    run();
+    EXPECT_EQ(field(first(conn), "type"), "hello_ack") << first(conn);
+    return conn;
+  }
+  // The last frame of this type that the frame in hand made.
+  std::string ask(ConnRef conn, const std::string& frame, std::string_view type) {
+    text(conn, frame);
+    const auto found = frames(conn, type);
+    return found.empty() ? std::string() : found.back();
+  }
   void text(ConnRef conn, std::string_view frame) {
     core_->on_text(conn, frame);
     run();
