@@ -88,6 +88,7 @@ class BrokerRole {
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
       if (stop && give_up_ms == net::kNever) {
         runtime_.log.info("broker_shutdown");
+        core_.set_draining();
         server_.drain(1001, "shutting down");
         give_up_ms = net::Loop::mono_ms() + kDrainMs;
       }
@@ -125,7 +126,7 @@ class BrokerRole {
 
   void apply(const net::NetEvent& event) {
     switch (event.kind) {
-      case net::NetEventKind::kWsOpen: core_.on_open(event.conn); break;
+      case net::NetEventKind::kWsOpen: core_.on_open(event.conn, event.peer.address); break;
       case net::NetEventKind::kWsMessage: core_.on_text(event.conn, event.payload); break;
       case net::NetEventKind::kWsClosed: core_.on_closed(event.conn); break;
       case net::NetEventKind::kHttpRequest: core_.on_http(event.conn, to_core(event)); break;

@@ -110,6 +110,7 @@ wire::HttpRequest to_core(const net::NetEvent& event) {
   request.body = event.request->body;
   request.peer_is_unix = event.peer.is_unix;
   request.peer_is_loopback = event.peer.is_loopback;
+  request.peer_address = event.peer.address;
   return request;
 }
 

@@ -111,6 +111,8 @@ namespace cm {
     "ask for a new invite")                                                                        \
   X(InviteRevoked, "invite_revoked", 3, 400, "the invite was withdrawn", "ask for a new invite")   \
   X(InviteExpired, "invite_expired", 3, 400, "the invite has expired", "ask for a new invite")     \
+  X(ClaimUnsupported, "invite_v2_disabled", 3, 501, "this claim lacks the key of a member",        \
+    "join with 'claudemesh join <link>', or claim with peer_pubkey")                               \
   X(InviteExhausted, "invite_exhausted", 3, 400, "the invite was already used",                    \
     "ask for a new invite; each one admits one member")                                            \
   X(HostMismatch, "host_fingerprint_mismatch", 4, 500, "this store was made on another machine",   \

@@ -58,6 +58,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Deliveries that ended without reaching their recipient")                                      \
   X(BrokerDroppedByGrant, Broker, Counter, "broker_messages_dropped_by_grant_total", "",           \
     "Deliveries that the recipient's grants did not let through")                                  \
+  X(BrokerHttpRefused, Broker, Counter, "broker_http_refused_total", "",                           \
+    "HTTP requests without the authority that their route demands")                                \
   X(BrokerDuplicates, Broker, Counter, "broker_dedupe_duplicates_total", "",                       \
     "Sends answered as duplicates of an accepted message")                                         \
   X(BrokerMismatches, Broker, Counter, "cm_broker_dedupe_fingerprint_mismatch_total", "",          \

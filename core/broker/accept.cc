@@ -137,7 +137,7 @@ Status Broker::check_send(ClientRef client, const wire::Send& send) {
   }
   const bool direct = crypto::public_key_parse(send.target).has_value();
   const std::uint16_t needed = direct ? kCapDm : kCapBroadcast;
-  if ((tables_.presences.get<kPresStatus>(presence_of(client)).caps & needed) == 0) {
+  if ((caps_of(client) & needed) == 0) {
     return fail(Err::kForbidden, "forbidden: missing session capability \"" +
                                      std::string(name_of_cap(needed)) + "\"");
   }

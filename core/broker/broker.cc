@@ -68,7 +68,7 @@ ClientRef Broker::client_of(ConnRef conn) const noexcept {
   return tables_.clients.get<kClientConn>(client) == conn ? client : ClientRef{};
 }
 
-void Broker::on_open(ConnRef conn) {
+void Broker::on_open(ConnRef conn, const wire::PeerAddress& address) {
   metrics_.add(Metric::kBrokerConnectionsTotal);
   const ClientRef client = tables_.clients.insert();
   if (!client) {
@@ -80,6 +80,7 @@ void Broker::on_open(ConnRef conn) {
   const std::uint64_t deadline = env_.mono_ms + limits_.hello_deadline_ms;
   tables_.clients.get<kClientConn>(client) = conn;
   tables_.clients.get<kClientHelloDeadline>(client) = deadline;
+  tables_.clients.get<kClientAddress>(client) = address;
   tables_.clients.get<kClientErrorsSince>(client) = env_.mono_ms;
   hello_check_ms_ = std::min(hello_check_ms_, deadline);
   if (tables_.client_of_slot.size() <= conn.slot) tables_.client_of_slot.resize(conn.slot + 1);
@@ -104,7 +105,7 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
   }
   for (const FrameRoute& route : kFrameRoutes) {
     if (route.type != frame.type) continue;
-    const std::uint16_t caps = tables_.presences.get<kPresStatus>(presence_of(client)).caps;
+    const std::uint16_t caps = caps_of(client);
     if (route.capability != kCapNone && (caps & route.capability) == 0) {
       return send_error(
           client, "forbidden",

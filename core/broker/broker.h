@@ -4,8 +4,8 @@
 //         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
 //         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
 //         redelivery, acks), message_status.cc, topics.cc and topic_history.cc, state.cc,
-//         memory.cc, skills.cc, negotiate.cc, http.cc and enroll.cc (routes), load.cc (mirrors),
-//         verify.cc.
+//         memory.cc, skills.cc, negotiate.cc; over HTTP http.cc (routes), authority.cc, enroll.cc,
+//         codes.cc, mesh_admin.cc, members.cc, grants.cc, hook.cc; load.cc (mirrors), verify.cc.
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
 // Why:    the same object code runs in the product and in the simulator.
@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "core/base/env.h"
 #include "core/base/limits.h"
 #include "core/base/metrics.h"
+#include "core/broker/authority.h"
 #include "core/broker/effects.h"
 #include "core/broker/tables.h"
 #include "core/broker/text_index.h"
@@ -54,7 +56,8 @@ class Broker {
   void set_admin_token_hash(const crypto::Hash32& hash);
 
   // --- events of one iteration ---
-  void on_open(ConnRef conn);
+  // `address` is the other end's, for what is judged by where it comes from.
+  void on_open(ConnRef conn, const wire::PeerAddress& address = {});
   void on_text(ConnRef conn, std::string_view frame);
   void on_closed(ConnRef conn);
   void on_http(ConnRef conn, const wire::HttpRequest& request);
@@ -63,6 +66,8 @@ class Broker {
 
   // Monotonic ms of the next deadline, or UINT64_MAX. step() at that time has work.
   std::uint64_t next_deadline() const noexcept;
+  // From now on /health/ready says that no new work should come.
+  void set_draining() noexcept { draining_ = true; }
   // True when step() stopped at its budget: the next iteration must not block.
   bool work_left() const noexcept { return !tables_.dirty.empty(); }
 
@@ -295,21 +300,96 @@ class Broker {
   // negotiate.cc
   void handle_negotiation(ClientRef client, const Frame& frame);
 
+  // One HTTP request in hand: what it asks, who asks, what is answered.
+  struct HttpCall {
+    const wire::HttpRequest& request;
+    Authority authority;
+    std::string_view arguments[2];  // the ":parts" of the route
+    TextBuf reply;
+    std::string_view content_type;
+    std::uint32_t status;
+  };
+  // kOpen routes judge their caller themselves (an invite, a code, a matching process).
+  enum class Access : std::uint8_t { kOpen, kProved, kAdmin };
+  struct HttpRoute {
+    std::string_view method;
+    std::string_view pattern;
+    Status (Broker::*handler)(HttpCall& call);
+    Access access;
+    bool writes;  // refused when the store is full
+  };
+  static const HttpRoute kHttpRoutes[];
+
+  // http.cc
+  Status run_route(const HttpRoute& route, HttpCall& call);
+  void reply_error(ConnRef conn, const Error& error);
+  void reply_health(ConnRef conn);
+  void reply_ready(ConnRef conn);
+  void reply_metrics(ConnRef conn, const wire::HttpRequest& request);
+  // authority.cc
+  bool is_admin(const wire::HttpRequest& request);
+  Result<Authority> authority_of(const wire::HttpRequest& request);
+  Status check_member_signature(const wire::HttpRequest& request, Authority& authority);
+  void forget_old_nonces();
+  std::uint32_t member_of(std::uint32_t mesh_no, const PublicKey& key);  // 0: none in force
+  std::uint16_t permissions_of(std::uint32_t member_no);
+  Status check_permission(const Authority& authority, std::uint32_t mesh_no,
+                          std::uint16_t permission);
+  std::uint16_t caps_of(ClientRef client);
   // enroll.cc
-  Status create_mesh(const wire::HttpRequest& request, TextBuf& reply);
-  Status create_invite(const wire::HttpRequest& request, std::string_view slug, TextBuf& reply);
-  Status sign_invite(const wire::HttpRequest& request, std::string_view slug, std::uint32_t mesh_no,
-                     const store::MeshRow& where, crypto::SecretRef secret, TextBuf& reply);
-  Status join(const wire::HttpRequest& request, TextBuf& reply);
+  Status create_mesh(HttpCall& call);
+  Status create_invite(HttpCall& call);
+  Status sign_invite(HttpCall& call, std::string_view slug, std::uint32_t mesh_no,
+                     const store::MeshRow& where, crypto::SecretRef secret);
+  Status join(HttpCall& call);
   std::uint32_t add_member(std::uint32_t mesh_no, store::MemberRole role, const PublicKey& key,
                            std::string_view name, std::string_view& id);
   std::string_view free_slug(std::string_view wanted);
-
-  // http.cc
-  bool is_admin(const wire::HttpRequest& request);
-  void reply_error(ConnRef conn, const Error& error);
-  void reply_health(ConnRef conn);
-  void reply_metrics(ConnRef conn, const wire::HttpRequest& request);
+  Result<std::uint32_t> mesh_by_slug(std::string_view slug);
+  // codes.cc
+  struct LookUps {
+    std::uint64_t since_ms = 0;
+    std::uint32_t count = 0;
+  };
+  Status put_code(std::string_view token, std::uint64_t expires_ms, TextBuf& code);
+  Status token_of_code(const HttpCall& call, std::string_view code, std::string& token);
+  Status resolve_code(HttpCall& call);
+  Status show_code(HttpCall& call);
+  Status claim_invite(HttpCall& call);
+  Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
+  bool may_look_up(const wire::HttpRequest& request);
+  // mesh_admin.cc
+  Status list_meshes(HttpCall& call);
+  Status rename_mesh(HttpCall& call);
+  Status delete_mesh(HttpCall& call);
+  Status edit_settings(HttpCall& call);
+  void close_mesh(std::uint32_t mesh_no, std::string_view reason);
+  // members.cc
+  struct MemberEdit {
+    std::string_view name, role_tag;
+    std::optional<std::vector<PeerGroup>> groups;
+    std::optional<store::MessageMode> mode;
+    std::optional<store::MemberRole> role;
+    bool has_name = false;
+    bool has_role_tag = false;
+    std::uint8_t fields = 0;  // kEdit* bits of what is to change
+  };
+  Result<std::uint32_t> mesh_of_call(const HttpCall& call);
+  Result<std::uint32_t> member_by_id(std::uint32_t mesh_no, std::string_view id);
+  Status list_members(HttpCall& call);
+  Status edit_member(HttpCall& call);
+  Status parse_edit(const HttpCall& call, wire::JsonTape& tape, MemberEdit& edit);
+  Status check_edit(const HttpCall& call, std::uint32_t mesh_no, std::uint32_t member_no,
+                    const MemberEdit& edit);
+  void apply_edit(std::uint32_t member_no, const MemberEdit& edit, TextBuf& changes);
+  // grants.cc
+  Status list_grants(HttpCall& call);
+  Status set_grants(HttpCall& call);
+  Status list_permissions(HttpCall& call);
+  Status set_permissions(HttpCall& call);
+  void write_grants(std::uint32_t member_no, wire::JsonWriter& json);
+  // hook.cc
+  Status hook_set_status(HttpCall& call);
 
   // frames of any kind
   void send_error(ClientRef client, std::string_view code, std::string_view message,
@@ -359,7 +439,9 @@ class Broker {
   std::vector<Recipient> recipients_;  // of the send in hand; kept for its capacity
   TextIndex memories_;
   bool memories_loaded_ = false;
-  std::uint64_t listed_bytes_ = 0;  // of peers_list replies in this iteration
+  bool draining_ = false;
+  std::unordered_map<std::uint64_t, LookUps> look_ups_;  // of short codes, by hashed address
+  std::uint64_t listed_bytes_ = 0;                       // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

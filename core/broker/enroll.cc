@@ -2,7 +2,7 @@
 // Holds:  a mesh's owner key signs its invites and never leaves the store; an invite admits as
 //         often as it says, and each carries fresh random bytes where others put the root key.
 // Source: spec/enrollment.md §4, §5; design/presence.md, last section.
-// Not:    who may ask (http.cc decides before these run).
+// Not:    who asks (authority.cc), short codes and version 2 claims (codes.cc).
 #include <sodium.h>
 
 #include <algorithm>
@@ -47,6 +47,15 @@ Result<store::MemberRole> role_of(std::string_view text) {
   return fail(Err::kMalformed, "field 'role': expected admin or member");
 }
 
+// ws://host/ws -> http://host, wss://host/ws -> https://host.
+std::string http_origin(std::string_view ws_url) {
+  std::string origin(ws_url);
+  if (origin.starts_with("wss://")) origin.replace(0, 6, "https://");
+  if (origin.starts_with("ws://")) origin.replace(0, 5, "http://");
+  if (origin.ends_with("/ws")) origin.resize(origin.size() - 3);
+  return origin;
+}
+
 }  // namespace
 
 // The wanted slug, or it with -2 to -100; empty when all are taken. Lives in the scratch arena.
@@ -83,9 +92,9 @@ std::uint32_t Broker::add_member(std::uint32_t mesh_no, store::MemberRole role,
   return member_no;
 }
 
-Status Broker::create_mesh(const wire::HttpRequest& request, TextBuf& reply) {
+Status Broker::create_mesh(HttpCall& call) {
   wire::JsonTape tape;
-  if (Status parsed = parser_.parse(request.body, scratch(), tape); !parsed) return parsed;
+  if (Status parsed = parser_.parse(call.request.body, scratch(), tape); !parsed) return parsed;
   wire::FieldReader fields(tape, tape.root());
   const std::string_view name = fields.shown("name", wire::kDisplayNameMax);
   const PublicKey key = fields.public_key("pubkey");
@@ -117,36 +126,47 @@ Status Broker::create_mesh(const wire::HttpRequest& request, TextBuf& reply) {
   const std::string owner_name = std::string(name) + "-owner";
   if (display.empty()) display = owner_name;
   std::string_view member_id;
-  add_member(mesh_no, store::MemberRole::kAdmin, key, display, member_id);
-  wire::JsonWriter json(reply);
+  const std::uint32_t owner_no =
+      add_member(mesh_no, store::MemberRole::kAdmin, key, display, member_id);
+  store::MemberProfileRow owner;  // who creates a mesh may also delete it
+  owner.fixed.permissions = kAllPermissions;
+  owner.fixed.has_permissions = 1;
+  batch().put(TableId::kMemberProfile, store::u32_key(owner_no).bytes(), owner);
+  wire::JsonWriter json(call.reply);
   json.begin_object().field("id", id).field("slug", slug).field("name", name);
   json.field("member_id", member_id).field("broker_url", config_.public_url).end_object();
   env_.log->info("mesh_created", {{"mesh", slug}, {"id", id}});
   return {};
 }
 
-Status Broker::create_invite(const wire::HttpRequest& request, std::string_view slug,
-                             TextBuf& reply) {
+Result<std::uint32_t> Broker::mesh_by_slug(std::string_view slug) {
   const auto mesh_no = wire::is_slug(slug)
                            ? batch().get_number(TableId::kMeshSlug, store::text_key(slug).bytes())
                            : std::nullopt;
+  if (!mesh_no || mesh(*mesh_no) == nullptr) return fail(Err::kNotFound, "no mesh has this slug");
+  return *mesh_no;
+}
+
+Status Broker::create_invite(HttpCall& call) {
+  const std::string_view slug = call.arguments[0];
+  const auto mesh_no = mesh_by_slug(slug);
+  if (!mesh_no) return mesh_no.error();
+  if (Status may = check_permission(call.authority, *mesh_no, kCanInvite); !may) return may;
   store::MeshRow where;
-  if (!mesh_no || !batch().get(TableId::kMesh, store::u32_key(*mesh_no).bytes(), where)) {
-    return fail(Err::kNotFound, "no mesh has this slug");
-  }
+  if (!batch().get(TableId::kMesh, store::u32_key(*mesh_no).bytes(), where)) return Err::kCorrupt;
   const auto secret = slab_.store(where.fixed.owner_secret);
   sodium_memzero(where.fixed.owner_secret.data(), where.fixed.owner_secret.size());
   if (!secret) return secret.error();
-  const Status made = sign_invite(request, slug, *mesh_no, where, *secret, reply);
+  const Status made = sign_invite(call, slug, *mesh_no, where, *secret);
   slab_.release(*secret);
   return made;
 }
 
-Status Broker::sign_invite(const wire::HttpRequest& request, std::string_view slug,
-                           std::uint32_t mesh_no, const store::MeshRow& where,
-                           crypto::SecretRef secret, TextBuf& reply) {
+Status Broker::sign_invite(HttpCall& call, std::string_view slug, std::uint32_t mesh_no,
+                           const store::MeshRow& where, crypto::SecretRef secret) {
   wire::JsonTape tape;
-  const std::string_view body = request.body.empty() ? std::string_view("{}") : request.body;
+  const std::string_view body =
+      call.request.body.empty() ? std::string_view("{}") : call.request.body;
   if (Status parsed = parser_.parse(body, scratch(), tape); !parsed) return parsed;
   wire::FieldReader fields(tape, tape.root());
   const auto role = role_of(fields.text("role", wire::kLabelMax, wire::Need::kOptional));
@@ -155,6 +175,12 @@ Status Broker::sign_invite(const wire::HttpRequest& request, std::string_view sl
       fields.integer("expires_in", 60, 30 * 24 * 3600, wire::Need::kOptional, kInviteSeconds);
   if (!fields.ok()) return fields.take();
   if (!role) return role.error();
+  // Whoever may invite may not make admins, unless it may manage permissions.
+  if (*role == store::MemberRole::kAdmin) {
+    if (Status may = check_permission(call.authority, mesh_no, kCanManagePermissions); !may) {
+      return may;
+    }
+  }
 
   std::uint8_t root[32];
   env_.rng(root, sizeof root);
@@ -192,11 +218,18 @@ Status Broker::sign_invite(const wire::HttpRequest& request, std::string_view sl
   row.text[store::kInviteId] = crypto::view(invite_id);
   batch().put(TableId::kInvite, crypto::sha256(as_bytes(token.view())), row);
 
-  wire::JsonWriter answer(reply);
+  TextBuf code(scratch(), 16);
+  if (Status kept = put_code(token.view(), row.fixed.expires_ms, code); !kept) return kept;
+  TextBuf short_link(scratch());
+  short_link.append(http_origin(config_.public_url));
+  short_link.append("/i/");
+  short_link.append(code.view());
   TextBuf link(scratch(), 1100);
   link.append("ic://join/");
   link.append(token.view());
+  wire::JsonWriter answer(call.reply);
   answer.begin_object().field("url", link.view()).field("token", token.view());
+  answer.field("code", code.view()).field("short_url", short_link.view());
   answer.key("expires_at").iso_time(row.fixed.expires_ms).field("role", invite.role);
   answer.field("max_uses", uses).field("emailed", false).end_object();
   env_.log->info("invite_created", {{"mesh", slug}, {"role", invite.role}, {"max_uses", uses}});
@@ -204,9 +237,9 @@ Status Broker::sign_invite(const wire::HttpRequest& request, std::string_view sl
 }
 
 // The check order of spec/enrollment.md §5.3.
-Status Broker::join(const wire::HttpRequest& request, TextBuf& reply) {
+Status Broker::join(HttpCall& call) {
   wire::JsonTape tape;
-  if (Status parsed = parser_.parse(request.body, scratch(), tape); !parsed) return parsed;
+  if (Status parsed = parser_.parse(call.request.body, scratch(), tape); !parsed) return parsed;
   wire::FieldReader fields(tape, tape.root());
   const std::string_view token = fields.text("invite_token", wire::kTokenMax);
   const wire::JsonNode* payload = fields.object("invite_payload");
@@ -222,6 +255,7 @@ Status Broker::join(const wire::HttpRequest& request, TextBuf& reply) {
   if (!mesh_no || !batch().get(TableId::kMesh, store::u32_key(*mesh_no).bytes(), where)) {
     return Err::kMeshNotFound;
   }
+  if (mesh(*mesh_no)->deleted) return Err::kMeshNotFound;
   sodium_memzero(where.fixed.owner_secret.data(), where.fixed.owner_secret.size());
   if (where.fixed.owner_public != invite.owner) return Err::kInviteOwnerMismatch;
   const crypto::Hash32 token_hash = crypto::sha256(as_bytes(token));
@@ -232,7 +266,7 @@ Status Broker::join(const wire::HttpRequest& request, TextBuf& reply) {
   if (row.fixed.expires_ms <= env_.wall_ms) return Err::kInviteExpired;
 
   const store::Key by_key = store::u32_bytes_key(*mesh_no, key);
-  wire::JsonWriter json(reply);
+  wire::JsonWriter json(call.reply);
   if (const auto existing = batch().get_number(TableId::kMemberKey, by_key.bytes())) {
     const MemberMirror* known = member(*existing);
     // A ban binds the key: a fresh invite does not lift it (design/presence.md, "Revocation").

@@ -134,6 +134,7 @@ MemberMirror* Broker::member(std::uint32_t member_no) {
   mirror.id = row.text[store::kMemberId];
   mirror.name = row.text[store::kMemberName];
   mirror.is_admin = row.fixed.role == store::MemberRole::kAdmin ? 1 : 0;
+  mirror.caps = caps_of_permissions(permissions_of(member_no));
   store::Cursor grants(batch(), TableId::kGrant);
   mirror.has_grants =
       grants.seek(store::u32_key(member_no).bytes()) && load_be32(grants.key().data()) == member_no
@@ -167,6 +168,7 @@ void Broker::abandon() {
     PresenceKey key;
     ClientClass kind;
     std::uint16_t caps;
+    wire::PeerAddress address;
   };
   effects_.clear();
   // What this iteration had closed is in no table any more, yet its socket is still open.
@@ -175,7 +177,7 @@ void Broker::abandon() {
   }
   tables_.closing.clear();
   std::vector<Survivor> survivors;
-  std::vector<ConnRef> waiting;  // said nothing yet, or their hello is lost
+  std::vector<std::pair<ConnRef, wire::PeerAddress>> waiting;  // no hello, or it is lost
   tables_.clients.each([&](ClientRef client) {
     const ConnRef conn = tables_.clients.get<kClientConn>(client);
     const PresenceRef presence = tables_.clients.get<kClientPresence>(client);
@@ -185,9 +187,10 @@ void Broker::abandon() {
       survivors.push_back({conn, tables_.clients.get<kClientMemberNo>(client),
                            tables_.presences.get<kPresKey>(presence),
                            tables_.clients.get<kClientClass>(client),
-                           tables_.presences.get<kPresStatus>(presence).caps});
+                           tables_.presences.get<kPresStatus>(presence).caps,
+                           tables_.clients.get<kClientAddress>(client)});
     } else {
-      waiting.push_back(conn);
+      waiting.emplace_back(conn, tables_.clients.get<kClientAddress>(client));
     }
   });
   tables_.clients.clear();
@@ -210,7 +213,7 @@ void Broker::abandon() {
   load_numbers();
   load_presences();
   load_mailboxes();
-  for (const ConnRef conn : waiting) on_open(conn);
+  for (const auto& [conn, address] : waiting) on_open(conn, address);
   for (const Survivor& survivor : survivors) {
     const auto presence = tables_.presence_of.find(survivor.key);
     MemberMirror* owner = member(survivor.member_no);
@@ -218,7 +221,7 @@ void Broker::abandon() {
       effects_.ws_close(survivor.conn, 1011, "the broker lost track; connect again");
       continue;
     }
-    on_open(survivor.conn);
+    on_open(survivor.conn, survivor.address);
     const ClientRef client = client_of(survivor.conn);
     tables_.clients.get<kClientHelloDeadline>(client) = 0;
     tables_.clients.get<kClientMeshNo>(client) = owner->mesh_no;

@@ -18,6 +18,7 @@
 #include "core/base/table.h"
 #include "core/broker/budget.h"
 #include "core/crypto/keys.h"
+#include "core/wire/http_request.h"
 #include "store/schema.h"
 
 namespace cm::broker {
@@ -55,14 +56,16 @@ enum ClientCol {
   kClientErrors,  // error frames sent in the current minute
   kClientErrorsSince,
   kClientTouched,  // delivered a frame in this iteration
+  kClientAddress,
 };
 struct ClaimList {
   ClaimRef first;
   ClaimRef last;
 };
-using ClientTable = Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t,
-                          std::uint32_t, ClientClass, std::uint64_t, ClaimList, std::uint32_t,
-                          std::uint64_t, std::uint8_t, std::uint32_t, std::uint64_t, std::uint8_t>;
+using ClientTable =
+    Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
+          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, std::uint8_t, std::uint32_t,
+          std::uint64_t, std::uint8_t, wire::PeerAddress>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -192,6 +195,7 @@ struct MemberMirror {
   std::vector<ClientRef> clients;  // of this member, any class
   std::uint32_t presences = 0;     // leased ones included
   std::uint8_t is_admin = 0;
+  std::uint16_t caps = 0xffff;  // what its permissions leave to any of its connections
   std::uint8_t has_grants = 0;  // at least one row names this member as recipient
 };
 struct MeshMirror {

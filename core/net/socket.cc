@@ -124,10 +124,13 @@ PeerInfo peer_of(int fd) noexcept {
   if (address.ss_family == AF_INET) {
     const auto& in = reinterpret_cast<const sockaddr_in&>(address);
     peer.is_loopback = (ntohl(in.sin_addr.s_addr) >> 24) == 127;
+    peer.address[10] = peer.address[11] = 0xff;
+    std::memcpy(peer.address.data() + 12, &in.sin_addr.s_addr, 4);
   } else if (address.ss_family == AF_INET6) {
     const auto& in = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
     peer.is_loopback =
         IN6_IS_ADDR_LOOPBACK(&in) || (IN6_IS_ADDR_V4MAPPED(&in) && in.s6_addr[12] == 127);
+    std::memcpy(peer.address.data(), in.s6_addr, peer.address.size());
   }
   return peer;
 }

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -46,6 +47,7 @@ struct PeerInfo {
   bool is_loopback = false;  // TCP from this machine
   std::uint32_t uid = UINT32_MAX;
   std::int32_t pid = 0;
+  std::array<std::uint8_t, 16> address{};  // IPv6, or IPv4 mapped into it; zero for unix
 };
 PeerInfo peer_of(int fd) noexcept;
 // "192.0.2.1:4711", "[2001:db8::1]:4711" or "unix"; for logs and rate limits.

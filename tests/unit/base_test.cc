@@ -313,7 +313,7 @@ TEST(Errors, every_row_has_a_sentence_a_remedy_and_a_wire_code_of_its_own) {
     EXPECT_TRUE(codes.insert(info.wire_code).second) << info.wire_code;
     EXPECT_EQ(err_of_wire_code(info.wire_code), code);
     for (const char c : info.wire_code) {
-      EXPECT_TRUE((c >= 'a' && c <= 'z') || c == '_') << info.wire_code;
+      EXPECT_TRUE((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_') << info.wire_code;
     }
     EXPECT_EQ(info.exit_code == 0, code == Err::kOk);
     EXPECT_TRUE(info.http_status >= 200 && info.http_status < 600);

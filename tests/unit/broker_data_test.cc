@@ -24,10 +24,11 @@ TEST_F(BrokerTest, state_is_set_told_read_and_listed_in_both_forms) {
   text(two, R"({"type":"get_state","key":"none","_reqId":"g"})");
   EXPECT_TRUE(has(frames(two, "state_result").at(0), R"("value":null,"updatedBy":"")"));
   EXPECT_TRUE(has(frames(two, "state_value").at(0), R"("state":null)"));
-  EXPECT_EQ(field(ask(one, R"({"type":"set_state","key":"a","value":9007199254740993,"_reqId":"1"})",
-                      "ack"),
-                  "_reqId"),
-            "1");
+  EXPECT_EQ(
+      field(ask(one, R"({"type":"set_state","key":"a","value":9007199254740993,"_reqId":"1"})",
+                "ack"),
+            "_reqId"),
+      "1");
   const std::string list = ask(two, R"({"type":"list_state"})", "state_list");
   EXPECT_LT(list.find("\"key\":\"a\""), list.find("\"key\":\"build\""));
   EXPECT_TRUE(has(list, "9007199254740993"));
@@ -77,7 +78,8 @@ TEST_F(BrokerTest, memories_are_found_by_their_stems_in_their_mesh_only) {
   found(1);
   const ConnRef conn = connect(members_[0]);
   const std::string stored = ask(
-      conn, R"({"type":"remember","content":"Deploying runs on Fridays","tags":["ops"],"_reqId":"1"})",
+      conn,
+      R"({"type":"remember","content":"Deploying runs on Fridays","tags":["ops"],"_reqId":"1"})",
       "memory_stored");
   const std::string id = field(stored, "id");
   EXPECT_EQ(field(stored, "memoryId"), id);
@@ -108,8 +110,8 @@ TEST_F(BrokerTest, an_abandoned_iteration_leaves_no_memory_in_the_index) {
   parts_.commit_fails = false;
   run();
   const ConnRef again = connect(members_[0], {}, "again");
-  EXPECT_FALSE(has(ask(again, R"({"type":"recall","query":"phantom"})", "memory_results"),
-                   "phantom"));
+  EXPECT_FALSE(
+      has(ask(again, R"({"type":"recall","query":"phantom"})", "memory_results"), "phantom"));
 }
 
 TEST_F(BrokerTest, skills_are_shared_replaced_listed_and_removed) {
@@ -129,8 +131,8 @@ TEST_F(BrokerTest, skills_are_shared_replaced_listed_and_removed) {
             "removed");
   EXPECT_EQ(field(ask(conn, R"({"type":"remove_skill","name":"review"})", "skill_ack"), "action"),
             "not_found");
-  EXPECT_TRUE(has(ask(conn, R"({"type":"get_skill","name":"review"})", "skill_data"),
-                  "\"skill\":null"));
+  EXPECT_TRUE(
+      has(ask(conn, R"({"type":"get_skill","name":"review"})", "skill_data"), "\"skill\":null"));
 }
 
 TEST_F(BrokerTest, a_profile_is_merged_shown_and_given_back_after_the_lease) {
@@ -143,9 +145,9 @@ TEST_F(BrokerTest, a_profile_is_merged_shown_and_given_back_after_the_lease) {
   text(conn, R"({"type":"set_stats","stats":{"messagesIn":3,"uptime":9}})");
   text(conn, R"({"type":"join_group","name":"ops"})");
   const std::string list = ask(watcher, R"({"type":"list_peers"})", "peers_list");
-  for (const char* part : {"\"title\":\"Lead\"", "\"bio\":\"writes\"", "\"capabilities\":[\"cpp\"]",
-                           "\"summary\":\"reading logs\"", "\"messagesIn\":3",
-                           "\"groups\":[{\"name\":\"ops\"}]"}) {
+  for (const char* part :
+       {"\"title\":\"Lead\"", "\"bio\":\"writes\"", "\"capabilities\":[\"cpp\"]",
+        "\"summary\":\"reading logs\"", "\"messagesIn\":3", "\"groups\":[{\"name\":\"ops\"}]"}) {
     EXPECT_TRUE(has(list, part)) << part << " in " << list;
   }
   core_->on_closed(conn);

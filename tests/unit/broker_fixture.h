@@ -127,6 +127,27 @@ class BrokerTest : public ::testing::Test {
     return {};
   }
 
+  // A request signed by a member (design/presence.md).
+  std::string signed_http(const Member& who, std::string_view method, std::string_view path,
+                          const std::string& body = {}, std::string nonce = {}) {
+    parts_.advance(1);
+    const std::string time = std::to_string(parts_.env.wall_ms);
+    if (nonce.empty()) nonce = "nonce-0123456789-" + time;
+    const crypto::Hash32 hash = crypto::sha256(as_bytes(std::string_view(body)));
+    const std::string authority =
+        "CM-Member " + who.hex + ":" + time + ":" + nonce + ":" +
+        who.sign("claudemesh-http-v1|" + std::string(method) + "|" + std::string(path) + "|" +
+                 std::string(crypto::view(crypto::hex_text(hash))) + "|" + time + "|" + nonce +
+                 "|broker.example");
+    wire::HttpRequest request;
+    request.method = method;
+    request.path = path;
+    request.body = body;
+    request.host = "broker.example";
+    request.authorization = authority;
+    last_authority_ = authority;
+    return request_of(request);
+  }
   ConnRef open() {
     const ConnRef conn{next_conn_++, 1};
     core_->on_open(conn);
@@ -168,8 +189,8 @@ class BrokerTest : public ::testing::Test {
   std::string write_session(const SessionText& hello) {
     parts_.advance(1);
     const std::string time = std::to_string(parts_.env.wall_ms);
-    const std::string expires = std::to_string(
-        static_cast<std::int64_t>(parts_.env.wall_ms) + hello.ttl_ms);
+    const std::string expires =
+        std::to_string(static_cast<std::int64_t>(parts_.env.wall_ms) + hello.ttl_ms);
     const bool second = !hello.caps.empty();
     const std::string attested = hello.parent.sign(
         "claudemesh-session-attest" + std::string(second ? "-v2|" : "|") + hello.parent.hex + "|" +
@@ -271,6 +292,7 @@ class BrokerTest : public ::testing::Test {
   std::vector<Sent> sent_;
   std::string mesh_;
   std::uint32_t status_ = 0;
+  std::string last_authority_;
   std::uint32_t next_conn_ = 0;
 };
 

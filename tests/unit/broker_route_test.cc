@@ -127,9 +127,8 @@ TEST_F(BrokerTest, a_session_that_comes_back_replaces_its_older_socket) {
 
 TEST_F(BrokerTest, capabilities_of_an_attestation_bound_what_a_session_may_do) {
   found(2);
-  const ConnRef conn =
-      connect_session({members_[0], Member::make(), R"(["state-read"])", "", 3600'000,
-                       "state-read"});
+  const ConnRef conn = connect_session(
+      {members_[0], Member::make(), R"(["state-read"])", "", 3600'000, "state-read"});
   text(conn, R"({"type":"set_state","key":"k","value":1,"_reqId":"r"})");
   EXPECT_EQ(field(first(conn), "code"), "forbidden");
   EXPECT_TRUE(has(first(conn), "missing session capability"));
@@ -218,9 +217,9 @@ TEST_F(BrokerTest, a_topic_is_created_joined_posted_to_and_read) {
   EXPECT_EQ(field(made, "created"), "true") << made;
   EXPECT_EQ(field(made, "_reqId"), "1");
   const std::string id = field(made, "id");
-  EXPECT_EQ(field(ask(reader, R"({"type":"topic_create","name":"deploys"})", "topic_created"),
-                  "created"),
-            "false");
+  EXPECT_EQ(
+      field(ask(reader, R"({"type":"topic_create","name":"deploys"})", "topic_created"), "created"),
+      "false");
   text(reader, R"({"type":"topic_join","topic":"deploys"})");
   EXPECT_TRUE(frames(reader).empty());
   text(outside, R"({"type":"topic_join","topic":"nowhere","_reqId":"7"})");
@@ -272,8 +271,8 @@ TEST_F(BrokerTest, working_and_dnd_let_only_now_through_and_idle_lets_go) {
     EXPECT_TRUE(frames(to).empty());
     text(from, send_text(members_[1].hex, std::string(status) + "-next"));
     EXPECT_TRUE(pushed(to).empty());
-    text(from, send_text(members_[1].hex, std::string(status) + "-now", std::string(64, 'a'),
-                         "now"));
+    text(from,
+         send_text(members_[1].hex, std::string(status) + "-now", std::string(64, 'a'), "now"));
     EXPECT_EQ(pushed(to), Texts{std::string(status) + "-now"});
     ack(to, field(frames(to, "push").front(), "messageId"));
     later(120'000);
@@ -350,9 +349,9 @@ TEST_F(BrokerTest, a_pair_has_a_share_of_the_queue_and_a_multicast_skips_who_is_
   EXPECT_EQ(field(all, "queued"), "true");
   EXPECT_EQ(pushed(free), Texts{"b"});
   EXPECT_TRUE(pushed(full).empty());
-  const std::string status = ask(
-      from, R"({"type":"message_status","messageId":")" + field(all, "messageId") + "\"}",
-      "message_status_result");
+  const std::string status =
+      ask(from, R"({"type":"message_status","messageId":")" + field(all, "messageId") + "\"}",
+          "message_status_result");
   EXPECT_TRUE(has(status, "\"state\":\"expired\",\"reason\":\"queue_full\"")) << status;
   EXPECT_TRUE(has(status, "\"state\":\"claimed\"")) << status;
 }

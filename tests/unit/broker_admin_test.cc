@@ -1,0 +1,336 @@
+// broker_admin_test.cc — the broker's HTTP routes: authority, meshes, members, grants, codes,
+// hooks. Holds:  as broker_test.cc; verify_all() after every iteration. Not:    version 1 joins and
+// health (broker_test.cc).
+#include "tests/unit/broker_fixture.h"
+
+namespace cm::broker {
+namespace {
+
+using store::TableId;
+
+// --- authority --------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, every_route_that_changes_or_tells_something_demands_authority) {
+  found(2);
+  const std::string member = "/mesh/" + mesh_ + "/member/" + members_[1].id;
+  const struct {
+    const char* method;
+    std::string path;
+  } routes[] = {{"POST", "/cli/mesh/create"},
+                {"GET", "/cli/meshes"},
+                {"PATCH", "/cli/mesh/crew"},
+                {"DELETE", "/cli/mesh/crew"},
+                {"POST", "/cli/mesh/crew/invite"},
+                {"GET", "/cli/mesh/crew/grants"},
+                {"POST", "/cli/mesh/crew/grants"},
+                {"GET", "/cli/mesh/crew/permissions"},
+                {"POST", "/cli/mesh/crew/permissions"},
+                {"GET", "/mesh/" + mesh_ + "/members"},
+                {"PATCH", member},
+                {"PATCH", "/mesh/" + mesh_ + "/settings"}};
+  for (const auto& route : routes) {
+    const std::string refusal = http(route.method, route.path, "{}");
+    EXPECT_EQ(status_, 401u) << route.method << " " << route.path << " " << refusal;
+    EXPECT_EQ(field(refusal, "error"), "unauthenticated");
+    EXPECT_NE(field(refusal, "remedy"), "");
+  }
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerHttpRefused), std::size(routes));
+  const Member stranger = Member::make();
+  for (const auto& route : routes) {
+    signed_http(stranger, route.method, route.path, "{}");
+    const bool refused = status_ == 403 || status_ == 401;
+    EXPECT_TRUE(refused || route.path == "/cli/meshes") << route.path << " " << status_;
+  }
+}
+
+TEST_F(BrokerTest, a_member_signature_counts_once_in_time_and_for_its_own_request) {
+  found(2);
+  const std::string path = "/mesh/" + mesh_ + "/members";
+  EXPECT_TRUE(has(signed_http(members_[0], "GET", path), members_[1].hex));
+  EXPECT_EQ(status_, 200u);
+  const std::string used = last_authority_;
+  wire::HttpRequest request;
+  request.method = "GET";
+  request.path = path;
+  request.host = "broker.example";
+  request.authorization = used;
+  EXPECT_TRUE(has(request_of(request), "nonce was used"));
+  EXPECT_EQ(status_, 401u);
+  parts_.advance(61'000);
+  request_of(request);
+  EXPECT_EQ(status_, 400u) << "too old";
+  signed_http(members_[0], "GET", path);
+  const std::string fresh = last_authority_;
+  for (int part = 0; part < 3; ++part) {
+    wire::HttpRequest other;
+    other.method = part == 0 ? "PATCH" : "GET";
+    other.path = part == 1 ? std::string_view("/mesh/x/members") : std::string_view(path);
+    other.host = part == 2 ? "elsewhere" : "broker.example";
+    other.authorization = fresh;
+    if (part == 0) other.path = "/cli/mesh/crew";
+    request_of(other);
+    EXPECT_EQ(status_, 400u) << "signed for another request";
+  }
+  for (const char* bad : {"CM-Member ", "CM-Member x:1:2:3", "Basic x", "CM-Member ::::"}) {
+    request.authorization = bad;
+    request_of(request);
+    EXPECT_EQ(status_, 401u) << bad;
+  }
+}
+
+TEST_F(BrokerTest, the_admin_token_is_refused_where_it_could_be_read_on_the_way) {
+  config_.accepts_admin_token = false;
+  start();
+  const std::string refusal = http("POST", "/cli/mesh/create", "{}", true);
+  EXPECT_EQ(status_, 401u);
+  EXPECT_TRUE(has(refusal, "TLS")) << refusal;
+}
+
+// --- meshes -----------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_mesh_is_listed_renamed_and_deleted) {
+  found(2);
+  EXPECT_TRUE(has(http("GET", "/cli/meshes", {}, true), "\"slug\":\"crew\""));
+  EXPECT_EQ(field(signed_http(members_[0], "GET", "/cli/meshes"), "is_owner"), "true");
+  EXPECT_EQ(field(signed_http(members_[1], "GET", "/cli/meshes"), "is_owner"), "false");
+  EXPECT_EQ(signed_http(Member::make(), "GET", "/cli/meshes"), R"({"meshes":[]})");
+
+  signed_http(members_[1], "PATCH", "/cli/mesh/crew", R"({"slug":"band"})");
+  EXPECT_EQ(status_, 403u);
+  EXPECT_EQ(field(signed_http(members_[0], "PATCH", "/cli/mesh/crew",
+                              R"({"slug":"band","name":"The band"})"),
+                  "slug"),
+            "band");
+  http("PATCH", "/cli/mesh/crew", R"({"slug":"x1"})", true);
+  EXPECT_EQ(status_, 404u) << "the old slug is gone";
+  for (const char* bad : {R"({"slug":"UPPER"})", R"({"slug":"../x"})", R"({})", R"({"slug":1})"}) {
+    http("PATCH", "/cli/mesh/band", bad, true);
+    EXPECT_EQ(status_, 400u) << bad;
+  }
+  const ConnRef conn = connect(members_[1]);
+  signed_http(members_[1], "DELETE", "/cli/mesh/band");
+  EXPECT_EQ(status_, 403u);
+  EXPECT_EQ(field(signed_http(members_[0], "DELETE", "/cli/mesh/band"), "deleted"), "band");
+  EXPECT_EQ(closed(conn), 4002u);
+  const ConnRef again = open();
+  text(again, write(members_[1], hello_of(members_[1])));
+  EXPECT_EQ(field(first(again), "code"), "unauthorized");
+  EXPECT_FALSE(has(http("GET", "/cli/meshes", {}, true), "band"));
+  http("POST", "/cli/mesh/create", R"({"name":"band","pubkey":")" + Member::make().hex + "\"}",
+       true);
+  EXPECT_EQ(status_, 200u) << "the slug is free again";
+  start();
+  const ConnRef later_conn = open();
+  text(later_conn, write(members_[1], hello_of(members_[1])));
+  EXPECT_EQ(field(first(later_conn), "code"), "unauthorized") << "also after a restart";
+}
+
+// --- members ----------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_member_edits_itself_within_the_policy_and_is_told) {
+  found(2);
+  const std::string self = "/mesh/" + mesh_ + "/member/" + members_[1].id;
+  const std::string settings = "/mesh/" + mesh_ + "/settings";
+  const ConnRef conn = connect(members_[1]);
+  const std::string reply = signed_http(
+      members_[1], "PATCH", self,
+      R"({"displayName":"Ann","roleTag":"dev","groups":["@ops:lead"],"messageMode":"inbox"})");
+  EXPECT_EQ(status_, 200u) << reply;
+  EXPECT_EQ(events(conn, "profile_updated"), 1u);
+  EXPECT_TRUE(
+      has(frames(conn, "push").at(0), R"("eventData":{"displayName":"Ann","roleTag":"dev")"));
+  const std::string list = signed_http(members_[0], "GET", "/mesh/" + mesh_ + "/members");
+  EXPECT_TRUE(has(
+      list,
+      R"("displayName":"Ann","roleTag":"dev","groups":[{"name":"ops","role":"lead"}],"messageMode":"inbox")"))
+      << list;
+  const ConnRef second = connect(members_[1], Member::make().hex, "other");
+  (void)second;
+  signed_http(members_[1], "PATCH", self, R"({"permission":"admin"})");
+  EXPECT_EQ(status_, 403u);
+  signed_http(members_[0], "PATCH", settings, R"({"selfEditable":{"displayName":false}})");
+  EXPECT_EQ(status_, 200u);
+  const std::string refusal = signed_http(members_[1], "PATCH", self, R"({"displayName":"Bob"})");
+  EXPECT_EQ(status_, 403u);
+  EXPECT_TRUE(has(refusal, "displayName")) << refusal;
+  signed_http(members_[1], "PATCH", settings, R"({"selfEditable":{"displayName":true}})");
+  EXPECT_EQ(status_, 403u);
+  signed_http(members_[1], "PATCH", "/mesh/" + mesh_ + "/member/" + members_[0].id,
+              R"({"displayName":"X"})");
+  EXPECT_EQ(status_, 403u);
+  signed_http(members_[0], "PATCH", self, R"({"permission":"admin"})");
+  EXPECT_EQ(status_, 200u);
+  signed_http(members_[1], "PATCH", self, R"({"displayName":"Bob"})");
+  EXPECT_EQ(status_, 200u) << "an admin now";
+  for (const char* bad : {"{}", R"({"displayName":""})", R"({"displayName":7})",
+                          R"({"messageMode":"loud"})", R"({"groups":[1]})", R"({"permission":"x"})",
+                          R"({"displayName":"a\u202eb"})", "[]", "nonsense"}) {
+    signed_http(members_[0], "PATCH", self, bad);
+    EXPECT_EQ(status_, 400u) << bad;
+  }
+}
+
+TEST_F(BrokerTest, permissions_are_shown_changed_and_enforced) {
+  found(3);
+  const std::string path = "/cli/mesh/crew/permissions";
+  const std::string list = signed_http(members_[2], "GET", path);
+  EXPECT_TRUE(has(list, "\"canDeleteMesh\":true")) << list;
+  const std::string change = R"({"member_id":")" + members_[1].id +
+                             R"(","permissions":{"canSend":false,"canInvite":true}})";
+  signed_http(members_[2], "POST", path, change);
+  EXPECT_EQ(status_, 403u);
+  const ConnRef conn = connect(members_[1]);
+  EXPECT_EQ(field(signed_http(members_[0], "POST", path, change), "canSend"), "false");
+  EXPECT_EQ(field(send(conn, members_[2].hex, "a"), "code"), "forbidden");
+  start();
+  const ConnRef again = connect(members_[1], {}, "again");
+  EXPECT_EQ(field(send(again, members_[2].hex, "a"), "code"), "forbidden") << "it is durable";
+  signed_http(members_[1], "POST", "/cli/mesh/crew/invite", "{}");
+  EXPECT_EQ(status_, 200u) << "it may invite";
+  signed_http(members_[1], "POST", "/cli/mesh/crew/invite", R"({"role":"admin"})");
+  EXPECT_EQ(status_, 403u) << "but not make admins";
+  signed_http(members_[0], "POST", path,
+              R"({"member_id":")" + members_[1].id + R"(","permissions":{"canFly":true}})");
+  EXPECT_EQ(status_, 400u);
+}
+
+TEST_F(BrokerTest, grants_hold_at_accept_and_for_what_is_queued_already) {
+  found(3);
+  const ConnRef from = connect(members_[0]);
+  const std::string path = "/cli/mesh/crew/grants";
+  EXPECT_EQ(field(send(from, members_[1].hex, "queued"), "queued"), "true");
+  signed_http(members_[1], "POST", path, R"({"grants":{")" + members_[0].hex + R"(":[]}})");
+  EXPECT_EQ(status_, 200u);
+  const std::string refusal = send(from, members_[1].hex, "later");
+  EXPECT_EQ(field(refusal, "code"), "forbidden");
+  EXPECT_TRUE(has(refusal, "blocked by recipient grants (sender lacks dm capability)"));
+  const ConnRef to = connect(members_[1]);
+  EXPECT_TRUE(pushed(to).empty()) << "blocked after it was queued";
+  EXPECT_EQ(parts_.count(TableId::kDelivery), 0u);
+  const ConnRef third = connect(members_[2]);
+  text(from, send_text("*", "b"));
+  EXPECT_TRUE(pushed(to).empty());
+  EXPECT_EQ(pushed(third), Texts{"b"});
+  EXPECT_TRUE(has(signed_http(members_[1], "GET", path), "\"" + members_[0].hex + "\":[]"));
+  signed_http(members_[1], "POST", path, R"({"grants":{")" + members_[0].hex + R"(":null}})");
+  EXPECT_EQ(field(send(from, members_[1].hex, "free"), "queued"), "true");
+  EXPECT_EQ(signed_http(members_[1], "GET", path), R"({"ok":true,"grants":{}})");
+  http("POST", path, R"({"grants":{}})", true);
+  EXPECT_EQ(status_, 403u) << "not even the admin token grants in a member's name";
+  for (const char* bad : {R"({"grants":{"x":[]}})", R"({"grants":[]})", R"({})"}) {
+    signed_http(members_[1], "POST", path, bad);
+    EXPECT_EQ(status_, 400u) << bad;
+  }
+  signed_http(members_[1], "POST", path, R"({"grants":{")" + members_[0].hex + R"(":["fly"]}})");
+  EXPECT_EQ(status_, 400u);
+}
+
+// --- codes ------------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_short_code_leads_to_its_invite_until_it_is_used) {
+  found(1);
+  const std::string made = http("POST", "/cli/mesh/crew/invite", "{}", true);
+  const std::string code = field(made, "code");
+  EXPECT_EQ(code.size(), 12u);
+  EXPECT_EQ(field(made, "short_url"), "http://127.0.0.1:7900/i/" + code);
+  const std::string path = "/api/public/invite-code/" + code;
+  EXPECT_EQ(field(http("GET", path), "token"), field(made, "token"));
+  EXPECT_TRUE(has(http("GET", "/i/" + code), "claudemesh join"));
+  EXPECT_EQ(http("GET", "/api/public/invite-code/0000000000aa"), R"({"found":false})");
+  EXPECT_EQ(status_, 404u);
+  join(field(made, "token"), Member::make(), "new");
+  EXPECT_EQ(status_, 200u);
+  EXPECT_EQ(http("GET", path), R"({"found":false})") << "used: as if it had never been";
+  for (int count = 0; count < 20; ++count) http("GET", "/api/public/invite-code/0000000000aa");
+  EXPECT_EQ(status_, 429u) << "codes can not be tried";
+  later(61'000);
+  http("GET", "/api/public/invite-code/0000000000aa");
+  EXPECT_EQ(status_, 404u);
+}
+
+TEST_F(BrokerTest, a_claim_with_a_member_key_joins_and_gets_the_sealed_root_key) {
+  found(1);
+  const std::string code = field(http("POST", "/cli/mesh/crew/invite", "{}", true), "code");
+  std::array<std::uint8_t, 32> box_public{};
+  std::array<std::uint8_t, 32> box_secret{};
+  crypto_box_keypair(box_public.data(), box_secret.data());
+  TextBuf box_text(parts_.scratch);
+  crypto::base64url_append(box_public, box_text);
+  const std::string recipient(box_text.view());
+  const Member claimer = Member::make();
+  const std::string path = "/invites/" + code + "/claim";
+  http("POST", path, R"({"recipient_x25519_pubkey":")" + recipient + "\"}");
+  EXPECT_EQ(status_, 501u);
+  http("POST", path, R"({"recipient_x25519_pubkey":"short","peer_pubkey":")" + claimer.hex + "\"}");
+  EXPECT_EQ(status_, 400u);
+  const std::string reply =
+      http("POST", path,
+           R"({"recipient_x25519_pubkey":")" + recipient + R"(","peer_pubkey":")" + claimer.hex +
+               R"(","display_name":"claimer"})");
+  ASSERT_EQ(status_, 200u) << reply;
+  const auto sealed = crypto::base64url_decode(field(reply, "sealed_root_key"), parts_.scratch);
+  ASSERT_TRUE(sealed);
+  std::array<std::uint8_t, 32> root{};
+  EXPECT_EQ(crypto_box_seal_open(root.data(), sealed->data(), sealed->size(), box_public.data(),
+                                 box_secret.data()),
+            0);
+  EXPECT_EQ(field(reply, "canonical_v2").substr(0, 4), "v=2|");
+  Member member = claimer;
+  member.id = field(reply, "member_id");
+  connect(member);
+  http("POST", path,
+       R"({"recipient_x25519_pubkey":")" + recipient + R"(","peer_pubkey":")" + Member::make().hex +
+           "\"}");
+  EXPECT_EQ(status_, 400u) << "single use";
+}
+
+// --- hooks and readiness ----------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_hook_counts_for_the_one_process_it_names_and_for_thirty_seconds) {
+  found(2);
+  const ConnRef from = connect(members_[0]);
+  wire::PeerAddress here{};
+  here[15] = 1;
+  const ConnRef to{77, 1};
+  core_->on_open(to, here);
+  HelloText hello = hello_of(members_[1]);
+  core_->on_text(to, write(members_[1], hello));
+  run();
+  const auto hook = [&](const std::string& body, const wire::PeerAddress& address) {
+    wire::HttpRequest request;
+    request.method = "POST";
+    request.path = "/hook/set-status";
+    request.body = body;
+    request.peer_address = address;
+    return request_of(request);
+  };
+  const std::string working = R"({"cwd":"/w","pid":7,"status":"working"})";
+  EXPECT_EQ(field(hook(working, {}), "ok"), "false") << "from another machine";
+  EXPECT_EQ(field(hook(R"({"cwd":"/w","pid":8,"status":"working"})", here), "ok"), "false");
+  EXPECT_EQ(field(hook(R"({"cwd":"/w","status":"working"})", here), "ok"), "false");
+  EXPECT_EQ(field(hook(working, here), "ok"), "true");
+  text(from, send_text(members_[1].hex, "waits"));
+  EXPECT_TRUE(pushed(to).empty());
+  later(29'000);
+  EXPECT_TRUE(pushed(to).empty());
+  EXPECT_LE(core_->next_deadline(), parts_.env.mono_ms + 1'000);
+  later(1'001);
+  EXPECT_EQ(pushed(to), Texts{"waits"}) << "the hook's word ran out";
+  hook(R"({"cwd":7,"pid":7,"status":"working"})", here);
+  EXPECT_EQ(status_, 400u);
+  hook(R"({"cwd":"/w","pid":7,"status":"away"})", here);
+  EXPECT_EQ(status_, 400u);
+}
+
+TEST_F(BrokerTest, readiness_says_when_no_new_work_should_come) {
+  start();
+  EXPECT_EQ(field(http("GET", "/health/ready"), "status"), "ready");
+  core_->set_draining();
+  EXPECT_EQ(field(http("GET", "/health/ready"), "reason"), "shutting_down");
+  EXPECT_EQ(status_, 503u);
+  http("GET", "/health");
+  EXPECT_EQ(status_, 200u);
+}
+
+}  // namespace
+}  // namespace cm::broker
