@@ -117,8 +117,8 @@ TEST_F(BrokerTest, an_abandoned_iteration_leaves_no_memory_in_the_index) {
 TEST_F(BrokerTest, skills_are_shared_replaced_listed_and_removed) {
   found(1);
   const ConnRef conn = connect(members_[0]);
-  const std::string share =
-      R"({"type":"share_skill","name":"review","description":"Reads diffs","instructions":"1","tags":["git"]})";
+  const std::string share = R"({"type":"share_skill","name":"review","description":"Reads diffs",)"
+                            R"("instructions":"1","tags":["git"]})";
   EXPECT_EQ(field(ask(conn, share, "skill_ack"), "action"), "shared");
   ask(conn, R"({"type":"share_skill","name":"review","description":"d2","instructions":"2"})",
       "skill_ack");
@@ -167,10 +167,11 @@ TEST_F(BrokerTest, a_profile_is_merged_shown_and_given_back_after_the_lease) {
 TEST_F(BrokerTest, features_are_told_with_their_parameters) {
   found(1);
   const ConnRef conn = connect(members_[0]);
-  const std::string reply = ask(
-      conn,
-      R"({"type":"feature_negotiation_request","require":["client_message_id_dedupe","warp"],"optional":["max_payload"]})",
-      "feature_negotiation_response");
+  const std::string reply =
+      ask(conn,
+          R"({"type":"feature_negotiation_request","optional":["max_payload"],)"
+          R"("require":["client_message_id_dedupe","warp"]})",
+          "feature_negotiation_response");
   EXPECT_EQ(field(reply, "dedupe_retention_days"), "365");
   EXPECT_EQ(field(reply, "inline_bytes"), "1048576");
   EXPECT_TRUE(has(reply, "\"missing_required\":[\"warp\"]")) << reply;
