@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "cli/files.h"
+#include "cli/limit_option.h"
 #include "cli/output.h"
 #include "cli/runtime.h"
 #include "core/base/check.h"
@@ -189,6 +190,7 @@ int run_broker(const BrokerOptions& options) {
   }
   // 2. The process has descriptors, randomness and a memory bill that fits.
   Runtime runtime;
+  if (Status set = set_limits(options.limits, runtime.limits); !set) return report(set.error());
   if (Status ready = prepare(runtime, broker_bill(runtime.limits)); !ready) {
     return report(ready.error());
   }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/base/arena.h"
 #include "core/base/env.h"
@@ -49,6 +50,7 @@ struct BrokerOptions {
   std::string public_url;
   std::string durability = "sync";
   bool insecure_plaintext = false;
+  std::vector<std::string> limits;  // NAME=VALUE, cli/limit_option.h
 };
 int run_broker(const BrokerOptions& options);
 

@@ -68,6 +68,8 @@ void declare_broker_up(CLI::App& app) {
                  "sync: a commit survives power loss; relaxed: kill -9 only")
       ->check(CLI::IsMember({"sync", "relaxed"}))
       ->capture_default_str();
+  app.add_option("--limit", g_options.limits,
+                 "NAME=VALUE, again for more; 'claudemesh daemon limits' lists them");
   app.add_flag("--insecure-plaintext", g_options.insecure_plaintext,
                "Allow a listener off loopback without TLS");
 }

@@ -208,9 +208,11 @@ class World:
             if process and process.child and process.child.poll() is None:
                 process.kill()
 
-    def start_broker(self, port=0):
+    def start_broker(self, port=0, limits=()):
         arguments = ["broker", "up", "--listen", f"127.0.0.1:{port}", "--data", str(self.data),
                      "--durability", self.durability]
+        for limit in limits:
+            arguments += ["--limit", limit]
         home = self.root / "broker-home"
         home.mkdir(exist_ok=True)
         self.broker = Process(self, "broker", arguments, self.environment(home),

@@ -1,0 +1,126 @@
+// limit_option.cc — the names of the limits, and reading one assignment.
+#include "cli/limit_option.h"
+
+#include <charconv>
+#include <cstdint>
+#include <string_view>
+
+namespace cm::cli {
+namespace {
+
+struct Entry {
+  std::string_view name;
+  std::uint32_t Limits::*narrow;
+  std::uint64_t Limits::*wide;
+};
+constexpr Entry kEntries[] = {
+    {"iteration_rows_max", &Limits::iteration_rows_max, nullptr},
+    {"iteration_bytes_max", &Limits::iteration_bytes_max, nullptr},
+    {"iteration_micros_max", &Limits::iteration_micros_max, nullptr},
+    {"socket_read_bytes_max", &Limits::socket_read_bytes_max, nullptr},
+    {"scratch_keep_bytes", &Limits::scratch_keep_bytes, nullptr},
+    {"pool_keep_bytes", &Limits::pool_keep_bytes, nullptr},
+    {"http_head_bytes_max", &Limits::http_head_bytes_max, nullptr},
+    {"http_body_bytes_max", &Limits::http_body_bytes_max, nullptr},
+    {"unauthenticated_bytes_max", &Limits::unauthenticated_bytes_max, nullptr},
+    {"slow_consumer_soft_bytes", &Limits::slow_consumer_soft_bytes, nullptr},
+    {"slow_consumer_hard_bytes", &Limits::slow_consumer_hard_bytes, nullptr},
+    {"partial_frame_ms_max", &Limits::partial_frame_ms_max, nullptr},
+    {"broker_connections_max", &Limits::broker_connections_max, nullptr},
+    {"mesh_connections_max", &Limits::mesh_connections_max, nullptr},
+    {"member_connections_max", &Limits::member_connections_max, nullptr},
+    {"hello_deadline_ms", &Limits::hello_deadline_ms, nullptr},
+    {"frame_bytes_max", &Limits::frame_bytes_max, nullptr},
+    {"ping_ms", &Limits::ping_ms, nullptr},
+    {"stale_ms", &Limits::stale_ms, nullptr},
+    {"presence_lease_ms", &Limits::presence_lease_ms, nullptr},
+    {"claim_lease_ms", &Limits::claim_lease_ms, nullptr},
+    {"claim_rows_max", &Limits::claim_rows_max, nullptr},
+    {"claim_bytes_max", &Limits::claim_bytes_max, nullptr},
+    {"claims_max", &Limits::claims_max, nullptr},
+    {"rate_per_minute", &Limits::rate_per_minute, nullptr},
+    {"rate_burst", &Limits::rate_burst, nullptr},
+    {"queue_pair_rows_max", &Limits::queue_pair_rows_max, nullptr},
+    {"queue_pair_bytes_max", &Limits::queue_pair_bytes_max, nullptr},
+    {"queue_sender_bytes_max", nullptr, &Limits::queue_sender_bytes_max},
+    {"queue_rows_max", &Limits::queue_rows_max, nullptr},
+    {"queue_bytes_max", &Limits::queue_bytes_max, nullptr},
+    {"meshes_max", &Limits::meshes_max, nullptr},
+    {"multicast_recipients_max", &Limits::multicast_recipients_max, nullptr},
+    {"topics_max", &Limits::topics_max, nullptr},
+    {"topic_members_max", &Limits::topic_members_max, nullptr},
+    {"state_keys_max", &Limits::state_keys_max, nullptr},
+    {"memories_max", &Limits::memories_max, nullptr},
+    {"skills_max", &Limits::skills_max, nullptr},
+    {"dedupe_retention_days", &Limits::dedupe_retention_days, nullptr},
+    {"undelivered_days_max", &Limits::undelivered_days_max, nullptr},
+    {"mailboxes_max", &Limits::mailboxes_max, nullptr},
+    {"presences_max", &Limits::presences_max, nullptr},
+    {"daemon_meshes_max", &Limits::daemon_meshes_max, nullptr},
+    {"roster_rows_max", &Limits::roster_rows_max, nullptr},
+    {"outbox_rows_max", &Limits::outbox_rows_max, nullptr},
+    {"outbox_lanes_max", &Limits::outbox_lanes_max, nullptr},
+    {"ipc_requests_max", &Limits::ipc_requests_max, nullptr},
+    {"ipc_streams_max", &Limits::ipc_streams_max, nullptr},
+    {"ipc_connections_max", &Limits::ipc_connections_max, nullptr},
+    {"parked_sends_max", &Limits::parked_sends_max, nullptr},
+    {"event_ring_bytes", &Limits::event_ring_bytes, nullptr},
+    {"daemon_frame_bytes_max", &Limits::daemon_frame_bytes_max, nullptr},
+    {"payload_bytes_max", &Limits::payload_bytes_max, nullptr},
+    {"outbox_age_hours_max", &Limits::outbox_age_hours_max, nullptr},
+    {"box_keys_max", &Limits::box_keys_max, nullptr},
+    {"secret_slots_max", &Limits::secret_slots_max, nullptr},
+    {"store_bound_bytes", nullptr, &Limits::store_bound_bytes},
+    {"memory_budget_bytes", nullptr, &Limits::memory_budget_bytes},
+};
+
+// Names that share their first word with what was asked for.
+std::string similar(std::string_view name) {
+  const std::string_view word = name.substr(0, name.find('_'));
+  std::string list;
+  for (const Entry& entry : kEntries) {
+    if (!word.empty() && !entry.name.starts_with(word)) continue;
+    list += (list.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  return list.empty() ? "'claudemesh daemon limits' lists them" : "there are: " + list;
+}
+
+Status set_one(std::string_view assignment, Limits& limits) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) {
+    return fail(Err::kUsage, "--limit: expected NAME=VALUE, like rate_per_minute=600");
+  }
+  const std::string_view name = assignment.substr(0, equals);
+  const std::string_view text = assignment.substr(equals + 1);
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return fail(Err::kUsage, "--limit " + std::string(name) + ": expected a whole number, got '" +
+                                 std::string(text) + "'");
+  }
+  for (const Entry& entry : kEntries) {
+    if (entry.name != name) continue;
+    if (entry.wide != nullptr) {
+      limits.*entry.wide = value;
+      return {};
+    }
+    if (value > UINT32_MAX) {
+      return fail(Err::kUsage, "--limit " + std::string(name) + ": at most 4294967295");
+    }
+    limits.*entry.narrow = static_cast<std::uint32_t>(value);
+    return {};
+  }
+  return fail(Err::kUsage,
+              "--limit: no limit is named '" + std::string(name) + "'; " + similar(name));
+}
+
+}  // namespace
+
+Status set_limits(const std::vector<std::string>& assignments, Limits& limits) {
+  for (const std::string& assignment : assignments) {
+    if (Status set = set_one(assignment, limits); !set) return set;
+  }
+  return {};
+}
+
+}  // namespace cm::cli
