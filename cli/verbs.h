@@ -29,6 +29,16 @@ void declare_broker_up(CLI::App& app);
 int run_broker_up();
 void declare_broker_fsck(CLI::App& app);
 int run_broker_fsck();
+// verbs_broker_ops.cc
+void declare_broker_data(CLI::App& app);
+void declare_broker_status(CLI::App& app);
+int run_broker_status();
+void declare_broker_backup(CLI::App& app);
+int run_broker_backup();
+void declare_broker_restore(CLI::App& app);
+int run_broker_restore();
+int run_broker_compact();
+int run_broker_rotate_token();
 // verbs_daemon.cc
 void declare_daemon_up(CLI::App& app);
 int run_daemon_up();

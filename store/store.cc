@@ -221,6 +221,12 @@ void Store::end_reading() noexcept {
 
 const char* Store::last_error_text() const noexcept { return mdb_strerror(last_error_); }
 
+Status Store::copy_to(int fd) {
+  const int code = mdb_env_copyfd2(env_, fd, MDB_CP_COMPACT);
+  if (code != 0) return fail(Err::kIo, errno_text("cannot copy " + options_.directory, code));
+  return {};
+}
+
 bool Store::sync_now() { return mdb_env_sync(env_, 1) == 0; }
 
 void Store::measure() {

@@ -179,6 +179,10 @@ class Store {
   int last_error() const noexcept { return last_error_; }
   const char* last_error_text() const noexcept;
 
+  // Writes a compacted copy of the last commit to `fd`; a running owner goes on meanwhile. The
+  // copy is a whole data file of LMDB. kIo, and `fd` holds an unusable part of it.
+  Status copy_to(int fd);
+
   // Relaxed mode: flushes what the kernel still holds; called by the loop when it goes idle.
   bool sync_now();
 
