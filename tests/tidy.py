@@ -35,7 +35,7 @@ LIBRARIES = {
     r"lmdb\.h": ("store",),
     r"event2/": ("core/net", "plugins/host"),
     r"wslay/": ("core/net", "plugins/host", "transports"),
-    r"openssl/ssl": ("core/net", "transports"),
+    r"openssl/(ssl|bio|err|pem|x509)": ("core/net", "transports"),
     r"CLI/": ("cli",),
 }
 # Calls that no source makes, and those that only shells make.
