@@ -254,6 +254,26 @@ MutableBytes PooledBuffer::prepare(std::size_t size) {
   return block_.subspan(end_);
 }
 
+std::size_t PooledBuffer::capacity_for(std::size_t size) const noexcept {
+  if (!block_.empty() && block_.size() - this->size() >= size) return block_.size();
+  return BufferPool::kSmallest << class_of(this->size() + size);
+}
+
+void PooledBuffer::fit() {
+  const std::size_t held = size();
+  if (held == 0) {
+    release();
+    return;
+  }
+  if ((BufferPool::kSmallest << class_of(held)) > block_.size() / 4) return;
+  MutableBytes smaller = pool_->lend(held);
+  std::memcpy(smaller.data(), block_.data() + begin_, held);
+  pool_->give_back(block_);
+  block_ = smaller;
+  begin_ = 0;
+  end_ = held;
+}
+
 void PooledBuffer::commit(std::size_t size) noexcept {
   CHECK(end_ + size <= block_.size());
   end_ += size;

@@ -113,6 +113,10 @@ class PooledBuffer {
   Bytes bytes() const noexcept { return {block_.data() + begin_, end_ - begin_}; }
   std::size_t size() const noexcept { return end_ - begin_; }
   bool empty() const noexcept { return begin_ == end_; }
+  // Of the block that is held; 0 without one.
+  std::size_t capacity() const noexcept { return block_.size(); }
+  // That of the block after prepare(size).
+  std::size_t capacity_for(std::size_t size) const noexcept;
 
   // Free space of at least `size` bytes behind the end; fill it, then call commit(n).
   MutableBytes prepare(std::size_t size);
@@ -120,6 +124,8 @@ class PooledBuffer {
   void append(Bytes bytes);
   // Drops `size` bytes at the front; an empty buffer returns its block to the pool.
   void consume(std::size_t size) noexcept;
+  // Moves a small rest into a small block, if that gives back three quarters or more.
+  void fit();
   void release() noexcept;
 
  private:

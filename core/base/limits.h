@@ -28,6 +28,9 @@ struct Limits {
   std::uint32_t slow_consumer_soft_bytes = 4 << 20;  // pending output; then the queue waits on disk
   std::uint32_t slow_consumer_hard_bytes = 16 << 20;  // pending output; then the connection drops
   std::uint32_t partial_frame_ms_max = 30'000;        // from a frame's first byte to its last
+  std::uint32_t partial_bytes_max = 256u << 20;       // of unfinished input, all connections
+  std::uint32_t partial_group_bytes_max = 16 << 20;   // of unfinished input, one member
+  std::uint32_t tls_handshake_ms = 10'000;            // from accepting to the end of the handshake
 
   // --- broker ---
   std::uint32_t broker_connections_max = 20'000;  // sockets of the process

@@ -7,18 +7,21 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "core/net/server.h"
+#include "core/net/tls.h"
 
 namespace cm::net {
 
 enum class ConnState : std::uint8_t {
-  kHttpRead,    // idle, or within a request
-  kHttpReply,   // a request was handed out and waits for its reply
-  kHttpStream,  // a streaming reply has begun
-  kWs,          // open
-  kWsClosing,   // our close frame is sent; theirs is awaited
-  kLinger       // pending output, then our half is shut; input is dropped until theirs ends
+  kTlsHandshake,  // no byte of HTTP before its end
+  kHttpRead,      // idle, or within a request
+  kHttpReply,     // a request was handed out and waits for its reply
+  kHttpStream,    // a streaming reply has begun
+  kWs,            // open
+  kWsClosing,     // our close frame is sent; theirs is awaited
+  kLinger         // pending output, then our half is shut; input is dropped until theirs ends
 };
 
 struct Conn {
@@ -38,6 +41,10 @@ struct Conn {
   WsReceiver ws;
   HttpProgress http;
   PeerInfo peer;
+  std::unique_ptr<TlsStream> tls;   // null: plain
+  std::uint64_t group = 0;          // whose budget of unfinished input; 0: none yet
+  std::uint32_t charged = 0;        // bytes of unfinished input, as the budgets know it
+  std::uint32_t wire_left = 0;      // bytes that a TLS stream may still take from the socket now
   std::uint64_t last_heard = 0;     // last byte read
   std::uint64_t last_wrote = 0;     // last byte written, or when output began to wait
   std::uint64_t partial_since = 0;  // first byte of an unfinished request or message; 0 if none
@@ -55,11 +62,17 @@ struct Conn {
   bool blocked : 1 = false;   // the socket takes no more for now
   bool over_soft : 1 = false;
   bool peer_eof : 1 = false;
-  bool shut : 1 = false;          // our half is shut down
+  bool shut : 1 = false;          // our half is shut down, or will be as soon as TLS allows
   bool keep_alive : 1 = true;     // after the reply that is due
   bool head_request : 1 = false;  // the reply that is due has no body
   bool served : 1 = false;        // at least one request was answered
   bool closed_told : 1 = false;   // kWsClosed was reported
+  bool starved : 1 = false;       // in starved_: not read until memory is free
+  bool half_closed : 1 = false;   // the kernel knows that our half is shut
+  bool close_waits : 1 = false;   // close_notify found no room
+  // A TLS stream may have to write before it can read, and the other way round.
+  bool read_wants_write : 1 = false;
+  bool write_wants_read : 1 = false;
 };
 
 static_assert(sizeof(Conn) <= 320, "an idle connection has a budget of 1 KB in all");

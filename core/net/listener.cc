@@ -16,12 +16,13 @@ constexpr int kAcceptsAtOnce = 64;
 
 }  // namespace
 
-Status Listeners::add(Fd fd, const std::string& path, FileId file) {
+Status Listeners::add(Fd fd, const std::string& path, FileId file, bool tls) {
   auto listener = std::make_unique<Listener>();
   listener->owner = this;
   listener->fd = std::move(fd);
   listener->path = path;
   listener->file = file;
+  listener->tls = tls;
   listener->watch = loop_->watch(
       listener->fd.get(), Loop::kRead,
       [](void* self, unsigned) noexcept {
@@ -34,11 +35,11 @@ Status Listeners::add(Fd fd, const std::string& path, FileId file) {
   return {};
 }
 
-Result<std::uint16_t> Listeners::add_tcp(const std::string& host, std::uint16_t port) {
+Result<std::uint16_t> Listeners::add_tcp(const std::string& host, std::uint16_t port, bool tls) {
   Result<Fd> fd = listen_tcp(host, port);
   if (!fd) return fd.error();
   const std::uint16_t bound = bound_port(fd->get());
-  if (Status added = add(std::move(*fd), {}, {}); !added) return added.error();
+  if (Status added = add(std::move(*fd), {}, {}, tls); !added) return added.error();
   return bound;
 }
 
@@ -46,7 +47,7 @@ Status Listeners::add_unix(const std::string& path) {
   FileId file;
   Result<Fd> fd = listen_unix(path, file);
   if (!fd) return fd.error();
-  if (Status added = add(std::move(*fd), path, file); !added) return added;
+  if (Status added = add(std::move(*fd), path, file, false); !added) return added;
   watch_folder(path);
   return {};
 }
@@ -76,7 +77,7 @@ void Listeners::accept_some(const Listener& listener) noexcept {
   for (int accepts = 0; accepts < kAcceptsAtOnce; ++accepts) {
     Fd fd(::accept4(listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (fd) {
-      on_accept_(context_, std::move(fd));
+      on_accept_(context_, std::move(fd), listener.tls);
       continue;
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause();

@@ -20,7 +20,7 @@ namespace cm::net {
 class Listeners {
  public:
   // Takes over one accepted, non-blocking descriptor.
-  using OnAccept = void (*)(void* context, Fd fd) noexcept;
+  using OnAccept = void (*)(void* context, Fd fd, bool tls) noexcept;
 
   Listeners(Loop& loop, OnAccept on_accept, void* context) noexcept
       : loop_(&loop), on_accept_(on_accept), context_(context) {}
@@ -29,7 +29,7 @@ class Listeners {
   Listeners& operator=(const Listeners&) = delete;
 
   // Answers the bound port.
-  Result<std::uint16_t> add_tcp(const std::string& host, std::uint16_t port);
+  Result<std::uint16_t> add_tcp(const std::string& host, std::uint16_t port, bool tls);
   Status add_unix(const std::string& path);
   // Stops listening and removes the socket files that are still ours.
   void close() noexcept;
@@ -45,9 +45,10 @@ class Listeners {
     Loop::Watch* watch = nullptr;
     std::string path;  // empty for TCP
     FileId file;
+    bool tls = false;
   };
 
-  Status add(Fd fd, const std::string& path, FileId file);
+  Status add(Fd fd, const std::string& path, FileId file, bool tls);
   void accept_some(const Listener& listener) noexcept;
   void pause() noexcept;
   void watch_folder(const std::string& path);

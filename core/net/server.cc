@@ -1,7 +1,8 @@
 // server.cc — connections: accepting, reading, writing, leaving.
 // Owns:   the life of a Conn, and the lists that carry it from one iteration to the next.
 // Holds:  rows leave the table only in reap(), which no callback is inside of.
-// Not:    HTTP (server_http.cc), WebSocket (server_ws.cc), deadlines (server_time.cc).
+// Not:    HTTP (server_http.cc), WebSocket (server_ws.cc), deadlines (server_time.cc), the byte
+//         path (server_tls.cc), budgets of memory (server_memory.cc).
 #include "core/net/server.h"
 
 #include <poll.h>
@@ -40,7 +41,9 @@ Server::Server(Loop& loop, const ServerOptions& options, ScratchArena& scratch, 
       conns_(options.connections_max),
       listeners_(
           loop,
-          [](void* self, Fd fd) noexcept { static_cast<Server*>(self)->on_accept(std::move(fd)); },
+          [](void* self, Fd fd, bool tls) noexcept {
+            static_cast<Server*>(self)->on_accept(std::move(fd), tls);
+          },
           this) {
   // A pooled block ends at 32 MiB: pending output and one frame must stay below it.
   CHECK(options.connections_max > 0);
@@ -59,7 +62,11 @@ Server::~Server() {
 }
 
 Result<std::uint16_t> Server::listen_tcp(const std::string& host, std::uint16_t port) {
-  return listeners_.add_tcp(host, port);
+  return listeners_.add_tcp(host, port, false);
+}
+Result<std::uint16_t> Server::listen_tls(const std::string& host, std::uint16_t port) {
+  CHECK(tls_);
+  return listeners_.add_tcp(host, port, true);
 }
 Status Server::listen_unix(const std::string& path) { return listeners_.add_unix(path); }
 
@@ -113,9 +120,14 @@ void Server::collect(bool may_block) {
     conn->resuming = false;
     touch(*conn);
     process(*conn);
-    if (!conn->doomed) update_interest(*conn);
+    // What TLS has already decrypted is not announced by the descriptor any more.
+    if (!conn->doomed && conn->tls && conn->tls->pending()) read_some(*conn);
+    if (conn->doomed) continue;
+    recharge(*conn);
+    update_interest(*conn);
   }
   resuming_.clear();
+  feed_starved();
   loop_->collect(may_block && events_.empty() && !work_left());
   reap();
 }
@@ -124,12 +136,13 @@ bool Server::work_left() const noexcept {
   return !resume_.empty() || !doomed_.empty() || !writable_.empty() || !dirty_.empty();
 }
 
-void Server::on_accept(Fd fd) {
+void Server::on_accept(Fd fd, bool tls) {
   const ConnRef ref = conns_.insert();
   if (!ref) {
     ++stats_.refused_full;
-    // One attempt without waiting; who is turned away at the door gets no buffer.
-    (void)::send(fd.get(), kFullReply.data(), kFullReply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    // One attempt without waiting; who is turned away at the door gets no buffer, and no handshake.
+    if (!tls)
+      (void)::send(fd.get(), kFullReply.data(), kFullReply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     ::shutdown(fd.get(), SHUT_WR);
     return;
   }
@@ -140,6 +153,7 @@ void Server::on_accept(Fd fd) {
   Conn& conn = *row;
   conn.ref = ref;
   conn.peer = peer_of(conn.fd.get());
+  if (tls) attach_tls(conn);
   if (!conn.peer.is_unix) set_nodelay(conn.fd.get());
   conn.watch = loop_->watch(conn.fd.get(), Loop::kRead, &Server::on_ready, &conn);
   touch(conn);
@@ -149,43 +163,57 @@ void Server::on_accept(Fd fd) {
 void Server::on_ready(void* self, unsigned ready) noexcept {
   Conn& conn = *static_cast<Conn*>(self);
   Server& server = *conn.server;
-  if ((ready & Loop::kWrite) != 0 && !conn.doomed) server.flush_one(conn);
+  if ((ready & Loop::kWrite) != 0 && !conn.doomed) {
+    const bool read = conn.read_wants_write;
+    conn.read_wants_write = false;
+    if (read) server.read_some(conn);
+    if (!conn.doomed) server.flush_one(conn);
+  }
   if ((ready & Loop::kRead) != 0 && !conn.doomed) server.read_some(conn);
   if (!conn.doomed) server.update_interest(conn);
 }
 
-// TLS will stand in read_some() and flush_one(): between recv/send and the two buffers.
 void Server::read_some(Conn& conn) {
   if (!budget_left()) {
     loop_->stop_collecting();  // the descriptor stays ready and comes again
     return;
   }
+  if (conn.state == ConnState::kTlsHandshake && !shake_hands(conn)) return;
   std::size_t left = options_.limits.socket_read_bytes_max;
   std::size_t want = kFirstRead;
-  while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming) {
+  conn.wire_left = options_.limits.socket_read_bytes_max;
+  while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming && !conn.starved) {
     const bool paused = conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream;
     if (paused && conn.in.size() >= kPipelineBytes) break;
-    const MutableBytes room = conn.in.prepare(want);
+    const std::size_t granted = grant(conn, want);
+    if (granted == 0) {
+      starve(conn);
+      break;
+    }
+    const MutableBytes room = conn.in.prepare(granted);
     const std::size_t size = std::min(room.size(), left);
-    const ssize_t got = ::recv(conn.fd.get(), room.data(), size, 0);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) doom(conn);
-      break;
-    }
-    if (got == 0) {
-      on_eof(conn);
-      break;
-    }
-    conn.in.commit(static_cast<std::size_t>(got));
+    std::size_t got = 0;
+    const Io outcome = receive(conn, room.first(size), got);
+    if (outcome == Io::kError) doom(conn);
+    if (outcome == Io::kEnd) on_eof(conn);
+    if (outcome != Io::kOk) break;
+    conn.in.commit(got);
     conn.heard = true;
     touch(conn);
     process(conn);
-    left -= static_cast<std::size_t>(got);
-    if (static_cast<std::size_t>(got) < size) break;
+    left -= got;
+    // A short count means that the socket is empty. A TLS record ends where it likes.
+    if (got < size && !conn.tls) break;
     want = kNextRead;
   }
-  if (conn.in.empty()) conn.in.release();
+  conn.in.fit();
+  if (conn.doomed) return;
+  recharge(conn);
+  if (!conn.tls) return;
+  note_record(conn);
+  if (!conn.write_wants_read) return;
+  conn.write_wants_read = false;
+  flush_one(conn);
 }
 
 void Server::process(Conn& conn) {
@@ -213,6 +241,7 @@ void Server::resume_later(Conn& conn) {
 void Server::on_eof(Conn& conn) {
   conn.peer_eof = true;
   switch (conn.state) {
+    case ConnState::kTlsHandshake: doom(conn); return;
     case ConnState::kHttpReply:
       // Over TCP a client that only finished sending looks the same; it still gets its reply.
       if (conn.peer.is_unix && hung_up(conn.fd.get())) doom(conn);
@@ -269,27 +298,28 @@ void Server::flush() {
 }
 
 void Server::flush_one(Conn& conn) {
+  if (conn.state == ConnState::kTlsHandshake) return;
   const bool was_blocked = conn.blocked;
   conn.blocked = false;
   while (!conn.out.empty()) {
     const Bytes bytes = conn.out.bytes();
-    const ssize_t sent = ::send(conn.fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) {
-        doom(conn);
-        return;
-      }
+    std::size_t sent = 0;
+    const Io outcome = transmit(conn, bytes, sent);
+    if (outcome == Io::kError) {
+      doom(conn);
+      return;
+    }
+    if (outcome == Io::kLater) {
       conn.blocked = true;
       if (!was_blocked) conn.sent = true;  // the wait begins now
       touch(conn);
       break;
     }
-    conn.out.consume(static_cast<std::size_t>(sent));
+    conn.out.consume(sent);
     conn.sent = true;
     touch(conn);
     // A short count means that the socket is full; asking again would only tell the same.
-    if (static_cast<std::size_t>(sent) < bytes.size()) {
+    if (sent < bytes.size() && !conn.tls) {
       conn.blocked = true;
       break;
     }
@@ -303,15 +333,14 @@ void Server::after_flush(Conn& conn) {
     writable_.push_back(conn.ref);
   }
   if (conn.state != ConnState::kLinger || !conn.out.empty()) return;
-  if (conn.peer_eof) {
-    doom(conn);
-  } else if (!conn.shut) {
-    // Our half only: closing outright with unread input would reset the connection, and the peer
-    // might lose the reply that we just wrote.
+  if (!conn.shut) {
     conn.shut = true;
-    ::shutdown(conn.fd.get(), SHUT_WR);
     touch(conn);
   }
+  // Our half only: closing outright with unread input would reset the connection, and the peer
+  // might lose the reply that we just wrote.
+  half_close(conn);
+  if (conn.peer_eof) doom(conn);
 }
 
 void Server::linger(Conn& conn) {
@@ -321,16 +350,23 @@ void Server::linger(Conn& conn) {
   conn.partial_since = 0;
   conn.close_by = 0;
   conn.in.release();
+  conn.ws.abandon();
+  recharge(conn);
   wrote(conn);  // so that flush() also shuts a connection without pending output
   touch(conn);
 }
 
 void Server::update_interest(Conn& conn) {
-  bool read = !conn.peer_eof && !conn.resuming;
+  bool read = !conn.peer_eof && !conn.resuming && !conn.starved && !conn.read_wants_write;
   if (conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream) {
     read = read && conn.in.size() < kPipelineBytes;
   }
-  const bool write = conn.blocked && !conn.out.empty();
+  if (read && conn.tls && conn.tls->pending()) {
+    resume_later(conn);
+    read = false;
+  }
+  const bool output_waits = conn.blocked && !conn.out.empty() && !conn.write_wants_read;
+  const bool write = output_waits || conn.read_wants_write || conn.close_waits;
   loop_->set_interest(conn.watch, (read ? Loop::kRead : 0u) | (write ? Loop::kWrite : 0u));
 }
 
@@ -353,9 +389,11 @@ void Server::reap() {
       case ConnState::kWsClosing: report_ws_closed(conn, ws_code::kAbnormal, {}); break;
       case ConnState::kHttpReply:
       case ConnState::kHttpStream: add_event(conn, NetEventKind::kHttpClosed); break;
+      case ConnState::kTlsHandshake:
       case ConnState::kHttpRead:
       case ConnState::kLinger: break;
     }
+    discharge(conn);
     conns_.erase(ref);
   }
   doomed_.clear();
@@ -371,11 +409,12 @@ void Server::drain(std::uint16_t code, std::string_view reason) {
     if (conn->state == ConnState::kWs) start_close(*conn, code, reason);
     if (conn->state == ConnState::kHttpStream) stream_end(ref);
     if (conn->state == ConnState::kHttpRead) linger(*conn);
+    if (conn->state == ConnState::kTlsHandshake) doom(*conn);
   });
 }
 
 bool Server::verify() const {
-  bool sound = conns_.verify();
+  bool sound = conns_.verify() && verify_charges();
   conns_.each([&](ConnRef ref) {
     const Conn& conn = *conns_.get<kRow>(ref);
     sound = sound && conn.ref == ref && conn.doomed == (conn.watch == nullptr);

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "core/base/arena.h"
@@ -23,6 +24,7 @@
 #include "core/net/http_write.h"
 #include "core/net/listener.h"
 #include "core/net/loop.h"
+#include "core/net/tls.h"
 #include "core/net/ws_frame.h"
 
 namespace cm::net {
@@ -61,10 +63,15 @@ struct ServerStats {
   std::uint64_t protocol_errors = 0;   // WebSockets closed with 1002, 1007, 1008 or 1009
   std::uint64_t dropped_slow = 0;      // pending output over the hard limit
   std::uint64_t dropped_stale = 0;     // silence
+  std::uint64_t tls_failed = 0;        // handshakes that came to nothing
+  std::uint64_t starved = 0;           // times that a connection waited for memory
 };
 
 class Server {
  public:
+  // What an idle connection costs with TLS, for the memory bill; a test measures it.
+  static constexpr std::size_t kTlsIdleBytes = 16 * 1024;
+
   // All arguments outlive the server.
   Server(Loop& loop, const ServerOptions& options, ScratchArena& scratch, BufferPool& pool);
   ~Server();
@@ -74,6 +81,10 @@ class Server {
   // Answers the bound port (port 0 lets the system choose).
   Result<std::uint16_t> listen_tcp(const std::string& host, std::uint16_t port);
   Status listen_unix(const std::string& path);
+  // Also for a certificate that was renewed: connections that are open keep theirs.
+  void set_tls(TlsContext context) noexcept { tls_ = std::move(context); }
+  // As listen_tcp(), for TLS alone; after set_tls().
+  Result<std::uint16_t> listen_tls(const std::string& host, std::uint16_t port);
 
   // --- one iteration, in this order ---
   // Continues what the last iteration left over, then runs the loop. It does not block while
@@ -106,6 +117,9 @@ class Server {
   bool ws_close(ConnRef conn, std::uint16_t code, std::string_view reason);
   // Bytes of one message. A new connection begins with limits.unauthenticated_bytes_max.
   bool ws_set_frame_limit(ConnRef conn, std::uint32_t bytes);
+  // Whose connection this is: unfinished input of one group is bounded together
+  // (limits.partial_group_bytes_max). 0: nobody's, as at first.
+  bool ws_set_group(ConnRef conn, std::uint64_t group);
 
   bool alive(ConnRef conn) const noexcept;
   // Bytes not yet taken by the socket; 0 for a stale handle.
@@ -120,6 +134,8 @@ class Server {
   bool drained() const noexcept { return conns_.count() == 0; }
 
   std::uint32_t connections() const noexcept { return conns_.count(); }
+  // Memory of unfinished input, as the budgets count it.
+  std::uint64_t partial_bytes() const noexcept { return everyone_.charged; }
   const ServerStats& stats() const noexcept { return stats_; }
   // Invariants of the table and of every connection; part of verify_all().
   bool verify() const;
@@ -131,7 +147,7 @@ class Server {
 
   // server.cc: connections, reading, writing
   Conn* find(ConnRef ref) const;
-  void on_accept(Fd fd);
+  void on_accept(Fd fd, bool tls);
   static void on_ready(void* conn, unsigned ready) noexcept;
   void read_some(Conn& conn);
   void on_eof(Conn& conn);
@@ -148,6 +164,33 @@ class Server {
   void resume_later(Conn& conn);
   bool budget_left() const noexcept;
   NetEvent& add_event(Conn& conn, NetEventKind kind);
+
+  // server_tls.cc: the byte path of a connection, plain or TLS
+  enum class Io : std::uint8_t { kOk, kLater, kEnd, kError };
+  void attach_tls(Conn& conn);
+  void note_record(Conn& conn);
+  bool shake_hands(Conn& conn);
+  Io receive(Conn& conn, MutableBytes to, std::size_t& got) const;
+  static Io transmit(Conn& conn, Bytes bytes, std::size_t& taken);
+  static void half_close(Conn& conn);
+
+  // server_memory.cc: budgets of unfinished input
+  struct PartialScope {
+    std::uint64_t charged = 0;
+    std::uint32_t connections = 0;  // of a group
+    ConnRef favourite;              // goes on although the scope is full
+  };
+  PartialScope& scope_of(const Conn& conn);
+  std::uint64_t scope_bytes_max(const Conn& conn) const noexcept;
+  bool favours(PartialScope& scope, const Conn& conn) const;
+  bool may_grow(const Conn& conn, std::size_t bytes);
+  std::size_t grant(const Conn& conn, std::size_t want);
+  void starve(Conn& conn);
+  void feed_starved();
+  void recharge(Conn& conn);
+  void discharge(Conn& conn);
+  void leave_group(Conn& conn);
+  bool verify_charges() const;
 
   // server_time.cc: deadlines
   void touch(Conn& conn);
@@ -182,6 +225,7 @@ class Server {
   WsCodec codec_;
   ConnTable conns_;
   Listeners listeners_;
+  TlsContext tls_;
 
   std::vector<NetEvent> events_;
   std::vector<ConnRef> dirty_;     // new output since the last flush()
@@ -190,6 +234,13 @@ class Server {
   std::vector<ConnRef> resuming_;  // resume_ of the last iteration, while it is walked
   std::vector<ConnRef> writable_;  // kWritable to be told
   std::vector<ConnRef> doomed_;    // to be taken out of the table
+  std::vector<ConnRef> starved_;   // not read until memory is free
+  std::vector<ConnRef> feeding_;   // starved_ while it is walked
+
+  PartialScope everyone_;
+  PartialScope strangers_;                                  // group 0
+  std::unordered_map<std::uint64_t, PartialScope> groups_;  // while they have connections
+  bool memory_freed_ = false;                               // since the last feed_starved()
 
   std::uint64_t now_ = 0;
   std::uint64_t last_sweep_ = 0;

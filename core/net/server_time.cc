@@ -59,6 +59,11 @@ std::uint64_t Server::deadline_of(const Conn& conn) const noexcept {
     deadline = std::min(deadline, conn.partial_since + limits.partial_frame_ms_max);
   }
   switch (conn.state) {
+    case ConnState::kTlsHandshake:
+      if (conn.partial_since != 0) {
+        deadline = std::min(deadline, conn.partial_since + limits.tls_handshake_ms);
+      }
+      break;
     case ConnState::kHttpRead:
       if (conn.partial_since == 0) {
         const std::uint64_t idle = conn.served ? limits.stale_ms : limits.partial_frame_ms_max;
@@ -89,6 +94,10 @@ void Server::expire(Conn& conn) {
     return;
   }
   switch (conn.state) {
+    case ConnState::kTlsHandshake:
+      ++stats_.tls_failed;
+      doom(conn);
+      return;
     case ConnState::kHttpRead:
       if (partial) {
         refuse(conn, 408, "the request did not arrive in time");

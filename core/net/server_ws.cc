@@ -136,4 +136,17 @@ bool Server::ws_set_frame_limit(ConnRef ref, std::uint32_t bytes) {
   return true;
 }
 
+bool Server::ws_set_group(ConnRef ref, std::uint64_t group) {
+  Conn* conn = find(ref);
+  if (conn == nullptr || conn->state != ConnState::kWs) return false;
+  const std::uint32_t held = conn->charged;
+  discharge(*conn);
+  conn->group = group;
+  if (group != 0) ++groups_[group].connections;
+  scope_of(*conn).charged += held;
+  everyone_.charged += held;
+  conn->charged = held;
+  return true;
+}
+
 }  // namespace cm::net

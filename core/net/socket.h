@@ -45,6 +45,7 @@ class Fd {
 struct PeerInfo {
   bool is_unix = false;
   bool is_loopback = false;  // TCP from this machine
+  bool is_tls = false;       // nobody between the two ends reads along
   std::uint32_t uid = UINT32_MAX;
   std::int32_t pid = 0;
   std::array<std::uint8_t, 16> address{};  // IPv6, or IPv4 mapped into it; zero for unix

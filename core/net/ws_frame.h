@@ -106,6 +106,13 @@ class WsReceiver {
   // A fragmented message has begun and not ended.
   bool in_message() const noexcept { return fragment_ != WsOpcode::kContinuation; }
   bool finished() const noexcept { return finished_; }
+  // Bytes of the block that an unfinished message holds.
+  std::size_t held_bytes() const noexcept { return partial_.capacity(); }
+  // Gives it back; nothing more is taken.
+  void abandon() noexcept {
+    finished_ = true;
+    partial_.release();
+  }
 
  private:
   struct Header {
