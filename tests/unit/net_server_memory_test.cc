@@ -35,10 +35,13 @@ class NetServerMemory : public NetServer {
   std::string last_byte() {
     return masked(WsOpcode::kText, std::string(kFrame, 'x')).substr(kFrame + 7);
   }
-  // Non-blocking: what the server does not read stays here.
+  // A slice at a time, so that all frames grow together. Non-blocking: what the server does not
+  // read stays here.
   static void push(Member& member, std::string& rest) {
+    const std::size_t slice = std::min<std::size_t>(rest.size(), 8'000);
+    if (slice == 0) return;
     const ssize_t sent =
-        ::send(member.client->fd(), rest.data(), rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        ::send(member.client->fd(), rest.data(), slice, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0) rest.erase(0, static_cast<std::size_t>(sent));
   }
   std::size_t messages() const {
@@ -175,6 +178,31 @@ TEST_F(NetServerMemory, the_budget_of_all_holds_over_many_groups) {
     return messages() == 24;
   });
   EXPECT_LE(highest, 2u << 20);
+}
+
+TEST_F(NetServerMemory, room_for_everybodys_smallest_block_is_set_aside) {
+  options_.connections_max = 128;
+  options_.limits.partial_bytes_max = 1 << 20;
+  start();
+  std::vector<Member> large;
+  std::vector<std::string> rest;
+  for (std::uint64_t index = 0; index < 10; ++index) {
+    large.push_back(member(100 + index));
+    rest.push_back(most());
+  }
+  for (int turns = 0; turns < 40; ++turns) {
+    for (std::size_t index = 0; index < large.size(); ++index) push(large[index], rest[index]);
+    turn();
+  }
+  EXPECT_GT(server_->stats().starved, 0u);
+  std::vector<Member> small;
+  for (std::uint64_t index = 0; index < 100; ++index) {
+    small.push_back(member(200 + index));
+    small.back().client->send(most().substr(0, 3'000));
+    settle();
+  }
+  EXPECT_GE(server_->partial_bytes(), 100u * BufferPool::kSmallest);
+  EXPECT_LE(server_->partial_bytes(), 1u << 20);
 }
 
 TEST_F(NetServerMemory, a_small_rest_of_a_large_read_takes_a_small_block) {
