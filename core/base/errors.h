@@ -70,6 +70,8 @@ namespace cm {
     "start it ('claudemesh daemon up' or 'claudemesh broker up') and try again")                   \
   X(Transport, "transport", 4, 502, "the transport failed",                                        \
     "it reconnects by itself; 'claudemesh daemon status' shows the state")                         \
+  X(TlsFailed, "tls_failed", 4, 502, "no trustworthy TLS connection could be made",                \
+    "do what the detail says; --ca-file names a CA that this system does not know")                \
   X(Timeout, "timeout", 4, 504, "no answer came in time",                                          \
     "try again; 'claudemesh daemon status' shows whether the broker is connected")                 \
   X(NotImplementedByPeer, "unknown_message_type", 4, 501, "the peer does not know this message",   \

@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "core/base/arena.h"
 #include "core/net/chunked.h"
 #include "core/net/http_message.h"
 #include "core/net/loop.h"
 #include "core/net/socket.h"
+#include "core/net/tls.h"
 
 namespace cm::net {
 namespace {
@@ -31,6 +33,11 @@ class Exchange {
         in_(pool_) {
     limits_.body_bytes = kBodyMax;
   }
+  ~Exchange() {
+    if (tls_) tls_->close();
+  }
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
 
   Status open();
   Status send(std::string_view bytes);
@@ -43,6 +50,9 @@ class Exchange {
   std::string host() const;
 
  private:
+  Status open_tls();
+  // What TLS asked for; an error that ends the exchange for any other step.
+  Status wait_for(TlsStep step);
   Status wait(short events);
   Error broken() const { return fail(Err::kTransport, name() + ": the reply broke off"); }
   Error refused(const HttpRefusal& refusal) const;
@@ -53,7 +63,9 @@ class Exchange {
   const Endpoint& endpoint_;
   std::uint64_t deadline_;
   Fd fd_;
+  std::unique_ptr<TlsStream> tls_;
   bool eof_ = false;
+  bool cut_ = false;  // the end was not said by TLS: it proves nothing about a body's length
   HttpLimits limits_;
   BufferPool pool_;
   ScratchArena arena_{64 * 1024, 64 * 1024};
@@ -69,7 +81,8 @@ std::string Exchange::host() const {
   if (!endpoint_.unix_path.empty()) return "localhost";
   const bool v6 = endpoint_.host.find(':') != std::string::npos;
   const std::string bare = v6 ? "[" + endpoint_.host + "]" : endpoint_.host;
-  return endpoint_.port == 80 ? bare : bare + ":" + std::to_string(endpoint_.port);
+  return endpoint_.port == (endpoint_.tls ? 443 : 80) ? bare
+                                                      : bare + ":" + std::to_string(endpoint_.port);
 }
 
 Error Exchange::refused(const HttpRefusal& refusal) const {
@@ -95,7 +108,7 @@ Status Exchange::open() {
     Result<Fd> fd = connect_tcp(endpoint_.host, endpoint_.port, deadline_);
     if (!fd) return fd.error();
     fd_ = std::move(*fd);
-    return {};
+    return endpoint_.tls ? open_tls() : Status{};
   }
   for (;;) {
     bool retry = false;
@@ -110,7 +123,43 @@ Status Exchange::open() {
   }
 }
 
+Status Exchange::open_tls() {
+  const Result<TlsContext> context = TlsContext::client(endpoint_.ca_file);
+  if (!context) return context.error();
+  const TlsIo io = {[](void* self, MutableBytes to) {
+                      return ::recv(static_cast<Exchange*>(self)->fd_.get(), to.data(), to.size(),
+                                    0);
+                    },
+                    [](void* self, Bytes bytes) {
+                      return ::send(static_cast<Exchange*>(self)->fd_.get(), bytes.data(),
+                                    bytes.size(), MSG_NOSIGNAL);
+                    },
+                    this};
+  tls_ = std::make_unique<TlsStream>(*context, io, endpoint_.host);
+  for (;;) {
+    const TlsStep step = tls_->handshake();
+    if (step == TlsStep::kOk) return {};
+    if (Status ready = wait_for(step); !ready) return ready;
+  }
+}
+
+Status Exchange::wait_for(TlsStep step) {
+  if (step == TlsStep::kWantRead) return wait(POLLIN);
+  if (step == TlsStep::kWantWrite) return wait(POLLOUT);
+  if (step == TlsStep::kFailed) return fail(Err::kTlsFailed, name() + ": " + tls_->failure());
+  return broken();
+}
+
 Status Exchange::send(std::string_view bytes) {
+  while (tls_ && !bytes.empty()) {
+    std::size_t taken = 0;
+    const TlsStep step = tls_->write(as_bytes(bytes), taken);
+    bytes.remove_prefix(taken);
+    if (step == TlsStep::kOk) continue;
+    // As below: a server that refuses early.
+    if (step != TlsStep::kWantRead && step != TlsStep::kWantWrite) return {};
+    if (Status ready = wait_for(step); !ready) return ready;
+  }
   while (!bytes.empty()) {
     const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent >= 0) {
@@ -126,6 +175,16 @@ Status Exchange::send(std::string_view bytes) {
 }
 
 Status Exchange::receive() {
+  while (tls_) {
+    std::size_t got = 0;
+    const TlsStep step = tls_->read(in_.prepare(kReadBytes).first(kReadBytes), got);
+    in_.commit(got);
+    if (step == TlsStep::kOk) return {};
+    eof_ = step == TlsStep::kEnd || step == TlsStep::kCut;
+    cut_ = step == TlsStep::kCut;
+    if (eof_) return {};
+    if (Status ready = wait_for(step); !ready) return ready;
+  }
   for (;;) {
     const MutableBytes room = in_.prepare(kReadBytes);
     const ssize_t got = ::recv(fd_.get(), room.data(), kReadBytes, 0);
@@ -158,7 +217,7 @@ Result<HttpReply> Exchange::whole_reply(bool to_head) {
   for (;;) {
     HttpResponse response;
     const HttpStep step =
-        parse_response(in_.bytes(), eof_, to_head, limits_, progress, arena_, response);
+        parse_response(in_.bytes(), eof_ && !cut_, to_head, limits_, progress, arena_, response);
     if (step.kind == HttpStep::Kind::kRefused) return refused(step.refusal);
     if (step.kind == HttpStep::Kind::kComplete) {
       if (response.status >= 200 || response.status == 101) return kept(response);
@@ -225,7 +284,7 @@ Result<HttpReply> Exchange::lines(const HttpResponse& head, HttpReply reply, OnL
     }
     if (left == 0) return reply;
     if (eof_) {
-      if (head.body_kind == HttpBody::kUntilEof) return reply;
+      if (head.body_kind == HttpBody::kUntilEof && !cut_) return reply;
       return broken();
     }
     if (Status got = receive(); !got) return got.error();

@@ -3,7 +3,7 @@
 // Holds:  the deadline covers everything: connecting, sending, waiting, reading.
 // Why:    a verb makes one or a few calls and ends; it needs no loop.
 // Limits: a body of at most 10 MiB, a line of a stream of at most 1 MiB.
-// Not:    used by the daemon's or broker's loop. TLS comes between the descriptor and the parser.
+// Not:    used by the daemon's or broker's loop.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,8 @@ struct Endpoint {
   std::string unix_path;
   std::string host;
   std::uint16_t port = 0;
+  bool tls = false;          // then host and certificate must fit
+  std::string ca_file = {};  // trusted beside the system's authorities; may be empty
 };
 
 struct HttpReply {
@@ -34,7 +36,8 @@ struct HttpReply {
 constexpr std::uint32_t kNoTimeout = UINT32_MAX;
 
 // kUnavailable: nobody listens there. kTimeout: no complete reply in time. kTransport: the reply
-// broke off or is no HTTP. kTooBig: the reply is longer than the bound. Any status is a value.
+// broke off or is no HTTP. kTlsFailed: the other end is not who it should be, or speaks no TLS; kIo
+// and kMalformed: `ca_file`. kTooBig: the reply is longer than the bound. Any status is a value.
 Result<HttpReply> http_call(const Endpoint& endpoint, std::string_view method,
                             std::string_view target, HttpHeaders headers, std::string_view body,
                             std::uint32_t timeout_ms);

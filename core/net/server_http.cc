@@ -11,6 +11,7 @@ namespace cm::net {
 namespace {
 
 constexpr std::string_view kJson = "application/json";
+constexpr std::uint8_t kTlsRecord = 0x16;  // a handshake, RFC 8446 §5.1; no method begins so
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 bool status_has_body(int status) noexcept {
@@ -21,6 +22,11 @@ bool status_has_body(int status) noexcept {
 
 // True if there may be more to take from the input.
 bool Server::process_http(Conn& conn) {
+  if (conn.in.bytes()[0] == kTlsRecord) {
+    // Answered at once: the client would wait for its handshake until one of us gives up.
+    refuse(conn, 400, "this port speaks no TLS: use http:// or ws://");
+    return false;
+  }
   HttpRequest request;
   const HttpStep step = parse_request(conn.in.bytes(), http_limits_, conn.http, *scratch_, request);
   switch (step.kind) {

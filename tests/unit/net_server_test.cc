@@ -288,5 +288,15 @@ TEST_F(NetServer, drains_websockets_streams_and_replies_that_are_due) {
   EXPECT_NE(::access(path_.c_str(), F_OK), 0);
 }
 
+TEST_F(NetServer, a_client_that_begins_tls_on_a_plain_port_is_told_at_once) {
+  start();
+  Client client(path_);
+  client.send(std::string("\x16\x03\x01\x00\x10", 5));
+  until([&] { return client.ended(); });
+  EXPECT_TRUE(client.text().starts_with("HTTP/1.1 400 "));
+  EXPECT_TRUE(
+      client.text().ends_with("{\"error\":\"this port speaks no TLS: use http:// or ws://\"}"));
+}
+
 }  // namespace
 }  // namespace cm::net

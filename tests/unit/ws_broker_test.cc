@@ -6,94 +6,11 @@
 
 #include <deque>
 
-#include "core/net/server.h"
 #include "core/net/ws_handshake.h"
-#include "tests/unit/plugin_host_fixture.h"
+#include "tests/unit/ws_broker_fixture.h"
 
 namespace cm::plugins {
 namespace {
-
-// A broker made of the real Server, which runs within the host's iteration.
-class WsBroker : public PluginRig {
- protected:
-  WsBroker() {
-    server_options_.connections_max = 64;
-    server_options_.websockets = true;
-    install("transports/ws_broker.so", "ws_broker.so");
-    before_collect_ = [this] {
-      if (server_) server_->collect(false);
-    };
-    after_collect_ = [this] {
-      if (server_) serve();
-    };
-    before_end_ = [this] {
-      if (!server_) return;
-      server_->flush();
-      server_->end_iteration();
-    };
-  }
-  ~WsBroker() override {
-    host_.reset();
-    server_.reset();
-  }
-
-  void start_server(std::uint16_t port = 0) {
-    server_ = std::make_unique<net::Server>(*loop_, server_options_, scratch_, buffers_);
-    Result<std::uint16_t> bound = server_->listen_tcp("127.0.0.1", port);
-    ASSERT_TRUE(bound) << bound.error().detail;
-    port_ = *bound;
-  }
-  void serve() {
-    server_->tick(server_now_);
-    for (const net::NetEvent& event : server_->events()) {
-      switch (event.kind) {
-        case net::NetEventKind::kWsOpen:
-          conn_ = event.conn;
-          ++opened_;
-          server_->ws_set_frame_limit(conn_, 16 << 20);
-          break;
-        case net::NetEventKind::kWsMessage:
-          received_.emplace_back(event.payload);
-          if (echo_) server_->ws_send(event.conn, event.payload);
-          break;
-        case net::NetEventKind::kWsClosed:
-          closed_.push_back({event.code, std::string(event.payload)});
-          break;
-        default: break;
-      }
-    }
-  }
-  std::string url(std::string_view host = "127.0.0.1") const {
-    return "ws://" + std::string(host) + ":" + std::to_string(port_) + "/ws";
-  }
-  HostPeer connected() {
-    start_server();
-    load();
-    const HostPeer peer = open("ws-broker", url());
-    until([&] { return states(peer, CM_PEER_CONNECTED) == 1; });
-    until([&] { return opened_ == 1; });
-    return peer;
-  }
-  void send(HostPeer peer, std::string_view frame) {
-    effects_.push_back(
-        [this, peer, text = std::string(frame)] { host_->send(peer, CM_FRAME_CONTROL, text); });
-  }
-
-  struct Closed {
-    std::uint16_t code;
-    std::string reason;
-  };
-  net::ServerOptions server_options_;
-  BufferPool buffers_;
-  std::unique_ptr<net::Server> server_;
-  std::uint64_t server_now_ = 1'000'000;
-  std::uint16_t port_ = 0;
-  ConnRef conn_;
-  int opened_ = 0;
-  bool echo_ = false;
-  std::vector<std::string> received_;
-  std::vector<Closed> closed_;
-};
 
 // A broker made by hand: what it answers is the test's.
 class RawBroker : public WsBroker {
@@ -334,14 +251,18 @@ TEST_F(WsBroker, bad_addresses_and_settings_are_refused_with_a_sentence) {
     const Result<HostPeer> peer = host_->open("ws-broker", address, settings);
     return peer ? "taken" : peer.error().detail;
   };
-  EXPECT_EQ(refusal("wss://broker.example/ws"),
-            "ws-broker open: wss:// is not supported by this version: TLS is not built in yet");
+  EXPECT_EQ(
+      refusal("wss://127.0.0.1:1/ws", std::vector<Setting>{{"ca_file", "/nonexistent/ca.pem"}}),
+      "ws-broker open: CA file /nonexistent/ca.pem: No such file or directory");
+  EXPECT_EQ(refusal("wss://127.0.0.1:1/ws", std::vector<Setting>{{"ca_file", ""}}),
+            "ws-broker open: setting 'ca_file': a path of 1 to 4096 bytes");
   const std::string form =
-      "ws-broker open: the broker's address is not of the form ws://host[:port]/path";
+      "ws-broker open: the broker's address is not of the form ws://host[:port]/path or "
+      "wss://host[:port]/path";
   EXPECT_EQ(refusal("http://broker.example/ws"), form);
   EXPECT_EQ(refusal("ws://"), form);
   EXPECT_EQ(refusal("ws://127.0.0.1/ws", std::vector<Setting>{{"colour", "blue"}}),
-            "ws-broker open: the only setting of ws-broker is 'max_frame_bytes'");
+            "ws-broker open: the settings of ws-broker are 'max_frame_bytes' and 'ca_file'");
   EXPECT_EQ(refusal("ws://127.0.0.1/ws", std::vector<Setting>{{"max_frame_bytes", "5 MB"}}),
             "ws-broker open: setting 'max_frame_bytes': 1024 to 16777216");
 }

@@ -21,6 +21,14 @@ cm_status open_peer(const cm_host* host, const cm_target* target, cm_peer* peer)
     services.error(reason);
     return status;
   }
+  // A CA file that is wrong is told at once, not by failing connections.
+  if (settings.secure) {
+    const Result<net::TlsContext> context = net::TlsContext::client(settings.ca_file);
+    if (!context) {
+      services.error(context.error().detail);
+      return CM_E_INVALID;
+    }
+  }
   *peer = (new Peer(services, std::move(settings)))->id();
   return CM_OK;
 }

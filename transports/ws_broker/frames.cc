@@ -81,6 +81,7 @@ void Peer::flush() {
 }
 
 void Peer::on_readable() {
+  if (phase_ == Phase::kTls) return shake_hands();
   const Pump::Io io = pump_.read_some();
   if (io == Pump::Io::kOk) last_heard_ms_ = services_.now_ms();
   if (phase_ == Phase::kHandshake) {
@@ -136,7 +137,9 @@ void Peer::resume() {
   refused_ = {};
   arena_.reset();
   read_frames();
-  if (phase_ == Phase::kOpen && !paused_) pump_.set_reading(true);
+  if (phase_ != Phase::kOpen || paused_) return;
+  pump_.set_reading(true);
+  if (pump_.saw_end()) on_readable();
 }
 
 void Peer::answer_close(std::uint16_t code, std::string_view reason) {

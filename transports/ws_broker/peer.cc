@@ -40,10 +40,7 @@ Peer::Peer(const Services& services, Settings settings)
           services_,
           [](void* self) {
             Peer* peer = self_of(self);
-            peer->lost(net::ws_code::kAbnormal,
-                       peer->phase_ == Phase::kDialing
-                           ? "no connection to the broker within 10 s"
-                           : "no answer to the WebSocket handshake within 10 s");
+            peer->lost(net::ws_code::kAbnormal, peer->late_sentence());
           },
           this),
       flush_(
@@ -73,6 +70,50 @@ void Peer::on_connected(Descriptor fd, std::string_view sentence) {
     lost(net::ws_code::kAbnormal, "the connection cannot be watched");
     return;
   }
+  if (settings_.secure) {
+    start_tls();
+  } else {
+    send_upgrade();
+  }
+}
+
+const char* Peer::late_sentence() const noexcept {
+  switch (phase_) {
+    case Phase::kDialing: return "no connection to the broker within 10 s";
+    case Phase::kTls: return "the TLS handshake with the broker did not end within 10 s";
+    default: return "no answer to the WebSocket handshake within 10 s";
+  }
+}
+
+// The CA file is read at each attempt, so that a new one needs no restart.
+void Peer::start_tls() {
+  const Result<net::TlsContext> context = net::TlsContext::client(settings_.ca_file);
+  if (!context) {
+    lost_tls(context.error().detail);
+    return;
+  }
+  pump_.start_tls(*context, settings_.host);
+  phase_ = Phase::kTls;
+  shake_hands();
+}
+
+void Peer::shake_hands() {
+  if (pump_.shake_hands() == Pump::Io::kError) {
+    lost_tls(pump_.tls_failure());
+  } else if (pump_.shook()) {
+    send_upgrade();
+  }
+}
+
+// An operator finds it in the log as well, but not once for each attempt.
+void Peer::lost_tls(std::string_view sentence) {
+  const std::string text(sentence);
+  if (text != warned_) services_.warn(text);
+  warned_ = text;
+  lost(net::ws_code::kAbnormal, text);
+}
+
+void Peer::send_upgrade() {
   phase_ = Phase::kHandshake;
   http_ = {};
   services_.random->fill(services_.host, nonce_.data(), nonce_.size());
@@ -113,6 +154,7 @@ void Peer::read_handshake(bool ended) {
   arena_.reset();
   deadline_.cancel();
   phase_ = Phase::kOpen;
+  warned_.clear();
   last_heard_ms_ = services_.now_ms();
   services_.count("connected");
   report(CM_PEER_CONNECTED, 0, "");
@@ -121,7 +163,10 @@ void Peer::read_handshake(bool ended) {
 
 void Peer::lost_io(std::string_view what) {
   std::string text(what);
-  if (pump_.error() != 0) {
+  if (!pump_.tls_failure().empty()) {
+    text += ": ";
+    text += pump_.tls_failure();
+  } else if (pump_.error() != 0) {
     text += ": ";
     text += std::strerror(pump_.error());
   }

@@ -1,4 +1,4 @@
-// peer.h — one broker connection: dial, handshake, frames, ping, loss, and again.
+// peer.h — one broker connection: dial, TLS, handshake, frames, ping, loss, and again.
 // Owns:   Peer and all that it needs; made by open(), gone with close().
 // Holds:  sent() comes for every taken frame before the state() of its loss; writable() exactly
 //         once after a send() that would have blocked; a frame that the host refused is delivered
@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "core/net/ws_frame.h"
@@ -38,11 +39,16 @@ class Peer {
   void say_goodbye(std::uint32_t code, std::string_view reason);
 
  private:
-  enum class Phase : std::uint8_t { kNew, kDialing, kHandshake, kOpen, kWaiting };
+  enum class Phase : std::uint8_t { kNew, kDialing, kTls, kHandshake, kOpen, kWaiting };
 
   // peer.cc: connecting and losing
   void begin_attempt();
   void on_connected(Descriptor fd, std::string_view sentence);
+  void start_tls();
+  void shake_hands();
+  void send_upgrade();
+  void lost_tls(std::string_view sentence);
+  const char* late_sentence() const noexcept;
   void read_handshake(bool ended);
   void lost(std::uint32_t code, std::string_view sentence);
   void lost_io(std::string_view what);
@@ -65,6 +71,7 @@ class Peer {
 
   Services services_;
   Settings settings_;
+  std::string warned_;  // the last failure of TLS that was logged, until a connection is made
   BufferPool pool_{512 * 1024};
   ScratchArena arena_{16 * 1024, 256 * 1024};
   net::WsCodec codec_;

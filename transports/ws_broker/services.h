@@ -34,6 +34,9 @@ struct Services {
   void error(std::string_view text) const {
     if (log != nullptr) log->write(host, CM_LOG_ERROR, span_of(text));
   }
+  void warn(std::string_view text) const {
+    if (log != nullptr) log->write(host, CM_LOG_WARN, span_of(text));
+  }
   void count(const char* name) const {
     if (metrics != nullptr) metrics->add(host, name, 1);
   }

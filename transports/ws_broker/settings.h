@@ -1,4 +1,4 @@
-// settings.h — what open() was asked for: the broker's address and the bounds of one peer.
+// settings.h — what open() was asked for: the broker's address, the bounds of one peer, its CA.
 // Owns:   Settings and their parsing.
 // Holds:  strict: an unknown setting or a malformed number is refused, with a sentence.
 // Limits: max_frame_bytes from 1 KiB to 16 MiB; a URL of at most 2,048 bytes (core/net/url.h).
@@ -18,6 +18,8 @@ struct Settings {
   std::string host_header;  // as the Host header says it
   std::string target;       // path and query
   std::uint16_t port = 0;
+  bool secure = false;  // wss://
+  std::string ca_file;  // trusted beside the system's authorities; may be empty
   std::uint32_t max_frame_bytes = kFrameBytesMax;  // of one message from the broker
 };
 
