@@ -29,9 +29,11 @@ struct Reply {
 Result<Reply> daemon_call(std::string_view method, std::string_view target,
                           std::string_view body = {}, std::uint32_t timeout_ms = 10'000);
 
-// `broker_url` is the WebSocket URL (ws://host:port/ws). `bearer` may be empty.
+// `broker_url` is the WebSocket URL (ws:// or wss://host:port/ws). `bearer` may be empty; it does
+// not travel without TLS, except on this machine (kForbidden). `ca_file` as in net::Endpoint.
 Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
-                          std::string_view target, std::string_view body, std::string_view bearer);
+                          std::string_view target, std::string_view body, std::string_view bearer,
+                          const std::string& ca_file);
 
 // ws:// or wss://, as config.json holds it.
 bool is_broker_url(std::string_view url);

@@ -43,11 +43,13 @@ bool trust_sticky_dirs() {
   return value != nullptr && std::string_view(value) == "1";
 }
 
-plugins::HostOptions plugin_host_options(const Limits& limits, FillRandom rng) {
+plugins::HostOptions plugin_host_options(const Limits& limits, FillRandom rng,
+                                         const std::string& ca_file) {
   plugins::HostOptions options;
   options.limits = limits;
   options.trust_sticky = trust_sticky_dirs();
   options.rng = rng;
+  if (!ca_file.empty()) options.settings.push_back({"ws-broker", "ca_file", ca_file});
   return options;
 }
 

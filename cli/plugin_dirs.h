@@ -17,7 +17,9 @@ std::vector<std::string> plugin_dirs();
 // World-writable folders with the sticky bit above a plugin are trusted only on request.
 bool trust_sticky_dirs();
 
-plugins::HostOptions plugin_host_options(const Limits& limits, FillRandom rng);
+// `ca_file` goes to ws-broker by "config.v1", unless it is empty.
+plugins::HostOptions plugin_host_options(const Limits& limits, FillRandom rng,
+                                         const std::string& ca_file = {});
 // Loads every directory. kPluginRefused, with the reasons, if no plugin of kind ws-broker is left.
 Status load_plugins(plugins::Host& host);
 

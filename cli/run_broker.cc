@@ -72,8 +72,9 @@ Status ensure_admin_token(const std::string& data, broker::Broker& core, Runtime
 class BrokerRole {
  public:
   BrokerRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
-             broker::Broker& core, broker::Effects& effects)
-      : runtime_(runtime),
+             broker::Broker& core, broker::Effects& effects, const BrokerOptions& options)
+      : options_(options),
+        runtime_(runtime),
         store_(store),
         loop_(loop),
         server_(server),
@@ -85,6 +86,7 @@ class BrokerRole {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
+      if (loop_.take_signal(SIGHUP)) reload();
       if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
       if (stop && give_up_ms == net::kNever) {
@@ -110,6 +112,8 @@ class BrokerRole {
     server_.tick(runtime_.env.mono_ms);
     runtime_.metrics.add(Metric::kIterations);
     export_store_metrics(runtime_, store_);
+    runtime_.metrics.set(Metric::kBrokerTlsFailed, server_.stats().tls_failed);
+    runtime_.metrics.set(Metric::kBrokerPartialBytes, server_.partial_bytes());
     for (const net::NetEvent& event : server_.events()) apply(event);
     core_.step();
     switch (store_.commit()) {
@@ -145,11 +149,26 @@ class BrokerRole {
       case broker::EffectKind::kFrameLimit:
         server_.ws_set_frame_limit(effect.conn, effect.code);
         break;
+      case broker::EffectKind::kGroup: server_.ws_set_group(effect.conn, effect.code); break;
       case broker::EffectKind::kHttpReply:
         server_.http_reply(effect.conn, static_cast<int>(effect.code), effect.content_type,
                            effect.text);
         break;
     }
+  }
+
+  // SIGHUP: what was renamed or renewed. Who is connected keeps the certificate that was shown.
+  void reload() {
+    reopen_log(runtime_);
+    if (options_.tls_certificate.empty()) return;
+    auto renewed = net::TlsContext::server(options_.tls_certificate, options_.tls_key);
+    if (!renewed) {
+      runtime_.log.error("tls_not_reloaded", {{"detail", renewed.error().detail},
+                                              {"meaning", "the old certificate stays in use"}});
+      return;
+    }
+    server_.set_tls(std::move(*renewed));
+    runtime_.log.info("tls_reloaded", {{"certificate", options_.tls_certificate}});
   }
 
   void abandon() {
@@ -162,6 +181,7 @@ class BrokerRole {
     }
   }
 
+  const BrokerOptions& options_;
   Runtime& runtime_;
   store::Store& store_;
   net::Loop& loop_;
@@ -170,6 +190,17 @@ class BrokerRole {
   broker::Effects& effects_;
   std::uint64_t deadline_ = net::kNever;
 };
+
+// TLS costs more than the rest of an idle connection: fewer of them fit into the memory budget.
+void fit_tls(Limits& limits) {
+  limits.tls_connection_bytes = net::Server::kTlsIdleBytes;
+  const std::uint64_t needed = broker_bill(limits).total();
+  if (needed <= limits.memory_budget_bytes) return;
+  const std::uint64_t each = 1024u + limits.tls_connection_bytes;
+  const std::uint64_t excess = (needed - limits.memory_budget_bytes + each - 1) / each;
+  const std::uint64_t most = limits.broker_connections_max;
+  if (excess < most) limits.broker_connections_max = static_cast<std::uint32_t>(most - excess);
+}
 
 void write_crash_summary(int fd, const void* core) {
   static_cast<const broker::Broker*>(core)->summarise(fd);
@@ -184,13 +215,27 @@ int run_broker(const BrokerOptions& options) {
   if (options.durability != "sync" && options.durability != "relaxed") {
     return report(fail(Err::kUsage, "--durability: expected sync or relaxed"));
   }
-  if (!net::is_loopback_host(address->host) && !options.insecure_plaintext) {
+  const bool tls = !options.tls_certificate.empty();
+  if (tls == options.tls_key.empty()) {
+    return report(fail(Err::kUsage, "--tls-cert and --tls-key: give both or neither"));
+  }
+  const bool loopback = net::is_loopback_host(address->host);
+  if (!loopback && !tls && !options.insecure_plaintext) {
     return report(fail(Err::kForbidden, "listening on " + address->host +
-                                            " without TLS needs --insecure-plaintext"));
+                                            " needs --tls-cert and --tls-key; without TLS it needs "
+                                            "--insecure-plaintext"));
+  }
+  net::TlsContext certificate;
+  if (tls) {
+    auto loaded = net::TlsContext::server(options.tls_certificate, options.tls_key);
+    if (!loaded) return report(loaded.error());
+    certificate = std::move(*loaded);
   }
   // 2. The process has descriptors, randomness and a memory bill that fits.
   Runtime runtime;
   if (Status set = set_limits(options.limits, runtime.limits); !set) return report(set.error());
+  if (Status opened = open_log(runtime, options.log_file); !opened) return report(opened.error());
+  if (tls) fit_tls(runtime.limits);
   if (Status ready = prepare(runtime, broker_bill(runtime.limits)); !ready) {
     return report(ready.error());
   }
@@ -204,7 +249,7 @@ int run_broker(const BrokerOptions& options) {
   // 4. Signals arrive as marks, descriptors as callbacks.
   auto loop = net::Loop::create(runtime.limits.iteration_micros_max);
   if (!loop) return report(loop.error());
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
     if (Status watched = (*loop)->watch_signal(signal); !watched) return report(watched.error());
   }
   ::signal(SIGPIPE, SIG_IGN);
@@ -214,17 +259,20 @@ int run_broker(const BrokerOptions& options) {
   server_options.connections_max = runtime.limits.broker_connections_max;
   server_options.websockets = true;
   net::Server server(**loop, server_options, runtime.scratch, runtime.pool);
-  const auto port = server.listen_tcp(address->host, address->port);
+  if (tls) server.set_tls(std::move(certificate));
+  const auto port = tls ? server.listen_tls(address->host, address->port)
+                        : server.listen_tcp(address->host, address->port);
   if (!port) return report(port.error());
   // 6. The mirrors say what the store says; every presence has a lease to come back.
   broker::Config config;
   config.version = kVersion;
   config.durability_sync = sync;
-  // Whoever can listen on the network between would have the token.
-  config.accepts_admin_token = net::is_loopback_host(address->host);
+  // Without TLS, whoever can listen on the network between would have the token.
+  config.accepts_admin_token = loopback || tls;
   const bool v6 = address->host.find(':') != std::string::npos;
   config.public_url = options.public_url.empty()
-                          ? "ws://" + (v6 ? "[" + address->host + "]" : address->host) + ":" +
+                          ? (tls ? "wss://" : "ws://") +
+                                (v6 ? "[" + address->host + "]" : address->host) + ":" +
                                 std::to_string(*port) + "/ws"
                           : options.public_url;
   crypto::SecretSlab slab(4);
@@ -244,9 +292,10 @@ int run_broker(const BrokerOptions& options) {
                                       {"listen", address->host},
                                       {"port", *port},
                                       {"url", config.public_url},
+                                      {"tls", tls},
                                       {"data", data},
                                       {"durability", options.durability}});
-  BrokerRole role(runtime, **store, **loop, server, core, effects);
+  BrokerRole role(runtime, **store, **loop, server, core, effects, options);
   role.run();
   remove_crash_reporters(&core);
   runtime.log.info("broker_stopped");

@@ -49,6 +49,7 @@ class DaemonRole {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
+      if (loop_.take_signal(SIGHUP)) reopen_log(runtime_);
       if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
       if (stop && give_up_ms == net::kNever) {
@@ -282,6 +283,9 @@ int run_daemon(const DaemonOptions& options) {
   if (file->meshes.empty()) return give_up(options, fail(Err::kNoMesh));
   // 2. The process has descriptors, randomness and a memory bill that fits.
   Runtime runtime;
+  if (Status opened = open_log(runtime, options.log_file); !opened) {
+    return give_up(options, opened.error());
+  }
   if (Status ready = prepare(runtime, daemon_bill(runtime.limits)); !ready) {
     return give_up(options, ready.error());
   }
@@ -294,15 +298,15 @@ int run_daemon(const DaemonOptions& options) {
   // 4. Signals arrive as marks, descriptors as callbacks.
   auto loop = net::Loop::create(runtime.limits.iteration_micros_max);
   if (!loop) return give_up(options, loop.error());
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
     if (Status watched = (*loop)->watch_signal(signal); !watched) {
       return give_up(options, watched.error());
     }
   }
   ::signal(SIGPIPE, SIG_IGN);
   // 5. Transports are loaded and checked; one that carries brokers is among them.
-  plugins::Host host(**loop, plugin_host_options(runtime.limits, runtime.env.rng), runtime.log,
-                     runtime.metrics, runtime.scratch);
+  plugins::Host host(**loop, plugin_host_options(runtime.limits, runtime.env.rng, options.ca_file),
+                     runtime.log, runtime.metrics, runtime.scratch);
   if (Status loaded = load_plugins(host); !loaded) return give_up(options, loaded.error());
   // 6. Secrets are in the slab, meshes in their table; the mirrors say what the store says.
   crypto::SecretSlab slab(runtime.limits.secret_slots_max);

@@ -1,11 +1,15 @@
 // runtime.cc — the shared parts of the roles.
 #include "cli/runtime.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <utility>
 
 #include "core/crypto/random.h"
 #include "core/net/loop.h"
@@ -17,13 +21,13 @@ namespace {
 // whole, so a write that poll() allows does not block; a reader that is stuck loses lines, counted.
 void write_line(void* context, std::string_view line) {
   auto* runtime = static_cast<Runtime*>(context);
-  pollfd ready{STDOUT_FILENO, POLLOUT, 0};
+  pollfd ready{runtime->log_fd, POLLOUT, 0};
   if (::poll(&ready, 1, 0) != 1) {
     runtime->metrics.add(Metric::kLogDropped);
     return;
   }
   while (!line.empty()) {
-    const ssize_t written = ::write(STDOUT_FILENO, line.data(), line.size());
+    const ssize_t written = ::write(runtime->log_fd, line.data(), line.size());
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) {
       runtime->metrics.add(Metric::kLogDropped);
@@ -31,6 +35,26 @@ void write_line(void* context, std::string_view line) {
     }
     line.remove_prefix(static_cast<std::size_t>(written));
   }
+}
+
+// A regular file of ours and nothing else: a log must not end in somebody's device or pipe.
+Result<int> open_log_file(const std::string& path) {
+  const int fd = ::open(path.c_str(),
+                        O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (fd < 0) return fail(Err::kIo, "log file " + path + ": " + std::strerror(errno));
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || ::fchmod(fd, 0600) != 0) {
+    ::close(fd);
+    return fail(Err::kIo, "log file " + path + ": expected a regular file of yours");
+  }
+  return fd;
+}
+
+bool same_file(int left, int right) {
+  struct stat a {};
+  struct stat b {};
+  return ::fstat(left, &a) == 0 && ::fstat(right, &b) == 0 && a.st_dev == b.st_dev &&
+         a.st_ino == b.st_ino;
 }
 
 std::uint64_t log_clock(void*) { return net::Loop::wall_ms(); }
@@ -50,6 +74,41 @@ Runtime::Runtime()
   env.log = &log;
   env.wall_ms = net::Loop::wall_ms();
   env.mono_ms = net::Loop::mono_ms();
+}
+
+Runtime::~Runtime() {
+  if (log_fd > STDERR_FILENO) ::close(log_fd);
+}
+
+Status open_log(Runtime& runtime, const std::string& path) {
+  if (path.empty()) return {};
+  const Result<int> fd = open_log_file(path);
+  if (!fd) return fd.error();
+  runtime.log_path = path;
+  runtime.log_fd = *fd;
+  return {};
+}
+
+Status check_log(const std::string& path) {
+  const Result<int> fd = open_log_file(path);
+  if (!fd) return fd.error();
+  ::close(*fd);
+  return {};
+}
+
+void reopen_log(Runtime& runtime) {
+  if (runtime.log_path.empty()) return;
+  const Result<int> fresh = open_log_file(runtime.log_path);
+  if (!fresh) {
+    runtime.log.error("log_not_reopened", {{"detail", fresh.error().detail}});
+    return;
+  }
+  const int old = std::exchange(runtime.log_fd, *fresh);
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
+    if (same_file(stream, old)) ::dup2(*fresh, stream);
+  }
+  ::close(old);
+  runtime.log.info("log_reopened", {{"path", runtime.log_path}});
 }
 
 Status prepare(Runtime& runtime, const MemoryBill& bill) {

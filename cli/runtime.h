@@ -1,6 +1,6 @@
 // runtime.h — what the two long-running roles share: the log, start-up checks, store opening.
 // Owns:   Runtime (clock, log sink, arenas, limits, metrics), BrokerOptions, DaemonOptions.
-// Holds:  standard output of a role is JSON lines and nothing else.
+// Holds:  standard output of a role is JSON lines and nothing else; so is its log file.
 // Not:    the loops themselves (run_broker.cc, run_daemon.cc).
 #pragma once
 
@@ -25,13 +25,26 @@ extern const char* const kVersion;
 
 struct Runtime {
   Runtime();
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
   Limits limits;
   Metrics metrics;
   Log log;
   ScratchArena scratch;
   BufferPool pool;
   Env env;
+  std::string log_path;  // empty: standard output
+  int log_fd = 1;
 };
+
+// Lines go to this file from now on (0600, appended); empty: nothing changes.
+Status open_log(Runtime& runtime, const std::string& path);
+// Whether open_log() would succeed, for who starts a role in another process.
+Status check_log(const std::string& path);
+// SIGHUP: the file may have been renamed. The old one is kept if no new one can be made. Standard
+// output and error follow if they were the same file, so that a crash report is found there too.
+void reopen_log(Runtime& runtime);
 
 // Descriptor limit, random source, memory bill. Every role runs it first.
 Status prepare(Runtime& runtime, const MemoryBill& bill);
@@ -51,12 +64,17 @@ struct BrokerOptions {
   std::string durability = "sync";
   bool insecure_plaintext = false;
   std::vector<std::string> limits;  // NAME=VALUE, cli/limit_option.h
+  std::string tls_certificate;  // both or neither
+  std::string tls_key;
+  std::string log_file;
 };
 int run_broker(const BrokerOptions& options);
 
 struct DaemonOptions {
   std::string durability = "sync";
   int ready_fd = -1;  // "ok" or an error line goes here once the outcome of the start is known
+  std::string log_file;
+  std::string ca_file;  // trusted for wss:// beside the system's authorities
 };
 int run_daemon(const DaemonOptions& options);
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace CLI {
@@ -48,6 +49,7 @@ void declare_daemon_limits(CLI::App& app);
 int run_daemon_limits();
 int run_daemon_fsck();
 // verbs_mesh.cc
+void declare_ca_file(CLI::App& app, std::string& path);  // or $CLAUDEMESH_CA_FILE
 void declare_create(CLI::App& app);
 int run_create();
 void declare_share(CLI::App& app);

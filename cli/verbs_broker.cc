@@ -72,6 +72,11 @@ void declare_broker_up(CLI::App& app) {
                  "NAME=VALUE, again for more; 'claudemesh daemon limits' lists them");
   app.add_flag("--insecure-plaintext", g_options.insecure_plaintext,
                "Allow a listener off loopback without TLS");
+  app.add_option("--tls-cert", g_options.tls_certificate,
+                 "Certificate chain in PEM form: clients then use wss://; SIGHUP reads it again");
+  app.add_option("--tls-key", g_options.tls_key, "Its key: a file of mode 0600 or 0400");
+  app.add_option("--log-file", g_options.log_file,
+                 "Append JSON lines here, not to stdout; SIGHUP opens it again");
 }
 
 int run_broker_up() { return run_broker(g_options); }

@@ -58,11 +58,16 @@ int print_state(bool ok, std::string_view key, bool value, pid_t pid, std::strin
   return ok ? 0 : 1;
 }
 
+std::string log_file_of_child() {
+  return g_options.daemon.log_file.empty() ? daemon_dir() + "/daemon.log"
+                                           : g_options.daemon.log_file;
+}
+
 // In the child: detached from the terminal, its lines in daemon.log.
 [[noreturn]] void become_daemon(int ready_fd) {
   ::setsid();
   const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const std::string log = daemon_dir() + "/daemon.log";
+  const std::string log = log_file_of_child();
   const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (null < 0 || out < 0) ::_exit(info_of(Err::kIo).exit_code);
   ::dup2(null, STDIN_FILENO);
@@ -72,7 +77,10 @@ int print_state(bool ok, std::string_view key, bool value, pid_t pid, std::strin
   ::setenv(kReadyFd, std::to_string(ready_fd).c_str(), 1);
   const std::string exe = exe_path();
   const std::string durability = "--durability=" + g_options.daemon.durability;
+  const std::string log_file = "--log-file=" + log;
+  const std::string ca_file = "--ca-file=" + g_options.daemon.ca_file;
   ::execl(exe.c_str(), exe.c_str(), "daemon", "up", "--foreground", durability.c_str(),
+          log_file.c_str(), g_options.daemon.ca_file.empty() ? nullptr : ca_file.c_str(),
           static_cast<char*>(nullptr));
   ::_exit(info_of(Err::kIo).exit_code);
 }
@@ -94,6 +102,7 @@ std::string wait_for_child(int fd) {
 
 int start_detached() {
   if (Status made = make_private_dir(daemon_dir()); !made) return report(made.error());
+  if (Status usable = check_log(log_file_of_child()); !usable) return report(usable.error());
   int pipe_fds[2];
   if (::pipe2(pipe_fds, O_CLOEXEC) != 0) {
     return report(fail(Err::kIo, std::string("pipe: ") + std::strerror(errno)));
@@ -107,14 +116,14 @@ int start_detached() {
   if (outcome == "ok") {
     if (output().json) return print_state(true, "detached", true, child, {});
     say_done("daemon runs, pid " + std::to_string(child));
-    say("log " + daemon_dir() + "/daemon.log");
+    say("log " + log_file_of_child());
     return 0;
   }
   // "<wire code> <detail>", or nothing at all.
   const std::size_t space = outcome.find(' ');
   const Err code = err_of_wire_code(outcome.substr(0, space));
   const std::string detail =
-      outcome.empty() ? "it did not report within 10 s; see " + daemon_dir() + "/daemon.log"
+      outcome.empty() ? "it did not report within 10 s; see " + log_file_of_child()
                       : outcome.substr(space == std::string::npos ? outcome.size() : space + 1);
   return report(fail(outcome.empty() ? Err::kTimeout : code, detail));
 }
@@ -154,6 +163,9 @@ void declare_daemon_up(CLI::App& app) {
                  "sync: a commit survives power loss; relaxed: kill -9 only")
       ->check(CLI::IsMember({"sync", "relaxed"}))
       ->capture_default_str();
+  app.add_option("--log-file", g_options.daemon.log_file,
+                 "Append JSON lines here; SIGHUP opens it again. In the foreground: stdout");
+  declare_ca_file(app, g_options.daemon.ca_file);
 }
 
 int run_daemon_up() {

@@ -26,6 +26,7 @@ namespace {
 
 struct {
   std::string name, display_name, broker = "ws://127.0.0.1:7900/ws", token_file, slug;
+  std::string ca_file;
   std::string role = "member", invite;
   int uses = 1;
   int expires_hours = 7 * 24;
@@ -118,6 +119,12 @@ int print_joined(std::string_view slug, std::string_view mesh_id, std::string_vi
 
 }  // namespace
 
+void declare_ca_file(CLI::App& app, std::string& path) {
+  app.add_option("--ca-file", path,
+                 "PEM file of the CA that signed the broker's certificate, beside the system's")
+      ->envname("CLAUDEMESH_CA_FILE");
+}
+
 void declare_create(CLI::App& app) {
   app.add_option("name", g_options.name, "Name of the mesh")->required();
   app.add_option("--slug", g_options.slug, "Short name; derived from the name by default");
@@ -125,6 +132,7 @@ void declare_create(CLI::App& app) {
   app.add_option("--broker", g_options.broker, "The broker's WebSocket URL")->capture_default_str();
   app.add_option("--admin-token-file", g_options.token_file,
                  "The broker's admin token; its data directory's by default");
+  declare_ca_file(app, g_options.ca_file);
 }
 
 int run_create() {
@@ -143,7 +151,8 @@ int run_create() {
   json.begin_object().field("name", g_options.name).field("pubkey", pair->public_hex);
   json.optional_field("slug", g_options.slug);
   json.optional_field("display_name", g_options.display_name).end_object();
-  const auto reply = broker_call(g_options.broker, "POST", "/cli/mesh/create", body.view(), *token);
+  const auto reply = broker_call(g_options.broker, "POST", "/cli/mesh/create", body.view(), *token,
+                                 g_options.ca_file);
   wipe(*token);
   if (!reply) return report(reply.error());
   Mesh mesh;
@@ -170,6 +179,7 @@ void declare_share(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--admin-token-file", g_options.token_file,
                  "The broker's admin token; its data directory's by default");
+  declare_ca_file(app, g_options.ca_file);
 }
 
 int run_share() {
@@ -193,7 +203,7 @@ int run_share() {
   json.begin_object().field("role", g_options.role).field("max_uses", g_options.uses);
   json.field("expires_in", std::int64_t{g_options.expires_hours} * 3600).end_object();
   const auto reply = broker_call(mesh->broker_url, "POST", "/cli/mesh/" + mesh->slug + "/invite",
-                                 body.view(), *token);
+                                 body.view(), *token, g_options.ca_file);
   wipe(*token);
   if (!reply) return report(reply.error());
   if (output().json) {
@@ -210,6 +220,7 @@ int run_share() {
 void declare_join(CLI::App& app) {
   app.add_option("invite", g_options.invite, "The invite, as it was shared")->required();
   app.add_option("--name", g_options.display_name, "Your name in the mesh");
+  declare_ca_file(app, g_options.ca_file);
 }
 
 int run_join() {
@@ -250,7 +261,8 @@ int run_join() {
   wire::JsonWriter json(body);
   json.begin_object().field("invite_token", *token).key("invite_payload").raw(payload.view());
   json.field("peer_pubkey", pair->public_hex).field("display_name", name).end_object();
-  const auto reply = broker_call(invite.broker_url, "POST", "/join", body.view(), {});
+  const auto reply =
+      broker_call(invite.broker_url, "POST", "/join", body.view(), {}, g_options.ca_file);
   if (!reply) return report(reply.error());
   Mesh mesh;
   mesh.mesh_id = invite.mesh_id;

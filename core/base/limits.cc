@@ -32,6 +32,10 @@ MemoryBill broker_bill(const Limits& limits) noexcept {
   bill.add("free buffers kept for reuse", limits.pool_keep_bytes);
   // An idle connection: its row in the net and core tables and one libevent event.
   bill.add("idle connections at 1 KiB", 1024ull * limits.broker_connections_max);
+  if (limits.tls_connection_bytes != 0) {
+    bill.add("TLS of idle connections",
+             std::uint64_t{limits.tls_connection_bytes} * limits.broker_connections_max);
+  }
   bill.add("presences at 512 B", 512ull * limits.presences_max);
   bill.add("claims and lane leases at 160 B", 160ull * limits.claims_max);
   bill.add("mailboxes at 192 B", 192ull * limits.mailboxes_max);

@@ -31,6 +31,7 @@ struct Limits {
   std::uint32_t partial_bytes_max = 256u << 20;       // of unfinished input, all connections
   std::uint32_t partial_group_bytes_max = 16 << 20;   // of unfinished input, one member
   std::uint32_t tls_handshake_ms = 10'000;            // from accepting to the end of the handshake
+  std::uint32_t tls_connection_bytes = 0;  // of an idle connection beside its row; set with TLS
 
   // --- broker ---
   std::uint32_t broker_connections_max = 20'000;  // sockets of the process

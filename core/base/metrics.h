@@ -35,6 +35,10 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Connections refused, by reason")                                                              \
   X(BrokerRejectedCapacity, Broker, Counter, "broker_connections_rejected_total",                  \
     "reason=\"capacity\"", "Connections refused, by reason")                                       \
+  X(BrokerTlsFailed, Broker, Counter, "cm_broker_tls_handshakes_failed_total", "",                 \
+    "TLS handshakes that failed or did not end in time")                                           \
+  X(BrokerPartialBytes, Broker, Gauge, "cm_broker_partial_input_bytes", "",                        \
+    "Memory of frames and requests that have not fully arrived")                                   \
   X(BrokerRoutedNow, Broker, Counter, "broker_messages_routed_total", "priority=\"now\"",          \
     "Messages accepted, by priority")                                                              \
   X(BrokerRoutedNext, Broker, Counter, "broker_messages_routed_total", "priority=\"next\"",        \

@@ -19,6 +19,7 @@ enum class EffectKind : std::uint8_t {
   kWsClose,     // close with `code` and the reason `text`
   kFrameLimit,  // accept messages of up to `code` bytes from now on
   kHttpReply,   // answer with status `code` and the body `text`
+  kGroup,       // the connection is of member `code`: its unfinished input counts with theirs
 };
 
 struct Effect {
@@ -39,6 +40,9 @@ class Effects {
   }
   void frame_limit(ConnRef conn, std::uint32_t bytes) {
     list_.push_back({EffectKind::kFrameLimit, conn, bytes, {}, {}});
+  }
+  void group(ConnRef conn, std::uint32_t member_no) {
+    list_.push_back({EffectKind::kGroup, conn, member_no, {}, {}});
   }
   void http_reply(ConnRef conn, std::uint32_t status, std::string_view body,
                   std::string_view content_type = "application/json") {

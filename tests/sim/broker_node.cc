@@ -164,6 +164,7 @@ void BrokerNode::execute(const broker::Effect& effect, std::uint64_t now_ms) {
     case broker::EffectKind::kHttpReply:
       if (effect.code == 200) reply_ = std::string(effect.text);
       break;
+    case broker::EffectKind::kGroup: break;  // this network has no unfinished frames
   }
 }
 
