@@ -106,17 +106,8 @@ Result<ConfigFile> load_config() {
         config.meshes.push_back(std::move(mesh));
       }
     } else if (member.key != "version" && member.key != "meshes") {
-      // Scalars have no raw text on the tape: written again in their canonical form.
       TextBuf raw(scratch, 64);
-      wire::JsonWriter json(raw);
-      switch (member.type) {
-        case wire::JsonType::kText: json.text(member.text); break;
-        case wire::JsonType::kBool: json.boolean(member.boolean); break;
-        case wire::JsonType::kInteger: json.number(member.integer); break;
-        case wire::JsonType::kNull: json.null(); break;
-        case wire::JsonType::kDouble: continue;  // none of the known members is one
-        default: json.raw(member.text); break;
-      }
+      wire::JsonWriter(raw).value(member);
       config.others.emplace_back(std::string(member.key), std::string(raw.view()));
     }
   }
@@ -125,10 +116,10 @@ Result<ConfigFile> load_config() {
   return config;
 }
 
-Status save_mesh(ConfigFile& config, Mesh mesh) {
+namespace {
+
+Status write_config(const ConfigFile& config) {
   if (Status made = make_private_dir(config_dir()); !made) return made;
-  std::erase_if(config.meshes, [&](const Mesh& old) { return old.mesh_id == mesh.mesh_id; });
-  config.meshes.push_back(std::move(mesh));
   ScratchArena scratch;
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
@@ -141,6 +132,50 @@ Status save_mesh(ConfigFile& config, Mesh mesh) {
   std::string content(text.view());
   const Status written = write_private_file(config.path, content);
   wipe(content);
+  scratch.wipe();
+  return written;
+}
+
+}  // namespace
+
+Status save_mesh(ConfigFile& config, Mesh mesh) {
+  std::erase_if(config.meshes, [&](const Mesh& old) { return old.mesh_id == mesh.mesh_id; });
+  config.meshes.push_back(std::move(mesh));
+  return write_config(config);
+}
+
+Status remove_mesh(ConfigFile& config, const std::string& mesh_id) {
+  const std::string id = mesh_id;  // it may be a member of what goes
+  std::erase_if(config.meshes, [&](const Mesh& old) { return old.mesh_id == id; });
+  return write_config(config);
+}
+
+Status rename_mesh(ConfigFile& config, const std::string& mesh_id, const std::string& slug) {
+  ScratchArena scratch;
+  for (Mesh& mesh : config.meshes) {
+    if (mesh.mesh_id != mesh_id) continue;
+    mesh.slug = slug;
+    wire::JsonParser parser;
+    wire::JsonTape tape;
+    if (mesh.raw.empty() || !parser.parse(mesh.raw, scratch, tape)) continue;
+    // The other members stay as they stand in the file, also those that we do not know.
+    TextBuf raw(scratch, mesh.raw.size() + 64);
+    wire::JsonWriter json(raw);
+    json.begin_object();
+    for (std::uint32_t at = tape.first(tape.root()); at < tape.root().next; at = tape.at(at).next) {
+      const wire::JsonNode& member = tape.at(at);
+      json.key(member.key);
+      if (member.key == "slug") {
+        json.text(slug);
+      } else {
+        json.value(member);
+      }
+    }
+    json.end_object();
+    wipe(mesh.raw);
+    mesh.raw = raw.view();
+  }
+  const Status written = write_config(config);
   scratch.wipe();
   return written;
 }

@@ -53,6 +53,9 @@ Result<ConfigFile> load_config();
 // Adds or replaces (by mesh id) and writes the file.
 Status save_mesh(ConfigFile& config, Mesh mesh);
 
+Status remove_mesh(ConfigFile& config, const std::string& mesh_id);
+Status rename_mesh(ConfigFile& config, const std::string& mesh_id, const std::string& slug);
+
 // An error of the broker's HTTP API as one of ours: `body` is its JSON.
 Error error_of_reply(int status, std::string_view body);
 

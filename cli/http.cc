@@ -2,6 +2,7 @@
 #include "cli/http.h"
 
 #include "cli/config.h"
+#include "cli/ensure_daemon.h"
 #include "cli/files.h"
 #include "core/net/http_client.h"
 #include "core/net/socket.h"
@@ -51,6 +52,17 @@ bool Reply::boolean(std::string_view key) const {
 
 Result<Reply> daemon_call(std::string_view method, std::string_view target, std::string_view body,
                           std::uint32_t timeout_ms) {
+  // The common case costs one call: only a daemon that does not answer is looked after.
+  if (daemon_mode() != DaemonMode::kNone) {
+    auto reply = daemon_call_raw(method, target, body, timeout_ms);
+    if (reply || reply.code() != Err::kUnavailable) return reply;
+  }
+  if (Status ready = ensure_daemon(); !ready) return ready.error();
+  return daemon_call_raw(method, target, body, timeout_ms);
+}
+
+Result<Reply> daemon_call_raw(std::string_view method, std::string_view target,
+                              std::string_view body, std::uint32_t timeout_ms) {
   net::Endpoint endpoint;
   endpoint.unix_path = socket_path();
   auto answer = net::http_call(endpoint, method, target, {}, body, timeout_ms);
@@ -63,12 +75,24 @@ Result<Reply> daemon_call(std::string_view method, std::string_view target, std:
 Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
                           std::string_view target, std::string_view body, std::string_view bearer,
                           const std::string& ca_file) {
+  std::string authorization = bearer.empty() ? "" : "Bearer " + std::string(bearer);
+  auto reply = broker_call_as(broker_url, method, target, body, authorization, ca_file);
+  wipe(authorization);
+  return reply;
+}
+
+Error error_of_text(std::string_view json) { return error_of_reply(0, json); }
+
+Result<Reply> broker_call_as(std::string_view broker_url, std::string_view method,
+                             std::string_view target, std::string_view body,
+                             const std::string& authorization, const std::string& ca_file) {
   const auto url = net::url_parse(broker_url);
   if (!url || url->scheme == net::Scheme::kUnix) {
     return fail(Err::kInvalidArgument,
                 "the broker's URL: expected ws://HOST:PORT/ws, not " + std::string(broker_url));
   }
-  if (!bearer.empty() && !url->secure() && !net::is_loopback_host(url->host)) {
+  const bool is_token = authorization.starts_with("Bearer ");
+  if (is_token && !url->secure() && !net::is_loopback_host(url->host)) {
     return fail(Err::kForbidden, "the admin token is not sent to " + std::string(url->host) +
                                      " without TLS: use wss://");
   }
@@ -77,12 +101,10 @@ Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
   endpoint.port = url->port;
   endpoint.tls = url->secure();
   endpoint.ca_file = ca_file;
-  std::string authorization = "Bearer " + std::string(bearer);
   const net::HttpHeader header{"Authorization", authorization};
   net::HttpHeaders headers;
-  if (!bearer.empty()) headers = {&header, 1};
+  if (!authorization.empty()) headers = {&header, 1};
   auto answer = net::http_call(endpoint, method, target, headers, body, 15'000);
-  wipe(authorization);
   if (!answer && answer.code() == Err::kUnavailable) {
     return fail(Err::kUnavailable,
                 "no broker listens on " + endpoint.host + ":" + std::to_string(endpoint.port));

@@ -25,9 +25,12 @@ struct Reply {
   bool boolean(std::string_view key) const;
 };
 
-// kUnavailable when no daemon listens.
+// Starts the daemon if none runs and the policy allows it (cli/ensure_daemon.h).
 Result<Reply> daemon_call(std::string_view method, std::string_view target,
                           std::string_view body = {}, std::uint32_t timeout_ms = 10'000);
+// kUnavailable when no daemon listens; never starts one.
+Result<Reply> daemon_call_raw(std::string_view method, std::string_view target,
+                              std::string_view body = {}, std::uint32_t timeout_ms = 10'000);
 
 // `broker_url` is the WebSocket URL (ws:// or wss://host:port/ws). `bearer` may be empty; it does
 // not travel without TLS, except on this machine (kForbidden). `ca_file` as in net::Endpoint.
@@ -35,9 +38,17 @@ Result<Reply> broker_call(std::string_view broker_url, std::string_view method,
                           std::string_view target, std::string_view body, std::string_view bearer,
                           const std::string& ca_file);
 
+// The same with any `Authorization`; a signature may travel without TLS, a token may not.
+Result<Reply> broker_call_as(std::string_view broker_url, std::string_view method,
+                             std::string_view target, std::string_view body,
+                             const std::string& authorization, const std::string& ca_file);
+
 // ws:// or wss://, as config.json holds it.
 bool is_broker_url(std::string_view url);
 bool is_loopback_url(std::string_view url);
+
+// What a command of ours printed with --json, as an Error.
+Error error_of_text(std::string_view json);
 
 // Text of a member of any object node, or empty.
 std::string_view text_of(const wire::JsonTape& tape, const wire::JsonNode& object,

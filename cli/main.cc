@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/ensure_daemon.h"
 #include "cli/output.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
@@ -53,6 +54,8 @@ int run_verb(const Verb& verb, std::vector<std::string> arguments) {
   CLI::App app(std::string(verb.summary), "claudemesh " + std::string(verb.path));
   app.add_flag("--json", output().json, "Print JSON for scripts");
   app.add_flag("-q,--quiet", output().quiet, "Print data only, no talk");
+  app.add_flag("--strict", daemon_policy().strict, "Do not start a daemon");
+  app.add_flag("--no-daemon", daemon_policy().no_daemon, "Do not use the daemon at all");
   verb.declare(app);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   try {
@@ -91,29 +94,6 @@ int run_version() {
   } else {
     print("  claudemesh v" + std::string(kVersion));
   }
-  return 0;
-}
-
-int run_help() {
-  if (output().json) {
-    ScratchArena scratch(16384);
-    TextBuf text(scratch, 4096);
-    wire::JsonWriter json(text);
-    json.begin_object().key("verbs").begin_array();
-    for (const Verb& verb : verbs()) {
-      json.begin_object().field("verb", verb.path).field("summary", verb.summary).end_object();
-    }
-    json.end_array().end_object();
-    print(text.view());
-    return 0;
-  }
-  print("  " + bold("claudemesh") + " — encrypted, durable messages between coding sessions\n");
-  std::vector<std::vector<std::string>> rows;
-  for (const Verb& verb : verbs()) {
-    rows.push_back({std::string(verb.path), std::string(verb.summary)});
-  }
-  print_table(rows);
-  print("\n  " + dim("claudemesh <verb> --help shows its flags; --json prints JSON."));
   return 0;
 }
 

@@ -18,6 +18,7 @@
 #include "core/crypto/sign.h"
 #include "core/net/loop.h"
 #include "core/net/socket.h"
+#include "core/wire/json_writer.h"
 
 namespace cm::cli {
 namespace {
@@ -72,8 +73,10 @@ Status ensure_admin_token(const std::string& data, broker::Broker& core, Runtime
 class BrokerRole {
  public:
   BrokerRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
-             broker::Broker& core, broker::Effects& effects, const BrokerOptions& options)
+             broker::Broker& core, broker::Effects& effects, const BrokerOptions& options,
+             const std::string& data)
       : options_(options),
+        data_(data),
         runtime_(runtime),
         store_(store),
         loop_(loop),
@@ -160,6 +163,11 @@ class BrokerRole {
   // SIGHUP: what was renamed or renewed. Who is connected keeps the certificate that was shown.
   void reload() {
     reopen_log(runtime_);
+    if (Status token = ensure_admin_token(data_, core_, runtime_); token) {
+      store_.commit();
+    } else {
+      runtime_.log.error("admin_token_not_reloaded", {{"detail", token.error().detail}});
+    }
     if (options_.tls_certificate.empty()) return;
     auto renewed = net::TlsContext::server(options_.tls_certificate, options_.tls_key);
     if (!renewed) {
@@ -182,6 +190,7 @@ class BrokerRole {
   }
 
   const BrokerOptions& options_;
+  const std::string& data_;
   Runtime& runtime_;
   store::Store& store_;
   net::Loop& loop_;
@@ -200,6 +209,17 @@ void fit_tls(Limits& limits) {
   const std::uint64_t excess = (needed - limits.memory_budget_bytes + each - 1) / each;
   const std::uint64_t most = limits.broker_connections_max;
   if (excess < most) limits.broker_connections_max = static_cast<std::uint32_t>(most - excess);
+}
+
+// For 'broker status' and 'broker rotate-admin-token'; true as long as the store is locked.
+std::string describe(const std::string& url, std::uint16_t port) {
+  ScratchArena scratch(1024);
+  TextBuf text(scratch);
+  wire::JsonWriter json(text);
+  json.begin_object().field("pid", static_cast<std::int64_t>(::getpid())).field("url", url);
+  json.field("port", port).field("version", kVersion).end_object();
+  text.append('\n');
+  return std::string(text.view());
 }
 
 void write_crash_summary(int fd, const void* core) {
@@ -286,7 +306,11 @@ int run_broker(const BrokerOptions& options) {
     return report(fail(Err::kStoreFailed, (*store)->last_error_text()));
   }
   runtime.scratch.reset();
-  // 8. From here on clients are served.
+  // 8. From here on clients are served, and 'broker status' finds us.
+  if (Status told = write_private_file(data + "/broker.json", describe(config.public_url, *port));
+      !told) {
+    return report(told.error());
+  }
   runtime.log.info("broker_started", {{"version", kVersion},
                                       {"pid", static_cast<std::int64_t>(::getpid())},
                                       {"listen", address->host},
@@ -295,8 +319,9 @@ int run_broker(const BrokerOptions& options) {
                                       {"tls", tls},
                                       {"data", data},
                                       {"durability", options.durability}});
-  BrokerRole role(runtime, **store, **loop, server, core, effects, options);
+  BrokerRole role(runtime, **store, **loop, server, core, effects, options, data);
   role.run();
+  remove_file(data + "/broker.json");
   remove_crash_reporters(&core);
   runtime.log.info("broker_stopped");
   return 0;

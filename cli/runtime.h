@@ -64,7 +64,7 @@ struct BrokerOptions {
   std::string durability = "sync";
   bool insecure_plaintext = false;
   std::vector<std::string> limits;  // NAME=VALUE, cli/limit_option.h
-  std::string tls_certificate;  // both or neither
+  std::string tls_certificate;      // both or neither
   std::string tls_key;
   std::string log_file;
 };

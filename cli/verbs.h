@@ -15,6 +15,7 @@ class App;
 namespace cm::cli {
 
 struct Verb {
+  std::string_view group;    // heading in help
   std::string_view path;     // "daemon up"
   std::string_view summary;  // one line for help
   void (*declare)(CLI::App& app);
@@ -57,20 +58,101 @@ int run_share();
 void declare_join(CLI::App& app);
 int run_join();
 int run_list();
+void declare_mesh_option(CLI::App& app, std::string& mesh);  // --mesh
+// verbs_mesh_admin.cc
+void declare_leave(CLI::App& app);
+int run_leave();
+void declare_rename(CLI::App& app);
+int run_rename();
+void declare_delete(CLI::App& app);
+int run_delete();
+void declare_info(CLI::App& app);
+int run_info();
+int run_whoami();
+void declare_member_list(CLI::App& app);
+int run_member_list();
 // verbs_message.cc
 void declare_send(CLI::App& app);
 int run_send();
 void declare_inbox(CLI::App& app);
 int run_inbox();
+void declare_inbox_flush(CLI::App& app);
+int run_inbox_flush();
+void declare_inbox_delete(CLI::App& app);
+int run_inbox_delete();
+void declare_message_status(CLI::App& app);
+int run_message_status();
 void declare_outbox_list(CLI::App& app);
 int run_outbox_list();
 // verbs_peer.cc
 void declare_peer_list(CLI::App& app);
 int run_peer_list();
+void declare_peer_verify(CLI::App& app);
+int run_peer_verify();
+int run_own_presence(const std::string& mesh);
+// verbs_state.cc
+void declare_state_get(CLI::App& app);
+int run_state_get();
+void declare_state_set(CLI::App& app);
+int run_state_set();
+void declare_state_list(CLI::App& app);
+int run_state_list();
+void declare_remember(CLI::App& app);
+int run_remember();
+void declare_recall(CLI::App& app);
+int run_recall();
+void declare_forget(CLI::App& app);
+int run_forget();
+void declare_skill_list(CLI::App& app);
+int run_skill_list();
+void declare_skill_get(CLI::App& app);
+int run_skill_get();
+// verbs_topic.cc
+void declare_topic_create(CLI::App& app);
+int run_topic_create();
+void declare_topic_list(CLI::App& app);
+int run_topic_list();
+void declare_topic_join(CLI::App& app);
+int run_topic_join();
+void declare_topic_leave(CLI::App& app);
+int run_topic_leave();
+void declare_topic_members(CLI::App& app);
+int run_topic_members();
+void declare_topic_history(CLI::App& app);
+int run_topic_history();
+void declare_topic_read(CLI::App& app);
+int run_topic_read();
+void declare_topic_post(CLI::App& app);
+int run_topic_post();
+// verbs_presence.cc
+void declare_group_join(CLI::App& app);
+int run_group_join();
+void declare_group_leave(CLI::App& app);
+int run_group_leave();
+void declare_summary(CLI::App& app);
+int run_summary();
+void declare_visible(CLI::App& app);
+int run_visible();
+void declare_status_set(CLI::App& app);
+int run_status_set();
+void declare_profile(CLI::App& app);
+int run_profile();
+// verbs_daemon_ops.cc
+int run_daemon_version();
+void declare_daemon_logs(CLI::App& app);
+int run_daemon_logs();
+int run_daemon_restart();
+int run_daemon_reload();
+int run_daemon_rotate_token();
 // verbs_transport.cc
 int run_transport_list();
+// verbs_docs.cc
+void declare_completions(CLI::App& app);
+int run_completions();
+int run_man();
+void declare_help(CLI::App& app);
+int run_help();
 // main.cc
 int run_version();
-int run_help();
 
 }  // namespace cm::cli

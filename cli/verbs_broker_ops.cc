@@ -30,7 +30,7 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string data, file, url;
+  std::string data, file, url, ca_file;
 } g_options;
 
 std::string data_dir() { return g_options.data.empty() ? broker_data_dir() : g_options.data; }
@@ -204,6 +204,7 @@ void declare_broker_data(CLI::App& app) {
 void declare_broker_status(CLI::App& app) {
   declare_broker_data(app);
   app.add_option("--broker", g_options.url, "URL of a broker elsewhere, ws:// or wss://");
+  declare_ca_file(app, g_options.ca_file);
 }
 
 int run_broker_status() {
@@ -225,9 +226,9 @@ int run_broker_status() {
   } else {
     found.url = g_options.url;
   }
-  const auto health = broker_call(found.url, "GET", "/health", {}, {});
+  const auto health = broker_call(found.url, "GET", "/health", {}, {}, g_options.ca_file);
   if (!health) return report(health.error());
-  const auto ready = broker_call(found.url, "GET", "/health/ready", {}, {});
+  const auto ready = broker_call(found.url, "GET", "/health/ready", {}, {}, g_options.ca_file);
   const bool is_ready = static_cast<bool>(ready);
   if (output().json) {
     ScratchArena scratch;

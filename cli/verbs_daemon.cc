@@ -207,7 +207,7 @@ int run_daemon_down() {
 }
 
 int run_daemon_status() {
-  const auto reply = daemon_call("GET", "/v1/health");
+  const auto reply = daemon_call_raw("GET", "/v1/health");
   if (!reply) {
     if (output().json && reply.code() == Err::kUnavailable) {
       print(R"({"running":false})");

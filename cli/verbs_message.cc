@@ -1,4 +1,5 @@
-// verbs_message.cc — send, inbox, outbox list: each is one call to the daemon.
+// verbs_message.cc — send, inbox, inbox flush, inbox delete, message status, outbox list.
+// Holds:  each is one call to the daemon. `flush` deletes nothing without a filter or --all.
 // Source: spec/cli.md §9; spec/ipc.md §5, §7, §8.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -6,8 +7,8 @@
 
 #include "cli/http.h"
 #include "cli/output.h"
+#include "cli/query.h"
 #include "cli/verbs.h"
-#include "core/base/time_text.h"
 #include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
 
@@ -15,48 +16,13 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string to, mesh, priority = "next", id, reply_to, status, from;
+  std::string to, mesh, priority = "next", id, reply_to, status, from, topic, before;
   std::vector<std::string> words;
   int limit = 20;
   bool unread = false;
   bool keep_unread = false;
+  bool all = false;
 } g_options;
-
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
-  return text;
-}
-
-std::string percent_encoded(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       c == '-' || c == '_' || c == '.';
-    if (plain) {
-      out += c;
-    } else {
-      char escape[4];
-      std::snprintf(escape, sizeof escape, "%%%02X", static_cast<unsigned char>(c));
-      out += escape;
-    }
-  }
-  return out;
-}
-
-void add_parameter(std::string& target, std::string_view name, std::string_view value) {
-  if (value.empty()) return;
-  target += target.find('?') == std::string::npos ? '?' : '&';
-  target += std::string(name) + "=" + percent_encoded(value);
-}
-
-std::uint64_t time_of(std::string_view iso) { return iso_parse(iso).value_or(0); }
-
-// The array of that name, or null.
-const wire::JsonNode* items_of(const Reply& reply) {
-  const wire::JsonNode* items = reply.tape.find("items");
-  return items != nullptr && items->type == wire::JsonType::kArray ? items : nullptr;
-}
 
 }  // namespace
 
@@ -101,6 +67,7 @@ int run_send() {
 void declare_inbox(CLI::App& app) {
   app.add_option("--mesh", g_options.mesh, "Slug of the mesh");
   app.add_option("--from", g_options.from, "Key of a sender");
+  app.add_option("--topic", g_options.topic, "Name of a topic");
   app.add_option("--limit", g_options.limit, "At most so many, newest first")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -109,14 +76,16 @@ void declare_inbox(CLI::App& app) {
 }
 
 int run_inbox() {
-  std::string target = "/v1/inbox?limit=" + std::to_string(g_options.limit);
-  add_parameter(target, "mesh", g_options.mesh);
-  add_parameter(target, "from", g_options.from);
-  if (g_options.unread) target += "&unread_only=true";
-  if (g_options.keep_unread) target += "&mark_seen=false";
-  const auto reply = daemon_call("GET", target);
+  const Target target = Target("/v1/inbox")
+                            .add("limit", std::to_string(g_options.limit))
+                            .add("mesh", g_options.mesh)
+                            .add("from", g_options.from)
+                            .add("topic", g_options.topic)
+                            .add("unread_only", g_options.unread ? "true" : "")
+                            .add("mark_seen", g_options.keep_unread ? "false" : "");
+  const auto reply = daemon_call("GET", target.text());
   if (!reply) return report(reply.error());
-  const wire::JsonNode* items = items_of(*reply);
+  const wire::JsonNode* items = array_of(*reply, "items");
   if (items == nullptr) return report(fail(Err::kTransport, "the reply has no items"));
   if (output().json) {
     print(items->text);
@@ -125,9 +94,7 @@ int run_inbox() {
   if (items->count == 0) say("no messages");
   const std::uint64_t now = now_ms();
   std::vector<std::vector<std::string>> rows;
-  for (std::uint32_t at = reply->tape.first(*items); at < items->next;
-       at = reply->tape.at(at).next) {
-    const wire::JsonNode& item = reply->tape.at(at);
+  each_of(*reply, *items, [&](const wire::JsonNode& item) {
     const auto field = [&](std::string_view key) { return text_of(reply->tape, item, key); };
     const bool unread = field("seen_at").empty();
     const wire::JsonNode* body = reply->tape.find(item, "body");
@@ -136,6 +103,96 @@ int run_inbox() {
                     dim(ago(time_of(field("received_at")), now)),
                     readable ? harmless(body->text)
                              : dim("(unreadable: " + harmless(field("body_missing")) + ")")});
+  });
+  print_table(rows);
+  return 0;
+}
+
+void declare_inbox_flush(CLI::App& app) {
+  declare_mesh_option(app, g_options.mesh);
+  app.add_option("--before", g_options.before, "Only what came before this time (ISO 8601)");
+  app.add_flag("--all", g_options.all, "Everything");
+}
+
+int run_inbox_flush() {
+  if (g_options.mesh.empty() && g_options.before.empty() && !g_options.all) {
+    return report(fail(Err::kUsage, "name --mesh or --before, or say --all"));
+  }
+  const auto reply = daemon_call("DELETE", Target("/v1/inbox")
+                                               .add("mesh", g_options.mesh)
+                                               .add("before", g_options.before)
+                                               .add("all", g_options.all ? "true" : "")
+                                               .text());
+  if (!reply) return report(reply.error());
+  const wire::JsonNode* removed = reply->tape.find("removed");
+  const std::int64_t count = removed == nullptr ? 0 : removed->integer;
+  if (output().json) {
+    print("{\"ok\":true,\"removed\":" + std::to_string(count) + "}");
+  } else {
+    say_done("removed " + std::to_string(count) + " messages");
+  }
+  return 0;
+}
+
+void declare_inbox_delete(CLI::App& app) {
+  app.add_option("id", g_options.id, "Id of the message, as 'inbox --json' shows it")->required();
+}
+
+int run_inbox_delete() {
+  const auto reply = daemon_call("DELETE", Target("/v1/inbox").part(g_options.id).text());
+  if (!reply) return report(reply.error());
+  if (output().json) {
+    print(reply->body);
+  } else {
+    say_done("removed " + harmless(g_options.id));
+  }
+  return 0;
+}
+
+void declare_message_status(CLI::App& app) {
+  app.add_option("id", g_options.id,
+                 "What 'send' printed, the broker's id, or at least 8 characters of its beginning")
+      ->required();
+  declare_mesh_option(app, g_options.mesh);
+}
+
+int run_message_status() {
+  const auto reply = daemon_call(
+      "GET",
+      Target("/v1/message/status").add("id", g_options.id).add("mesh", g_options.mesh).text());
+  if (!reply) return report(reply.error());
+  if (output().json) {
+    print(reply->body);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  const auto chain = [&](const wire::JsonNode& object, std::string_view key,
+                         std::string_view word) {
+    const std::string_view time = text_of(reply->tape, object, key);
+    if (!time.empty()) rows.push_back({std::string(word), dim(ago(time_of(time), now_ms()))});
+  };
+  const wire::JsonNode* outbox = reply->tape.find("outbox");
+  if (outbox != nullptr && outbox->type == wire::JsonType::kObject) {
+    chain(*outbox, "accepted_at", "accepted by this daemon");
+    chain(*outbox, "stored_at", "stored at the broker");
+    const std::string_view error = text_of(reply->tape, *outbox, "last_error");
+    if (!error.empty()) rows.push_back({"last error", harmless(error)});
+  }
+  const wire::JsonNode* message = reply->tape.find("message");
+  if (message != nullptr && message->type == wire::JsonType::kObject) {
+    const wire::JsonNode* recipients = reply->tape.find(*message, "recipients");
+    if (recipients != nullptr && recipients->type == wire::JsonType::kArray) {
+      each_of(*reply, *recipients, [&](const wire::JsonNode& recipient) {
+        const auto field = [&](std::string_view key) {
+          return text_of(reply->tape, recipient, key);
+        };
+        const std::string_view state = field("state").empty() ? field("status") : field("state");
+        rows.push_back(
+            {bold(harmless(field("name"))) + ": " + std::string(state),
+             harmless(field("reason")) +
+                 (field("endedAt").empty() ? "" : dim(ago(time_of(field("endedAt")), now_ms())))});
+      });
+    }
   }
   print_table(rows);
   return 0;
@@ -150,30 +207,29 @@ void declare_outbox_list(CLI::App& app) {
 }
 
 int run_outbox_list() {
-  std::string target = "/v1/outbox?limit=" + std::to_string(g_options.limit);
-  add_parameter(target, "status", g_options.status);
-  const auto reply = daemon_call("GET", target);
+  const auto reply = daemon_call("GET", Target("/v1/outbox")
+                                            .add("limit", std::to_string(g_options.limit))
+                                            .add("status", g_options.status)
+                                            .text());
   if (!reply) return report(reply.error());
   if (output().json) {
     print(reply->body);
     return 0;
   }
-  const wire::JsonNode* items = items_of(*reply);
+  const wire::JsonNode* items = array_of(*reply, "items");
   if (items == nullptr || items->count == 0) {
     say("no messages");
     return 0;
   }
   const std::uint64_t now = now_ms();
   std::vector<std::vector<std::string>> rows;
-  for (std::uint32_t at = reply->tape.first(*items); at < items->next;
-       at = reply->tape.at(at).next) {
-    const wire::JsonNode& item = reply->tape.at(at);
+  each_of(*reply, *items, [&](const wire::JsonNode& item) {
     const auto field = [&](std::string_view key) { return text_of(reply->tape, item, key); };
     rows.push_back({bold(field("status")), std::string(field("client_message_id")),
                     dim(ago(time_of(field("enqueued_at")), now)),
                     std::string(field("target").substr(0, 16)) + "…",
                     harmless(field("last_error"))});
-  }
+  });
   print_table(rows);
   return 0;
 }

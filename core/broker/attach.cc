@@ -50,6 +50,7 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
   ++mesh(facts.mesh_no)->clients;
   const ConnRef conn = clients.get<kClientConn>(client);
   effects_.frame_limit(conn, limits_.frame_bytes_max);
+  effects_.group(conn, facts.member_no);
 
   acknowledge_hello(client, presence, facts, fresh, restored.view());
   if (fresh && returned.size() == 0) announce(presence, "peer_joined");

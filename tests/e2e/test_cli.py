@@ -41,7 +41,10 @@ def errors_name_what_to_do(world):
     error = json.loads(refused.stdout)
     expect(error["ok"] is False and error["error"] == "no_mesh" and error["remedy"],
            f"daemon up without a mesh: {error}")
-    expect_exit(nobody, 4, "send", "bob", "hello")
+    # Without a mesh no daemon can be started for it; told not to, none is tried.
+    expect_exit(nobody, 2, "send", "bob", "hello")
+    expect_exit(nobody, 4, "send", "bob", "hello", "--strict")
+    expect_exit(nobody, 4, "send", "bob", "hello", "--no-daemon")
     expect_exit(nobody, 1, "daemon", "status")
     expect(expect_exit(nobody, 0, "daemon", "down", "--json").stdout, "down without a daemon")
     version = nobody.json("version")

@@ -1,0 +1,29 @@
+// ensure_daemon.h — a verb that needs the daemon finds it running, or starts it.
+// Owns:   ensure_daemon: probe, start under a lock, wait, and say once what happened.
+// Holds:  a daemon that is slow to answer is never taken for dead: what decides is who holds the
+//         socket and the store's lock. Two verbs at once start one daemon. A start that failed is
+//         not tried again for 30 s. Where a service manager owns the daemon nothing is started.
+// Source: spec/cli.md §4; spec/decisions.md, "CLI".
+// Not:    starting it on request (verbs_daemon.cc).
+#pragma once
+
+#include "core/base/result.h"
+
+namespace cm::cli {
+
+// How this command reaches the daemon: --strict, --no-daemon, or neither.
+enum class DaemonMode : std::uint8_t { kAuto, kStrict, kNone };
+struct DaemonPolicy {
+  bool strict = false;     // --strict or CLAUDEMESH_STRICT_DAEMON=1
+  bool no_daemon = false;  // --no-daemon or CLAUDEMESH_NO_DAEMON=1; it wins
+};
+DaemonPolicy& daemon_policy();
+DaemonMode daemon_mode();
+
+// Ok when a daemon answers. kUnavailable says why none does and what to do.
+Status ensure_daemon();
+
+// True if a process holds the daemon's store: it lives, whether it answers or not.
+bool daemon_is_alive();
+
+}  // namespace cm::cli

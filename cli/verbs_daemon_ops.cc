@@ -1,0 +1,133 @@
+// verbs_daemon_ops.cc — daemon version, logs, restart, reload, rotate-token.
+// Holds:  what these print is the daemon's own answer; `logs -f` follows a rotated file.
+// Source: spec/cli.md §16.
+// Not:    up, down and status (verbs_daemon.cc).
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdio>
+#include <cstring>
+
+#include "cli/files.h"
+#include "cli/http.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace cm::cli {
+namespace {
+
+struct {
+  bool follow = false;
+  int lines = 50;
+} g_options;
+
+constexpr int kFollowMs = 250;
+
+// Where the last `lines` lines of the file begin.
+off_t tail_start(int fd, off_t size, int lines) {
+  char chunk[4096];
+  off_t at = size;
+  int seen = 0;
+  while (at > 0) {
+    const auto want = static_cast<std::size_t>(std::min<off_t>(at, sizeof chunk));
+    at -= static_cast<off_t>(want);
+    if (::pread(fd, chunk, want, at) != static_cast<ssize_t>(want)) return 0;
+    for (std::size_t index = want; index > 0; --index) {
+      const bool ends_file = at + static_cast<off_t>(index) == size;
+      if (chunk[index - 1] == '\n' && !ends_file && ++seen == lines) {
+        return at + static_cast<off_t>(index);
+      }
+    }
+  }
+  return 0;
+}
+
+void copy_from(int fd, off_t& at) {
+  char chunk[16384];
+  for (ssize_t size = 0; (size = ::pread(fd, chunk, sizeof chunk, at)) > 0; at += size) {
+    std::fwrite(chunk, 1, static_cast<std::size_t>(size), stdout);
+  }
+  std::fflush(stdout);
+}
+
+int print_reply(const Result<Reply>& reply, const std::string& done) {
+  if (!reply) return report(reply.error());
+  if (output().json) {
+    print(reply->body);
+  } else {
+    say_done(done);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int run_daemon_version() {
+  const auto reply = daemon_call_raw("GET", "/v1/version");
+  if (!reply) return report(reply.error());
+  if (output().json) {
+    print(reply->body);
+  } else {
+    print("  daemon v" + std::string(reply->text("daemon_version")) + ", IPC " +
+          std::string(reply->text("ipc_api")));
+  }
+  return 0;
+}
+
+void declare_daemon_logs(CLI::App& app) {
+  app.add_flag("-f,--follow", g_options.follow, "Go on with what comes");
+  app.add_option("-n,--lines", g_options.lines, "So many lines from the end")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+}
+
+int run_daemon_logs() {
+  const std::string path = daemon_dir() + "/daemon.log";
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat info {};
+  if (fd < 0 || ::fstat(fd, &info) != 0) {
+    if (fd >= 0) ::close(fd);
+    return report(
+        fail(Err::kNotFound, path + " (a daemon in the foreground logs to its terminal)"));
+  }
+  off_t at = g_options.lines == 0 ? info.st_size : tail_start(fd, info.st_size, g_options.lines);
+  copy_from(fd, at);
+  while (g_options.follow && std::ferror(stdout) == 0) {
+    ::poll(nullptr, 0, kFollowMs);
+    copy_from(fd, at);
+    struct stat now {};
+    if (::stat(path.c_str(), &now) != 0 || (now.st_ino == info.st_ino && now.st_size >= at)) {
+      continue;
+    }
+    const int next = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (next < 0) continue;
+    ::close(fd);
+    fd = next;
+    info = now;
+    at = 0;
+  }
+  ::close(fd);
+  return 0;
+}
+
+int run_daemon_restart() {
+  if (const int stopped = run_daemon_down(); stopped != 0) return stopped;
+  return run_daemon_up();
+}
+
+int run_daemon_reload() {
+  return print_reply(daemon_call_raw("POST", "/v1/reload", "{}"),
+                     "the daemon has read its configuration again");
+}
+
+int run_daemon_rotate_token() {
+  return print_reply(daemon_call_raw("POST", "/v1/token/rotate", "{}"),
+                     "the local token is new; the old one is valid for another 60 s");
+}
+
+}  // namespace cm::cli
