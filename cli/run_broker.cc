@@ -213,7 +213,7 @@ void fit_tls(Limits& limits) {
 
 // For 'broker status' and 'broker rotate-admin-token'; true as long as the store is locked.
 std::string describe(const std::string& url, std::uint16_t port) {
-  ScratchArena scratch(1024);
+  ScratchArena scratch(4096);
   TextBuf text(scratch);
   wire::JsonWriter json(text);
   json.begin_object().field("pid", static_cast<std::int64_t>(::getpid())).field("url", url);
