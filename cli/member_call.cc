@@ -23,8 +23,10 @@ Result<Reply> member_call(const Mesh& mesh, std::string_view method, const std::
   const crypto::HexToken nonce = crypto::hex_token(crypto::fill_random);
   const std::string_view nonce_text(nonce.data(), 32);
   const bool v6 = url->host.find(':') != std::string_view::npos;
-  const std::string host = (v6 ? "[" + std::string(url->host) + "]" : std::string(url->host)) +
-                           ":" + std::to_string(url->port);
+  const std::string bare = v6 ? "[" + std::string(url->host) + "]" : std::string(url->host);
+  // As the Host header will say it (core/net/http_client.cc).
+  const std::string host =
+      url->port == (url->secure() ? 443 : 80) ? bare : bare + ":" + std::to_string(url->port);
   const crypto::Hash32 hash = crypto::sha256(as_bytes(body));
   const std::string text = "claudemesh-http-v1|" + std::string(method) + "|" + path + "|" +
                            std::string(crypto::view(crypto::hex_text(hash))) + "|" + time + "|" +

@@ -11,7 +11,9 @@
 #include "cli/config.h"
 #include "cli/files.h"
 #include "cli/http.h"
+#include "cli/member_call.h"
 #include "cli/output.h"
+#include "cli/short_link.h"
 #include "cli/verbs.h"
 #include "core/base/time_text.h"
 #include "core/crypto/encoding.h"
@@ -178,39 +180,40 @@ void declare_share(CLI::App& app) {
   app.add_option("--expires-hours", g_options.expires_hours, "How long it is valid")
       ->capture_default_str();
   app.add_option("--admin-token-file", g_options.token_file,
-                 "The broker's admin token; its data directory's by default");
+                 "The broker's admin token, instead of this member's signature");
   declare_ca_file(app, g_options.ca_file);
 }
 
 int run_share() {
   const auto config = load_config();
   if (!config) return report(config.error());
-  const Mesh* mesh = nullptr;
-  if (!g_options.slug.empty()) {
-    mesh = config->find(g_options.slug);
-    if (mesh == nullptr) return report(fail(Err::kMeshNotAttached, g_options.slug));
-  } else if (config->meshes.size() == 1) {
-    mesh = &config->meshes.front();
-  } else {
-    return report(config->meshes.empty() ? fail(Err::kNoMesh)
-                                         : fail(Err::kMeshRequired, "claudemesh share <slug>"));
-  }
-  auto token = admin_token(mesh->broker_url);
-  if (!token) return report(token.error());
+  const auto chosen = choose_mesh(*config, g_options.slug);
+  if (!chosen) return report(chosen.error());
+  const Mesh* mesh = *chosen;
   ScratchArena scratch;
   TextBuf body(scratch);
   wire::JsonWriter json(body);
   json.begin_object().field("role", g_options.role).field("max_uses", g_options.uses);
   json.field("expires_in", std::int64_t{g_options.expires_hours} * 3600).end_object();
-  const auto reply = broker_call(mesh->broker_url, "POST", "/cli/mesh/" + mesh->slug + "/invite",
-                                 body.view(), *token, g_options.ca_file);
-  wipe(*token);
+  // A member that may invite signs for itself; the admin token is for whoever is none.
+  const std::string path = "/cli/mesh/" + mesh->slug + "/invite";
+  Result<Reply> reply = Err::kInternal;
+  if (g_options.token_file.empty()) {
+    reply = member_call(*mesh, "POST", path, body.view(), g_options.ca_file);
+  } else {
+    auto token = admin_token(mesh->broker_url);
+    if (!token) return report(token.error());
+    reply = broker_call(mesh->broker_url, "POST", path, body.view(), *token, g_options.ca_file);
+    wipe(*token);
+  }
   if (!reply) return report(reply.error());
   if (output().json) {
     print(reply->body);
     return 0;
   }
   print(reply->text("url"));
+  if (!reply->text("short_url").empty())
+    say("or, shorter: " + std::string(reply->text("short_url")));
   say("valid until " + std::string(reply->text("expires_at")) + ", for " +
       std::to_string(g_options.uses) + " member(s); it is not shown again");
   say("join with: claudemesh join <invite>");
@@ -226,7 +229,13 @@ void declare_join(CLI::App& app) {
 int run_join() {
   ScratchArena scratch;
   wire::JsonParser parser;
-  const auto token = wire::invite_token_of(g_options.invite);
+  std::string pasted = g_options.invite;
+  if (is_short_link(pasted)) {
+    auto resolved = resolve_short_link(pasted, g_options.ca_file);
+    if (!resolved) return report(resolved.error());
+    pasted = *resolved;
+  }
+  const auto token = wire::invite_token_of(pasted);
   if (!token) return report(token.error());
   wire::Invite invite;
   if (Status decoded = wire::decode_invite_token(parser, *token, scratch, invite); !decoded) {

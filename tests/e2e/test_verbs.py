@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""test_verbs.py BUILD — every verb that works through daemon and broker, with real processes.
+
+Topics, groups, state, memory, profile, status, members, invites by short link, renaming, leaving,
+deleting; a daemon that a verb starts by itself; the broker's operator verbs.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+from harness import Failed, World, wait_until
+
+
+def expect(condition, sentence):
+    if not condition:
+        raise Failed(sentence)
+
+
+def exit_of(member, *arguments):
+    return member.run(*arguments, check=False).returncode
+
+
+def three_members(world):
+    world.start_broker()
+    alice, bob, carol = (world.member(n) for n in ("alice", "bob", "carol"))
+    alice.run("create", "crew", "--broker", world.url, "--display-name", "alice",
+              "--admin-token-file", str(world.data / "admin-token"))
+    bob.run("join", alice.json("share")["url"], "--name", "bob")
+    short = alice.json("share")["short_url"]
+    carol.run("join", short, "--name", "carol")
+    expect(exit_of(carol, "join", short) == 5, "a used short link is not_found")
+    for one in (alice, bob, carol):
+        one.daemon.start()
+    for one in (alice, bob, carol):
+        one.wait_connected()
+    return alice, bob, carol
+
+
+def topics_carry_posts(alice, bob, carol):
+    made = alice.json("topic", "create", "deploys", "--description", "what went out")
+    expect(made["created"] is True, f"topic create: {made}")
+    bob.run("topic", "join", "deploys")
+    expect(exit_of(carol, "topic", "join", "nowhere") == 5, "joining an unknown topic")
+    alice.run("topic", "post", "deploys", "version", "2", "is", "out")
+    got = wait_until(lambda: next((m for m in bob.inbox() if m["body"] == "version 2 is out"), None),
+                     "the post arrives")
+    expect(got["topic"] == "deploys" and got["sender_name"] == "alice", f"the post: {got}")
+    expect(not any(m["body"] == "version 2 is out" for m in carol.inbox()), "carol is not in it")
+    history = bob.json("topic", "history", "deploys")["messages"]
+    expect(len(history) == 1 and history[0]["senderName"] == "alice", f"history: {history}")
+    members = {m["displayName"] for m in alice.json("topic", "members", "deploys")["members"]}
+    expect(members == {"alice", "bob"}, f"members of the topic: {members}")
+    bob.run("topic", "read", "deploys")
+    bob.run("topic", "leave", "deploys")
+    expect(alice.json("topic", "list")["topics"][0]["memberCount"] == 1, "bob has left")
+
+
+def groups_and_broadcasts(alice, bob, carol):
+    bob.run("group", "join", "@ops/eu", "--role", "lead")
+    alice.run("send", "@ops", "to ops")
+    wait_until(lambda: any(m["body"] == "to ops" for m in bob.inbox()), "the group has it")
+    alice.run("send", "*", "to all")
+    for one in (bob, carol):
+        wait_until(lambda: any(m["body"] == "to all" for m in one.inbox()), "everybody has it")
+    expect(not any(m["body"] == "to ops" for m in carol.inbox()), "carol is not in ops")
+    bob.run("group", "leave", "ops/eu")
+
+
+def state_and_memory(alice, bob):
+    alice.run("state", "set", "build", '{"n": 1.50}')
+    expect(bob.json("state", "get", "build")["value"] == {"n": 1.5}, "state get")
+    alice.run("state", "set", "plain", "just text")
+    expect(bob.run("state", "get", "plain").stdout.strip() == "just text", "a text is shown bare")
+    keys = [e["key"] for e in bob.json("state", "list")["entries"]]
+    expect(keys == ["build", "plain"], f"state list: {keys}")
+    expect(exit_of(bob, "state", "get", "none") == 5, "state get of nothing")
+    stored = alice.json("remember", "we", "deploy", "on", "fridays", "--tags", "ops,habit")
+    found = bob.json("recall", "deploying", "friday")["matches"]
+    expect([m["id"] for m in found] == [stored["id"]], f"recall: {found}")
+    bob.run("forget", stored["id"])
+    expect(alice.json("recall", "deploy")["matches"] == [], "forgotten")
+    expect(alice.json("skill", "list")["skills"] == [], "no skills")
+
+
+def presence(alice, bob):
+    bob.run("summary", "reading", "logs")
+    bob.run("profile", "--title", "Keeper", "--capabilities", "cpp,sql")
+    bob.run("status", "set", "dnd")
+
+    def seen():
+        peers = {p["displayName"]: p for p in alice.json("peer", "list")}
+        return peers["bob"] if peers["bob"]["status"] == "dnd" else None
+
+    peer = wait_until(seen, "alice sees that bob is dnd")
+    expect(peer["summary"] == "reading logs" and peer["profile"]["title"] == "Keeper",
+           f"what alice sees of bob: {peer}")
+    sent = alice.json("send", "bob", "later", "--priority", "next")
+    alice.run("send", "bob", "at once", "--priority", "now")
+    wait_until(lambda: any(m["body"] == "at once" for m in bob.inbox()), "now comes through")
+    expect(not any(m["body"] == "later" for m in bob.inbox()), "next waits while bob is dnd")
+    status = alice.json("message", "status", sent["messageId"])
+    expect(status["message"]["recipients"][0]["status"] == "held", f"held: {status}")
+    bob.run("status", "set", "idle")
+    wait_until(lambda: any(m["body"] == "later" for m in bob.inbox()), "idle lets it go")
+    wait_until(lambda: alice.json("message", "status", sent["messageId"])["message"]["delivered"],
+               "the status says delivered")
+    bob.run("visible", "n")
+    wait_until(lambda: "bob" not in {p["displayName"] for p in alice.json("peer", "list")},
+               "hidden")
+    bob.run("visible", "y")
+    numbers = alice.json("peer", "verify")
+    mine = {n["peer"]: n["safetyNumber"] for n in numbers}
+    theirs = {n["peer"]: n["safetyNumber"] for n in bob.json("peer", "verify")}
+    expect(mine["bob"] == theirs["alice"], "both sides read the same number")
+
+
+def inboxes_are_kept(bob):
+    before = len(bob.inbox())
+    expect(before > 1, "bob has mail")
+    expect(exit_of(bob, "inbox", "flush") == 3, "flush without a filter")
+    bob.run("inbox", "delete", bob.inbox()[0]["id"])
+    expect(len(bob.inbox()) == before - 1, "one is gone")
+    expect(exit_of(bob, "inbox", "delete", "01ARZ3NDEKTSV4RRFFQ69G5FAV") == 5, "an unknown id")
+    removed = bob.json("inbox", "flush", "--all")
+    expect(removed == {"ok": True, "removed": before - 1}, f"flush: {removed}")
+
+
+def meshes_are_administered(world, alice, bob, carol):
+    members = {m["displayName"]: m for m in bob.json("member", "list")["members"]}
+    expect(set(members) == {"alice", "bob", "carol"} and members["alice"]["permission"] == "admin",
+           f"members: {members}")
+    expect(exit_of(bob, "rename", "crew", "band") == 7, "bob may not rename")
+    alice.run("rename", "crew", "band")
+    expect(alice.json("list")["meshes"][0]["slug"] == "band", "renamed here")
+    wait_until(alice.connected, "the daemon goes on after the rename")
+    expect(alice.json("info", "band")["peers"] >= 1, "info")
+    expect(alice.json("whoami")["meshes"][0]["slug"] == "band", "whoami")
+    expect("secret" not in alice.run("whoami", "--json").stdout.lower(), "whoami shows a secret")
+    carol.run("leave", "crew")
+    expect(carol.json("list")["meshes"] == [], "carol has left")
+    wait_until(lambda: carol.call("GET", "/v1/health")[1]["meshes"] == [],
+               "her daemon has noticed while running")
+    expect(exit_of(alice, "delete", "band", "--json") == 7, "delete needs the slug again")
+    alice.run("delete", "band", "--confirm", "band")
+    expect(alice.json("list")["meshes"] == [], "deleted here")
+    wait_until(lambda: not bob.connected(), "bob's daemon is turned away")
+
+
+def brokers_are_operated(world, alice, bob):
+    env, binary = alice.env, str(world.binary)
+
+    def broker(*arguments):
+        return subprocess.run([binary, "broker", *arguments, "--data", str(world.data)], env=env,
+                              capture_output=True, text=True, timeout=60, check=False)
+
+    up = broker("status", "--json")
+    expect(json.loads(up.stdout)["ready"] is True, f"broker status: {up.stdout}{up.stderr}")
+    backup = world.root / "backup.cmdb"
+    done = broker("backup", str(backup), "--json")
+    expect(json.loads(done.stdout)["rows"] > 0, f"hot backup: {done.stdout}{done.stderr}")
+    expect(oct(backup.stat().st_mode & 0o777) == "0o600", "the backup is private")
+    expect(broker("backup", str(backup)).returncode == 6, "no backup is overwritten")
+    expect(broker("restore", str(backup)).returncode == 1, "restore needs a stopped broker")
+    expect(broker("compact").returncode == 1, "compact needs a stopped broker")
+    old = (world.data / "admin-token").read_text()
+    done = broker("rotate-admin-token")
+    expect(done.returncode == 0, f"rotate: {done.stderr}")
+    expect((world.data / "admin-token").read_text() != old, "the token is new")
+    stale = world.root / "stale-token"
+    stale.write_text(old)
+    stale.chmod(0o600)
+    wait_until(lambda: exit_of(alice, "create", "x1", "--broker", world.url, "--admin-token-file",
+                               str(stale)) == 2, "the old token is refused")
+    world.broker.stop()
+    expect(broker("status").returncode == 1, "no broker runs")
+    expect(broker("compact").returncode == 0, "compact")
+    (world.data / "store/data.mdb").write_bytes(b"damage" * 4096)
+    expect(broker("fsck").returncode != 0, "fsck sees the damage")
+    done = broker("restore", str(backup))
+    expect(done.returncode == 0, f"restore: {done.stderr}")
+    expect(broker("fsck").returncode == 0, "fsck after restore")
+    world.broker.start()
+    bob.wait_connected()
+
+
+def a_verb_starts_its_daemon(world, bob):
+    bob.daemon.stop()
+    expect(exit_of(bob, "inbox", "--strict") == 4, "--strict starts nothing")
+    done = bob.run("peer", "list", "--json")
+    pid = int((bob.home / ".claudemesh/daemon/daemon.pid").read_text())
+    try:
+        expect("was started" in done.stderr, f"the verb says what it did: {done.stderr}")
+        expect(bob.run("inbox").stderr.count("was started") == 0, "and only once")
+        both = [subprocess.Popen([str(world.binary), "inbox", "--json"], env=bob.env,
+                                 stdout=subprocess.DEVNULL) for _ in range(8)]
+        expect([p.wait(60) for p in both] == [0] * 8, "eight at once")
+        os.kill(pid, signal.SIGSTOP)
+        slow = subprocess.Popen([str(world.binary), "inbox", "--json"], env=bob.env,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.kill(pid, signal.SIGCONT)
+        expect(slow.wait(60) == 0, "a slow daemon is waited for")
+        expect(int((bob.home / ".claudemesh/daemon/daemon.pid").read_text()) == pid,
+               "and it is the same one")
+        expect("daemon_started" in bob.run("daemon", "logs").stdout, "daemon logs")
+        bob.run("daemon", "restart")
+        expect(bob.json("daemon", "version")["ipc_api"] == "v1", "daemon version")
+    finally:
+        bob.run("daemon", "down")
+
+
+def texts_come_from_the_table(world, alice):
+    for shell in ("bash", "zsh", "fish"):
+        text = alice.run("completions", shell).stdout
+        for verb in alice.json("help")["verbs"]:
+            expect(verb["verb"].split()[-1] in text, f"{verb['verb']} is missing for {shell}")
+    checked = subprocess.run(["bash", "-n"], input=alice.run("completions", "bash").stdout,
+                             text=True, check=False)
+    expect(checked.returncode == 0, "the completions are no bash")
+    page = alice.run("man").stdout
+    for section in (".SH NAME", ".SH VERBS", ".SH EXIT STATUS", ".SH FILES"):
+        expect(section in page, f"the manual page has no {section}")
+
+
+def main(build):
+    with World(pathlib.Path(build)) as world:
+        alice, bob, carol = three_members(world)
+        topics_carry_posts(alice, bob, carol)
+        groups_and_broadcasts(alice, bob, carol)
+        state_and_memory(alice, bob)
+        presence(alice, bob)
+        inboxes_are_kept(bob)
+        texts_come_from_the_table(world, alice)
+        brokers_are_operated(world, alice, bob)
+        a_verb_starts_its_daemon(world, bob)
+        bob.daemon.start()
+        meshes_are_administered(world, alice, bob, carol)
+    print("the verbs do what they say")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "build/release")
+    except Failed as failure:
+        sys.exit(f"failed: {failure}")
