@@ -27,11 +27,34 @@ Status read_meta(FieldReader& fields, ScratchArena& scratch, SendRequest& reques
   return {};
 }
 
+std::string_view topic_target(std::string_view topic, ScratchArena& scratch) {
+  if (topic.starts_with('#')) return topic;
+  TextBuf target(scratch, topic.size() + 1);
+  target.append('#');
+  target.append(topic);
+  return target.view();
+}
+
+void check_mentions(const JsonTape& tape, FieldReader& fields, std::string_view message) {
+  const JsonNode* mentions = fields.array("mentions", Need::kOptional);
+  if (mentions == nullptr) return;
+  if (mentions->count > kMentionsMax) return fields.refuse("mentions", "at most 16 names");
+  for (std::uint32_t at = tape.first(*mentions); at < mentions->next; at = tape.at(at).next) {
+    const JsonNode& name = tape.at(at);
+    if (name.type != JsonType::kText || name.text.empty() || name.text.size() > kLabelMax) {
+      return fields.refuse("mentions", "an array of names");
+    }
+    if (message.find("@" + std::string(name.text)) == std::string_view::npos) {
+      return fields.refuse("mentions", "names that the message mentions as @name");
+    }
+  }
+}
+
 }  // namespace
 
 Status parse_send_request(JsonParser& parser, std::string_view body,
                           std::string_view idempotency_key, ScratchArena& scratch,
-                          SendRequest& request) {
+                          SendRequest& request, SendForm form) {
   request = {};
   JsonTape tape;
   if (Status parsed = parser.parse(body, scratch, tape); !parsed) return parsed;
@@ -39,9 +62,11 @@ Status parse_send_request(JsonParser& parser, std::string_view body,
     return fail(Err::kMalformed, "expected a JSON object");
   }
   FieldReader fields(tape, tape.root());
-  request.to = trim(fields.text("to", kTargetMax));
-  if (fields.ok() && request.to.empty()) fields.refuse("to", "a non-empty string");
-  if (has_control(request.to)) fields.refuse("to", "text without control characters");
+  const std::string_view to = form == SendForm::kTopicPost ? "topic" : "to";
+  request.to = trim(fields.text(to, kTargetMax));
+  if (fields.ok() && request.to.empty()) fields.refuse(to, "a non-empty string");
+  if (has_control(request.to)) fields.refuse(to, "text without control characters");
+  if (form == SendForm::kTopicPost) request.to = topic_target(request.to, scratch);
   const JsonNode* message = fields.node("message");
   if (message == nullptr || message->type != JsonType::kText || message->text.empty()) {
     fields.refuse("message", "a non-empty string");
@@ -60,7 +85,8 @@ Status parse_send_request(JsonParser& parser, std::string_view body,
   }
   request.client_message_id =
       trim(fields.text("client_message_id", 2 * kClientIdMax, Need::kOptional));
-  request.mesh = fields.text("mesh", kTargetMax, Need::kOptional);
+  request.mesh = trim(fields.text("mesh", kTargetMax, Need::kOptional));
+  if (form == SendForm::kTopicPost) check_mentions(tape, fields, request.message);
   if (!fields.ok()) return fields.take();
   if (Status meta = read_meta(fields, scratch, request); !meta) return meta;
 

@@ -6,6 +6,7 @@
 // Not:    target resolution, the accept table (core/daemon/send.cc).
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 #include "core/base/result.h"
@@ -24,10 +25,15 @@ struct SendRequest {
   std::string_view mesh;               // slug or id; empty when not given
 };
 
+// kTopicPost: the body of POST /v1/topic/post, with `topic` in place of `to`. `mentions` there must
+// all occur in the text, because that is where brokers read them.
+enum class SendForm : std::uint8_t { kMessage, kTopicPost };
+constexpr std::size_t kMentionsMax = 16;
+
 // `idempotency_key` is the header's value or empty. Views live until the scratch reset, or as
 // long as the header's. kMalformed, or kInvalidArgument for an id conflict, names the field.
 Status parse_send_request(JsonParser& parser, std::string_view body,
                           std::string_view idempotency_key, ScratchArena& scratch,
-                          SendRequest& request);
+                          SendRequest& request, SendForm form = SendForm::kMessage);
 
 }  // namespace cm::wire

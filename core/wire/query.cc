@@ -15,10 +15,10 @@ int hex_value(char c) noexcept {
   return -1;
 }
 
-bool percent_decode(std::string_view text, TextBuf& out) {
+bool percent_decode(std::string_view text, TextBuf& out, bool plus_is_space = true) {
   for (std::size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
-    if (c == '+') {
+    if (c == '+' && plus_is_space) {
       out.append(' ');
     } else if (c != '%') {
       out.append(c);
@@ -57,6 +57,15 @@ QueryValue query_find(std::string_view query, std::string_view name, ScratchAren
     found = {QueryValue::Kind::kFound, value.view()};
   }
   return found;
+}
+
+std::optional<std::string_view> path_segment(std::string_view segment, ScratchArena& arena) {
+  TextBuf value(arena, 64);
+  if (segment.empty() || !percent_decode(segment, value, false) || !utf8_valid(value.view()) ||
+      value.view().find('\0') != std::string_view::npos) {
+    return std::nullopt;
+  }
+  return value.view();
 }
 
 }  // namespace cm::wire

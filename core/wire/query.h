@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "core/base/arena.h"
@@ -21,5 +22,8 @@ struct QueryValue {
 
 // Looks one parameter up in "a=b&c=d".
 QueryValue query_find(std::string_view query, std::string_view name, ScratchArena& arena);
+
+// One segment of a path ('+' stands for itself), or nothing if it is empty, malformed or no UTF-8.
+std::optional<std::string_view> path_segment(std::string_view segment, ScratchArena& arena);
 
 }  // namespace cm::wire
