@@ -205,7 +205,8 @@ struct InboxFixed {
   MailboxKind recipient_kind = MailboxKind::kMember;
   std::uint8_t body_missing = 0;  // 1: body is null, kInboxReason says why
   std::uint8_t has_member = 0;    // sender_member is set
-  std::uint32_t pad0 = 0;
+  std::uint8_t plaintext = 0;     // 1: it came unencrypted, as broadcasts, groups and topics do
+  std::uint8_t pad0[3] = {};
   KeyBytes sender_member{};
   KeyBytes recipient{};
 };

@@ -50,6 +50,14 @@ namespace cm {
     "wait a moment and send the same request again")                                               \
   X(TooManyStreams, "too_many_streams", 1, 429, "too many event streams are open",                 \
     "close one of the streams")                                                                    \
+  X(TooManyRequests, "too_many_requests", 1, 429, "this token asks faster than its limit",         \
+    "wait for the seconds that Retry-After names, then go on more slowly")                         \
+  X(SessionUnknown, "session_unknown", 2, 401, "this session token is unknown or has expired",     \
+    "register the session again, or ask without a session token")                                  \
+  X(PortInUse, "address_in_use", 1, 409, "another program listens on this address",                \
+    "stop it, choose another port with --tcp-port, or use the unix socket alone with --no-tcp")    \
+  X(AmbiguousMesh, "ambiguous_mesh", 6, 409, "peers of several meshes match",                      \
+    "name one of the candidates' meshes with --mesh or the field 'mesh'")                          \
   X(RateLimit, "rate_limit", 1, 429, "this member sends faster than the mesh allows",              \
     "slow down; the same id can be retried and costs nothing more")                                \
   X(QueueFull, "queue_full", 1, 429, "the recipient's queue is full",                              \

@@ -53,6 +53,7 @@ MemoryBill daemon_bill(const Limits& limits) noexcept {
   bill.add("outbox work rows at 128 B", 128ull * limits.outbox_rows_max);
   bill.add("roster entries at 512 B", 512ull * limits.roster_rows_max);
   bill.add("events kept for streams", limits.event_ring_bytes);
+  bill.add("answers of brokers while others are awaited", limits.broker_replies_bytes_max);
   bill.add("box keys and secrets", 160ull * limits.box_keys_max + 64ull * limits.secret_slots_max);
   bill.add("one frame being received a mesh, 8 at once", 8ull * limits.daemon_frame_bytes_max);
   return bill.take();

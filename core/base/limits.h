@@ -81,6 +81,14 @@ struct Limits {
   std::uint32_t box_keys_max = 1'024;               // precomputed keys kept, both directions
   std::uint32_t secret_slots_max = 1'024;           // slots of the guarded slab
 
+  // --- daemon: IPC and what it asks of brokers ---
+  std::uint32_t ipc_rate_per_second = 100;  // requests of one token, sustained
+  std::uint32_t ipc_rate_burst = 1'000;
+  std::uint32_t broker_calls_max = 1'024;             // passed to brokers and not answered yet
+  std::uint32_t broker_replies_bytes_max = 32 << 20;  // such answers while others are awaited
+  std::uint32_t topics_max = 10'000;                  // names kept of one mesh
+  std::uint32_t inbox_days_max = 30;                  // then a row is deleted; its key stays
+
   // --- store (admission bound; the map adds the reserve) ---
   std::uint64_t store_bound_bytes = std::uint64_t{8} << 30;
 

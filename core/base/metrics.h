@@ -101,6 +101,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Messages received, by outcome")                                                               \
   X(DaemonRecvUndecryptable, Daemon, Counter, "cm_daemon_recv_total", "status=\"undecryptable\"",  \
     "Messages received, by outcome")                                                               \
+  X(DaemonEcho, Daemon, Counter, "cm_daemon_recv_total", "status=\"echo\"",                        \
+    "Messages received, by outcome")                                                               \
   X(DaemonInvalidInbound, Daemon, Counter, "cm_daemon_invalid_inbound_total", "",                  \
     "Frames from a broker that were not understood")                                               \
   X(DaemonReconnects, Daemon, Counter, "cm_daemon_reconnects_total", "",                           \
@@ -110,6 +112,44 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonIpcRequests, Daemon, Counter, "cm_daemon_ipc_request_total", "",                         \
     "IPC requests answered")                                                                       \
   X(DaemonStreams, Daemon, Gauge, "cm_daemon_event_streams", "", "Event streams that are open")    \
+  X(DaemonRefusedToken, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"query_token\"",  \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedHost, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"host\"",          \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedOrigin, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"origin\"",      \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedBearer, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"bearer\"",      \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedSession, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"session\"",    \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedRate, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"rate\"",          \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedBody, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"body\"",          \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedBusy, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"busy\"",          \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedStream, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"streams\"",     \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonRefusedDisk, Daemon, Counter, "cm_daemon_ipc_refused_total", "reason=\"disk\"",          \
+    "IPC requests refused by a gate or a limit, by reason")                                        \
+  X(DaemonCallsTimedOut, Daemon, Counter, "cm_daemon_broker_calls_failed_total",                   \
+    "reason=\"timeout\"", "Requests passed to a broker that failed, by reason")                    \
+  X(DaemonCallsLost, Daemon, Counter, "cm_daemon_broker_calls_failed_total", "reason=\"lost\"",    \
+    "Requests passed to a broker that failed, by reason")                                          \
+  X(DaemonCallsRefused, Daemon, Counter, "cm_daemon_broker_calls_failed_total",                    \
+    "reason=\"refused\"", "Requests passed to a broker that failed, by reason")                    \
+  X(DaemonStreamsSlow, Daemon, Counter, "cm_daemon_event_streams_slow_total", "",                  \
+    "Event streams closed because their reader was too slow")                                      \
+  X(DaemonStreamGaps, Daemon, Counter, "cm_daemon_event_stream_gaps_total", "",                    \
+    "Event streams that resumed at an event no longer kept")                                       \
+  X(DaemonInboxPruned, Daemon, Counter, "cm_daemon_inbox_removed_total", "",                       \
+    "Inbox rows deleted by request or by age")                                                     \
+  X(DaemonTokenRotations, Daemon, Counter, "cm_daemon_local_token_rotations_total", "",            \
+    "Rotations of the local token")                                                                \
+  X(DaemonReloads, Daemon, Counter, "cm_daemon_reloads_total", "result=\"ok\"",                    \
+    "Readings of config.json while running, by result")                                            \
+  X(DaemonReloadsRefused, Daemon, Counter, "cm_daemon_reloads_total", "result=\"refused\"",        \
+    "Readings of config.json while running, by result")                                            \
   X(DaemonPluginSlow, Daemon, Counter, "cm_daemon_plugin_slow_calls_total", "",                    \
     "Calls into a transport plugin that took longer than their budget")
 

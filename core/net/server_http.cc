@@ -64,7 +64,13 @@ void Server::refuse(Conn& conn, int status, std::string_view sentence) {
   TextBuf body(*scratch_, 128);
   body.append("{\"error\":\"");
   body.append(sentence);
-  body.append("\"}");
+  body.append('"');
+  if (status == 413) {
+    body.append(",\"limit_bytes\":");
+    body.append_unsigned(http_limits_.body_bytes);
+    body.append(",\"remedy\":\"send a smaller body\"");
+  }
+  body.append('}');
   TextBuf text(*scratch_);
   write_response_head(text, status, kJson, body.size(), {}, false);
   text.append(body.view());
