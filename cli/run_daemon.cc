@@ -7,12 +7,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <unordered_map>
 
+#include "cli/beside.h"
 #include "cli/config.h"
+#include "cli/config_watch.h"
 #include "cli/files.h"
 #include "cli/http.h"
+#include "cli/local_token.h"
 #include "cli/output.h"
 #include "cli/plugin_dirs.h"
 #include "cli/runtime.h"
@@ -26,17 +30,26 @@
 namespace cm::cli {
 namespace {
 
+constexpr int kTcpPort = 47'823;
+
+// The meshes of the file with their secrets in the slab, or why one of them is wrong; then none of
+// the secrets is kept.
+Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab, const ConfigFile& file);
+
 class DaemonRole {
  public:
   DaemonRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
-             plugins::Host& host, daemon::Daemon& core, daemon::Effects& effects)
+             plugins::Host& host, daemon::Daemon& core, daemon::Effects& effects,
+             crypto::SecretSlab& slab, ConfigWatch& watch)
       : runtime_(runtime),
         store_(store),
         loop_(loop),
         server_(server),
         host_(host),
         core_(core),
-        effects_(effects) {}
+        effects_(effects),
+        slab_(slab),
+        watch_(watch) {}
 
   // What the core asked for while it started: the links to open.
   void execute_start() {
@@ -44,16 +57,18 @@ class DaemonRole {
     runtime_.scratch.reset();
   }
 
-  // Runs until SIGTERM or SIGINT; what is in the store waits there for the next start.
-  void run() {
+  // Runs until SIGTERM or SIGINT, or until there is nothing left to do; what is in the store waits
+  // there for the next start. The exit code.
+  int run() {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
       if (loop_.take_signal(SIGHUP)) reopen_log(runtime_);
       if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
-      const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT);
+      const bool gave_up = !core_.gave_up().empty();
+      const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT) || gave_up;
       if (stop && give_up_ms == net::kNever) {
-        runtime_.log.info("daemon_shutdown");
+        runtime_.log.info("daemon_shutdown", {{"reason", core_.gave_up()}});
         server_.drain(1001, "shutting down");
         give_up_ms = net::Loop::mono_ms() + kDrainMs;
         deadline_ = give_up_ms;
@@ -62,16 +77,18 @@ class DaemonRole {
       if (server_.drained() || net::Loop::mono_ms() >= give_up_ms) break;
     }
     for (const auto& [bits, peer] : peer_of_) host_.close(peer, 1000, "daemon stops");
+    return core_.gave_up().empty() ? 0 : 1;
   }
 
  private:
   static constexpr std::uint64_t kDrainMs = 2'000;
+  static constexpr std::uint64_t kReloadAgainMs = 1'000;
 
   void iterate() {
-    loop_.arm(std::min(
-        {core_.next_deadline(), server_.next_deadline(), host_.next_deadline(), deadline_}));
-    const bool may_block =
-        !core_.work_left() && !server_.work_left() && !host_.work_left() && unopened_.empty();
+    loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), host_.next_deadline(),
+                        deadline_, reload_again_ms_}));
+    const bool may_block = !core_.work_left() && !server_.work_left() && !host_.work_left() &&
+                           unopened_.empty() && reload_for_.empty();
     host_.begin_iteration();
     server_.collect(may_block);
     runtime_.env.wall_ms = net::Loop::wall_ms();
@@ -83,6 +100,7 @@ class DaemonRole {
     for (const auto& [link, reason] : std::exchange(unopened_, {})) {
       core_.on_link_event(link, daemon::LinkEvent::kClosed, 0, reason);
     }
+    const bool reloaded = reload_if_wanted();
     for (const plugins::HostEvent& event : host_.events()) apply(event);
     for (const net::NetEvent& event : server_.events()) apply(event);
     core_.step();
@@ -94,6 +112,8 @@ class DaemonRole {
         runtime_.metrics.add(Metric::kCommitFailures);
         runtime_.log.error("commit_failed", {{"detail", store_.last_error_text()}});
         core_.abandon(Err::kDiskFull);
+        // Rows of a mesh that was left stand as they were: once more, when there may be room.
+        if (reloaded) reload_again_ms_ = runtime_.env.mono_ms + kReloadAgainMs;
         verdict = plugins::Verdict::kRetry;
         break;
       case store::CommitResult::kBroken: die_broken(runtime_, store_);
@@ -101,6 +121,7 @@ class DaemonRole {
     host_.settle(verdict);
     execute_all();
     server_.flush();
+    end_slow_streams();
     server_.end_iteration();
     host_.end_iteration();
     runtime_.scratch.reset();
@@ -136,9 +157,62 @@ class DaemonRole {
     }
   }
 
+  // Executing may add effects: the answer to a request that the shell serves.
   void execute_all() {
-    for (const daemon::Effect& effect : effects_.list()) execute(effect);
+    for (std::size_t index = 0; index < effects_.list().size(); ++index) {
+      const daemon::Effect effect = effects_.list()[index];
+      execute(effect);
+    }
     effects_.clear();
+  }
+
+  // A reader that leaves so much unread is ended; it can come back with its Last-Event-ID.
+  void end_slow_streams() {
+    const std::vector<ConnRef> streams = core_.tables().streams;
+    for (const ConnRef conn : streams) {
+      if (server_.pending_output(conn) <= runtime_.limits.slow_consumer_soft_bytes) continue;
+      server_.stream_end(conn);
+      core_.on_stream_slow(conn);
+    }
+  }
+
+  bool reload_if_wanted() {
+    const bool changed = watch_.take_change();
+    const bool hung_up = loop_.take_signal(SIGHUP);
+    const bool again = runtime_.env.mono_ms >= reload_again_ms_;
+    if (!changed && !hung_up && !again && reload_for_.empty()) return false;
+    reload_again_ms_ = net::kNever;
+    const Result<daemon::Reloaded> outcome = reload();
+    if (outcome) {
+      runtime_.log.info("config_reloaded", {{"joined", outcome->joined},
+                                            {"left", outcome->left},
+                                            {"changed", outcome->changed},
+                                            {"kept", outcome->kept}});
+    } else {
+      runtime_.log.error("config_not_reloaded", {{"detail", outcome.error().detail}});
+    }
+    std::vector<ConnRef> waiting = std::exchange(reload_for_, {});
+    if (waiting.empty()) waiting.push_back({});
+    for (const ConnRef conn : waiting) core_.on_reloaded(conn, outcome);
+    return true;
+  }
+
+  Result<daemon::Reloaded> reload() {
+    auto file = load_config();
+    if (!file) return file.error();
+    // A file that is gone is no wish to leave every mesh; an empty list of meshes is.
+    if (file->meshes.empty() && ::access(file->path.c_str(), F_OK) != 0) {
+      return fail(Err::kNotFound, file->path + " is gone; the meshes stay as they are");
+    }
+    auto meshes = mesh_list(slab_, *file);
+    if (!meshes) return meshes.error();
+    return core_.reload(*meshes);
+  }
+
+  void rotate_token(ConnRef conn) {
+    const auto hash = rotate_local_token(runtime_.env.rng);
+    if (hash) core_.set_local_token(*hash);
+    core_.on_token_rotated(conn, hash ? Status{} : Status{hash.error()}, local_token_path());
   }
 
   void execute(const daemon::Effect& effect) {
@@ -155,10 +229,13 @@ class DaemonRole {
         if (peer != peer_of_.end()) host_.close(peer->second, effect.code, effect.text);
         forget(effect.link);
         break;
-      case daemon::EffectKind::kHttpReply:
+      case daemon::EffectKind::kHttpReply: {
+        const std::string seconds = std::to_string(effect.retry_after_s);
+        const net::HttpHeader header{"Retry-After", seconds};
         server_.http_reply(effect.conn, static_cast<int>(effect.code), effect.content_type,
-                           effect.text);
+                           effect.text, {&header, effect.retry_after_s != 0 ? 1u : 0u});
         break;
+      }
       case daemon::EffectKind::kStreamBegin: {
         const net::HttpHeader headers[] = {{"Cache-Control", "no-cache, no-transform"},
                                            {"X-Accel-Buffering", "no"}};
@@ -166,6 +243,8 @@ class DaemonRole {
         break;
       }
       case daemon::EffectKind::kStreamWrite: server_.stream_write(effect.conn, effect.text); break;
+      case daemon::EffectKind::kRotateToken: rotate_token(effect.conn); break;
+      case daemon::EffectKind::kReload: reload_for_.push_back(effect.conn); break;
     }
   }
 
@@ -198,7 +277,11 @@ class DaemonRole {
   std::unordered_map<std::uint64_t, plugins::HostPeer> peer_of_;   // by LinkRef
   std::unordered_map<std::uint64_t, daemon::LinkRef> link_of_;     // by HostPeer
   std::vector<std::pair<daemon::LinkRef, std::string>> unopened_;  // with the transport's reason
+  crypto::SecretSlab& slab_;
+  ConfigWatch& watch_;
+  std::vector<ConnRef> reload_for_;  // requests that wait for a reading of config.json
   std::uint64_t deadline_ = net::kNever;
+  std::uint64_t reload_again_ms_ = net::kNever;
 };
 
 // Tells who started us, and us, why there will be no daemon.
@@ -217,7 +300,38 @@ std::string host_name() {
   return name;
 }
 
-daemon::Config make_config(const Runtime& runtime, bool sync) {
+// What the shell counts beside the core.
+struct ShellMetrics {
+  const plugins::Host* host = nullptr;
+  const net::Server* server = nullptr;
+};
+
+void append_shell_metrics(const void* context, TextBuf& out) {
+  const auto* shell = static_cast<const ShellMetrics*>(context);
+  shell->host->append_metrics(out);
+  if (shell->server == nullptr) return;
+  const net::ServerStats& stats = shell->server->stats();
+  const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t value) {
+    for (const std::string_view part :
+         {std::string_view("# HELP "), name, std::string_view(" "), help,
+          std::string_view("\n# TYPE "), name, std::string_view(" counter\n"), name,
+          std::string_view(" ")}) {
+      out.append(part);
+    }
+    out.append_unsigned(value);
+    out.append('\n');
+  };
+  counter("cm_daemon_http_malformed_total",
+          "HTTP requests refused for their form or their size (400, 413, 414, 431)",
+          stats.refused_requests);
+  counter("cm_daemon_http_refused_full_total", "Connections refused because there are too many",
+          stats.refused_full);
+  counter("cm_daemon_http_dropped_slow_total", "Connections dropped with too much unread output",
+          stats.dropped_slow);
+}
+
+daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options) {
+  const bool sync = options.durability == "sync";
   daemon::Config config;
   config.version = kVersion;
   config.pid = ::getpid();
@@ -226,10 +340,13 @@ daemon::Config make_config(const Runtime& runtime, bool sync) {
   config.hostname = host_name();
   config.cwd = home_dir();
   config.durability_sync = sync;
+  config.public_health = options.public_health;
+  config.legacy_brokers = !options.refuse_legacy;
+  config.outbox_age_hours = options.outbox_age_hours;
   return config;
 }
 
-Status add_mesh(daemon::Daemon& core, crypto::SecretSlab& slab, const Mesh& mesh) {
+Result<daemon::MeshConfig> mesh_config(crypto::SecretSlab& slab, const Mesh& mesh) {
   if (!is_broker_url(mesh.broker_url)) {
     return fail(Err::kMalformed, "field 'brokerUrl': expected ws://HOST:PORT/ws");
   }
@@ -247,9 +364,49 @@ Status add_mesh(daemon::Daemon& core, crypto::SecretSlab& slab, const Mesh& mesh
   config.key = slab.public_key(*secret);
   config.secret = *secret;
   if (crypto::view(crypto::hex_text(config.key)) != mesh.pubkey) {
+    slab.release(*secret);
     return fail(Err::kMalformed, "'pubkey' is not the public half of 'secretKey'");
   }
-  return core.add_mesh(config);
+  return config;
+}
+
+Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab,
+                                                  const ConfigFile& file) {
+  std::vector<daemon::MeshConfig> meshes;
+  for (const Mesh& mesh : file.meshes) {
+    auto config = mesh_config(slab, mesh);
+    if (config) {
+      meshes.push_back(std::move(*config));
+      continue;
+    }
+    for (const daemon::MeshConfig& kept : meshes) slab.release(kept.secret);
+    return fail(config.code(), file.path + ": mesh '" + mesh.slug + "': " + config.error().detail);
+  }
+  return meshes;
+}
+
+// An address that is not of this machine alone needs two words from the operator.
+Status listen_tcp(net::Server& server, const DaemonOptions& options, std::string& shown) {
+  const bool wanted = !options.no_tcp && (options.tcp_port >= 0 || !in_container_or_ci());
+  if (!wanted) return {};
+  const bool loopback = options.http_bind == "127.0.0.1" || options.http_bind == "::1";
+  if (!loopback && !options.http_external_auth) {
+    return fail(Err::kForbidden, "--http-bind " + options.http_bind +
+                                     " is open to others; it needs --http-external-auth as well");
+  }
+  const int port = options.tcp_port >= 0 ? options.tcp_port : kTcpPort;
+  const auto bound = server.listen_tcp(options.http_bind, static_cast<std::uint16_t>(port));
+  if (bound) {
+    const bool brackets = options.http_bind.find(':') != std::string::npos;
+    shown = (brackets ? "[" + options.http_bind + "]" : options.http_bind) + ":" +
+            std::to_string(*bound);
+    return {};
+  }
+  if (bound.error().detail.ends_with(std::strerror(EADDRINUSE))) {
+    return fail(Err::kPortInUse, "port " + std::to_string(port) + " on " + options.http_bind +
+                                     " is in use; --no-tcp serves the unix socket alone");
+  }
+  return bound.error();
 }
 
 // A mesh that is wrong in the file is left out, loudly; it must not stop the others.
@@ -258,7 +415,9 @@ Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFi
   Status last;
   std::size_t added = 0;
   for (const Mesh& mesh : file.meshes) {
-    Status outcome = add_mesh(core, slab, mesh);
+    const auto config = mesh_config(slab, mesh);
+    const Status outcome = config ? core.add_mesh(*config) : Status{config.error()};
+    if (config && !outcome) slab.release(config->secret);
     if (outcome) {
       ++added;
       continue;
@@ -292,9 +451,13 @@ int run_daemon(const DaemonOptions& options) {
   // 3. The store is ours alone: LOCK is the singleton, the pid file only informs.
   if (Status made = make_private_dir(daemon_dir()); !made) return give_up(options, made.error());
   const bool sync = options.durability == "sync";
-  auto store = open_store(runtime, daemon_dir() + "/store", store::Role::kDaemon,
+  const std::string store_dir = daemon_dir() + "/store";
+  auto store = open_store(runtime, store_dir, store::Role::kDaemon,
                           sync ? store::Durability::kSync : store::Durability::kRelaxed);
   if (!store) return give_up(options, store.error());
+  if (Status alone = refuse_beside_reference(store_dir); !alone) {
+    return give_up(options, alone.error());
+  }
   // 4. Signals arrive as marks, descriptors as callbacks.
   auto loop = net::Loop::create(runtime.limits.iteration_micros_max);
   if (!loop) return give_up(options, loop.error());
@@ -311,17 +474,24 @@ int run_daemon(const DaemonOptions& options) {
   // 6. Secrets are in the slab, meshes in their table; the mirrors say what the store says.
   crypto::SecretSlab slab(runtime.limits.secret_slots_max);
   daemon::Effects effects;
-  daemon::Config config = make_config(runtime, sync);
-  config.append_metrics = [](const void* plugins, TextBuf& out) {
-    static_cast<const plugins::Host*>(plugins)->append_metrics(out);
-  };
-  config.metrics_context = &host;
+  daemon::Config config = make_config(runtime, options);
+  ShellMetrics shell;
+  shell.host = &host;
+  config.append_metrics = append_shell_metrics;
+  config.metrics_context = &shell;
   daemon::Daemon core(config, runtime.limits, runtime.env, effects, runtime.metrics, slab);
   add_crash_reporter(write_crash_summary, &core);
   if (Status added = add_meshes(core, slab, *file, runtime.log); !added) {
     return give_up(options, added.error());
   }
+  ConfigWatch watch(**loop, config_dir());
+  if (!watch.works()) {
+    runtime.log.warn("config_not_watched", {{"remedy", "send SIGHUP after joining or leaving"}});
+  }
   const std::size_t meshes = core.tables().meshes.count();
+  const auto token = load_local_token(runtime.env.rng);
+  if (!token) return give_up(options, token.error());
+  core.set_local_token(*token);
   file->meshes.clear();  // wipes the keys
   if (Status started = core.start(); !started) return give_up(options, started.error());
   if ((*store)->commit() > store::CommitResult::kCommitted) {
@@ -335,16 +505,21 @@ int run_daemon(const DaemonOptions& options) {
   if (Status listens = server.listen_unix(socket_path()); !listens) {
     return give_up(options, listens.error());
   }
-  const std::string pid = std::to_string(::getpid());
-  if (Status written = write_private_file(daemon_dir() + "/daemon.pid", pid); !written) {
+  std::string tcp;
+  if (Status listens = listen_tcp(server, options, tcp); !listens) {
+    return give_up(options, listens.error());
+  }
+  shell.server = &server;
+  if (Status written = write_pid_file(store_dir); !written) {
     return give_up(options, written.error());
   }
   // 8. Links are opened, and whoever started us knows.
-  DaemonRole role(runtime, **store, **loop, server, host, core, effects);
+  DaemonRole role(runtime, **store, **loop, server, host, core, effects, slab, watch);
   role.execute_start();
   runtime.log.info("daemon_started", {{"version", kVersion},
                                       {"pid", static_cast<std::int64_t>(::getpid())},
                                       {"sock", socket_path()},
+                                      {"tcp", tcp},
                                       {"meshes", meshes},
                                       {"durability", options.durability},
                                       {"secrets_locked", slab.locked()}});
@@ -353,11 +528,11 @@ int run_daemon(const DaemonOptions& options) {
     (void)written;  // whoever waited is gone
     ::close(options.ready_fd);
   }
-  role.run();
+  const int code = role.run();
   remove_crash_reporters(&core);
-  remove_file(daemon_dir() + "/daemon.pid");
+  remove_pid_file(store_dir);
   runtime.log.info("daemon_stopped");
-  return 0;
+  return code;
 }
 
 }  // namespace cm::cli

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "cli/files.h"
 #include "cli/fsck.h"
@@ -76,12 +77,27 @@ std::string log_file_of_child() {
   ::fcntl(ready_fd, F_SETFD, 0);
   ::setenv(kReadyFd, std::to_string(ready_fd).c_str(), 1);
   const std::string exe = exe_path();
-  const std::string durability = "--durability=" + g_options.daemon.durability;
-  const std::string log_file = "--log-file=" + log;
-  const std::string ca_file = "--ca-file=" + g_options.daemon.ca_file;
-  ::execl(exe.c_str(), exe.c_str(), "daemon", "up", "--foreground", durability.c_str(),
-          log_file.c_str(), g_options.daemon.ca_file.empty() ? nullptr : ca_file.c_str(),
-          static_cast<char*>(nullptr));
+  const DaemonOptions& daemon = g_options.daemon;
+  std::vector<std::string> words{exe,
+                                 "daemon",
+                                 "up",
+                                 "--foreground",
+                                 "--durability=" + daemon.durability,
+                                 "--http-bind=" + daemon.http_bind};
+  words.push_back("--log-file=" + log);
+  if (!daemon.ca_file.empty()) words.push_back("--ca-file=" + daemon.ca_file);
+  if (daemon.no_tcp) words.push_back("--no-tcp");
+  if (daemon.tcp_port >= 0) words.push_back("--tcp-port=" + std::to_string(daemon.tcp_port));
+  if (daemon.http_external_auth) words.push_back("--http-external-auth");
+  if (daemon.public_health) words.push_back("--public-health");
+  if (daemon.refuse_legacy) words.push_back("--refuse-legacy-broker");
+  if (daemon.outbox_age_hours != 0) {
+    words.push_back("--outbox-max-age-hours=" + std::to_string(daemon.outbox_age_hours));
+  }
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  ::execv(exe.c_str(), arguments.data());
   ::_exit(info_of(Err::kIo).exit_code);
 }
 
@@ -166,6 +182,21 @@ void declare_daemon_up(CLI::App& app) {
   app.add_option("--log-file", g_options.daemon.log_file,
                  "Append JSON lines here; SIGHUP opens it again. In the foreground: stdout");
   declare_ca_file(app, g_options.daemon.ca_file);
+  DaemonOptions& daemon = g_options.daemon;
+  app.add_flag("--no-tcp", daemon.no_tcp, "Serve the unix socket alone");
+  app.add_option("--tcp-port", daemon.tcp_port,
+                 "Port on the loopback, 0 for any (default 47823; none in containers and CI)")
+      ->check(CLI::Range(0, 65'535));
+  app.add_option("--http-bind", daemon.http_bind,
+                 "Another address than the loopback; needs --http-external-auth");
+  app.add_flag("--http-external-auth", daemon.http_external_auth,
+               "Something before this daemon protects --http-bind");
+  app.add_flag("--public-health", daemon.public_health, "GET /v1/health without a token on TCP");
+  app.add_flag("--refuse-legacy-broker", daemon.refuse_legacy,
+               "Leave brokers that cannot negotiate features (close 4010)");
+  app.add_option("--outbox-max-age-hours", daemon.outbox_age_hours,
+                 "Undelivered messages older than this are dead (default: by the broker)")
+      ->check(CLI::Range(1, 8'760));
 }
 
 int run_daemon_up() {

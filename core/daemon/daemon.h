@@ -1,7 +1,10 @@
 // daemon.h — the local runtime as one state machine over tables: events in, effects out.
-// Owns:   Daemon. Its rules are in: link.cc (hello, broker frames), send.cc (the accept table),
-//         resolve.cc (who a name is), drain.cc (lanes), receive.cc (inbox), ipc.cc (routes),
-//         events.cc (streams), load.cc (mirrors, verification).
+// Owns:   Daemon. Its rules are in: link.cc (hello, broker frames), features.cc (negotiation),
+//         send.cc (the accept table), resolve.cc (who a name is), targets.cc (topics, groups, which
+//         mesh), drain.cc (lanes), receive.cc (inbox), retention.cc (deleting), gates.cc (gates,
+//         limits, replies), routes_*.cc (routes), calls.cc and answers.cc (requests passed on
+//         to brokers), events.cc (streams), reload.cc (joins and leaves), load.cc (mirrors,
+//         verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
 //         before its outbox row was written has consumed nothing.
 // Why:    the same object code runs in the product and in the simulator.
@@ -35,9 +38,17 @@ struct Config {
   std::string cwd;
   std::int64_t pid = 0;
   bool durability_sync = true;
+  bool public_health = false;          // GET /v1/health without bearer on TCP
+  bool legacy_brokers = true;          // false: one that cannot negotiate is refused with 4010
+  std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
   // Appends what the shell counts (transports) to GET /v1/metrics; may be null.
   void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
   const void* metrics_context = nullptr;
+};
+
+// What reload() changed.
+struct Reloaded {
+  std::uint32_t joined = 0, left = 0, changed = 0, kept = 0;
 };
 
 enum class LinkEvent : std::uint8_t { kConnecting = 1, kConnected = 2, kClosed = 3 };
@@ -53,6 +64,18 @@ class Daemon {
   // Crash recovery: inflight rows return to pending with one more attempt, mirrors are built,
   // and every link is opened. The caller commits and executes the effects.
   Status start();
+  // The meshes of config.json as it stands now: joins, leaves, and keeps what is equal. Takes over
+  // the secrets in the list; what it does not need is released. Outbox rows of meshes that are not
+  // in the list become dead with the reason mesh_left. Idempotent: after an abandoned iteration
+  // it is called again. kInvalidArgument or kFull, and nothing changed but the secrets released.
+  Result<Reloaded> reload(const std::vector<MeshConfig>& meshes);
+
+  // The bearer of TCP requests, by its SHA-256: the token itself stays with the shell. The one
+  // before stays valid for 60 s.
+  void set_local_token(const crypto::Hash32& sha256);
+  // Answers a request that was handed out as kRotateToken or kReload.
+  void on_token_rotated(ConnRef conn, const Status& written, std::string_view path);
+  void on_reloaded(ConnRef conn, const Result<Reloaded>& outcome);
 
   // --- events of one iteration ---
   void on_link_event(LinkRef link, LinkEvent event, std::uint32_t code, std::string_view detail);
@@ -61,12 +84,16 @@ class Daemon {
   void on_link_blocked(LinkRef link, bool blocked);
   void on_http(ConnRef conn, const wire::HttpRequest& request);
   void on_http_closed(ConnRef conn);
+  // The shell ended this stream, because its reader is too slow.
+  void on_stream_slow(ConnRef conn);
   // Due deadlines, then everything that can be sent. Call once an iteration, last.
   void step();
 
   // Monotonic ms of the next deadline, or UINT64_MAX.
   std::uint64_t next_deadline() const noexcept;
-  bool work_left() const noexcept { return !tables_.ready.empty(); }
+  bool work_left() const noexcept { return !tables_.ready.empty() || !tables_.purges.empty(); }
+  // Why the daemon has nothing left to do: the broker of its only mesh refused it for good.
+  const std::string& gave_up() const noexcept { return gave_up_; }
 
   // The commit failed: mirrors are rebuilt, requests of the iteration are answered with the
   // error, links that delivered frames are closed with 1011 and opened again.
@@ -95,25 +122,44 @@ class Daemon {
   void refresh_rosters();
   void remember_peer(MeshRef mesh, const wire::PeerEntry& peer);
   std::size_t names_of(std::string_view mesh_id, const PublicKey& member);
+  void touch(LinkRef link);
+  void refuse_mesh(LinkRef link, std::uint32_t code, std::string_view reason, std::string_view why);
+  LinkRef link_of(MeshRef mesh) const { return tables_.meshes.get<kMeshLink>(mesh); }
+  LinkState state_of(MeshRef mesh) const { return tables_.links.get<kLinkState>(link_of(mesh)); }
+  std::string_view request_id(std::uint64_t serial);
+  std::uint64_t serial_of(std::string_view request_id) const noexcept;  // 0: not one of ours
+
+  // features.cc
+  void ask_features(LinkRef link);
+  bool on_feature_frame(LinkRef link, const wire::BrokerFrame& frame);
+  void on_features(LinkRef link, const wire::BrokerFrame& frame);
+  void become_legacy(LinkRef link, std::string_view why);
+  void expire_features();
+  void refuse_features(LinkRef link, std::string_view kind, std::string_view feature,
+                       std::string_view detail);
+  std::uint32_t payload_limit(MeshRef mesh) const;
+  std::uint64_t age_hours(MeshRef mesh) const;
 
   // send.cc
   struct Outgoing {
     MeshRef mesh;
+    Wait wait = Wait::kNo;  // a list of the broker is needed first
     crypto::Hash32 fingerprint{};
-    PublicKey target{};
+    bool encrypted = true;
+    PublicKey target{};                    // when encrypted
+    std::string target_text;               // as the broker gets it
     std::optional<PublicKey> bind_member;  // a name was used: it names this member from now on
     crypto::Nonce nonce{};
     std::string_view nonce_text;
     std::string_view ciphertext;
   };
-  void handle_send(ConnRef conn, std::string_view body, std::string_view idempotency_key,
-                   ParkedRef parked);
-  Status try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked, bool& wait,
-                  Outgoing& out);
+  void handle_send(ConnRef conn, const ParkedRequest& input, ParkedRef parked);
+  Status try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked, Outgoing& out);
   Result<MeshRef> choose_mesh(std::string_view wanted);
   // True: the id had a row, and the request was answered by it. kCorrupt: the row is damaged.
   Result<bool> answer_known_id(ConnRef conn, const wire::SendRequest& request,
                                const crypto::Hash32& fingerprint, MeshRef mesh);
+  Status check_room();
   Status encrypt(const wire::SendRequest& request, Outgoing& out);
   Status check_size(const wire::SendRequest& request, const Outgoing& out,
                     std::string_view client_id);
@@ -121,14 +167,30 @@ class Daemon {
                   std::string_view client_id);
   void reply_conflict(ConnRef conn, std::string_view conflict, const crypto::Hash32& fingerprint,
                       std::string_view broker_id, std::string_view reason);
-  void park(ConnRef conn, MeshRef mesh, std::string_view body, std::string_view key);
+  void park(ConnRef conn, const Outgoing& out, const ParkedRequest& input, ParkedRef before);
   void wake_parked();
+  bool parked_is_ready(ParkedRef parked) const;
+
+  // targets.cc
+  struct Candidate {
+    MeshRef mesh;
+    std::string name;
+    PublicKey member{};
+  };
+  std::vector<Candidate> candidates(std::string_view to);
+  // The one mesh in which `to` is known, `out.wait`, or an error that names the candidates.
+  Status find_mesh(ConnRef conn, std::string_view to, ParkedRef parked, Outgoing& out,
+                   bool& answered);
+  void reply_candidates(ConnRef conn, const std::vector<Candidate>& found);
+  Status resolve_topic(std::string_view topic, ParkedRef parked, Outgoing& out);
+  void ask_topics(MeshRef mesh);
+  void on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame);
 
   // resolve.cc
   // Sets target and bind_member, or `wait` when the list of peers has to be asked for first.
-  Status resolve(std::string_view to, ParkedRef parked, bool& wait, Outgoing& out);
-  Status resolve_prefix(std::string_view prefix, ParkedRef parked, bool& wait, Outgoing& out);
-  Status resolve_name(std::string_view name, ParkedRef parked, bool& wait, Outgoing& out);
+  Status resolve(std::string_view to, ParkedRef parked, Outgoing& out);
+  Status resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoing& out);
+  Status resolve_name(std::string_view name, ParkedRef parked, Outgoing& out);
   bool may_wait(ParkedRef parked) const;
   bool roster_is_fresh(MeshRef mesh, ParkedRef parked) const;
   bool list_is_coming(MeshRef mesh) const;
@@ -156,33 +218,153 @@ class Daemon {
   std::uint64_t backoff_ms(std::uint32_t failures);
   bool outbox_row(const Ulid& id, store::OutboxRow& row);
 
+  // retention.cc
+  void start_purge(Purge purge);
+  void step_purge();
+  void prune_inbox_due();
+
   // receive.cc
   bool on_push(LinkRef link, const wire::BrokerFrame& frame);
-  void on_system_push(LinkRef link, const wire::Push& push);
+  void on_system_push(LinkRef link, const wire::BrokerFrame& frame, const wire::Push& push);
   void on_message(LinkRef link, const wire::Push& push);
   void open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row);
   void acknowledge(LinkRef link, const wire::Push& push);
 
   // events.cc
-  void open_stream(ConnRef conn);
+  void open_stream(ConnRef conn, const wire::HttpRequest& request);
+  void replay(ConnRef conn, std::string_view last_id);
   void emit(std::string_view kind, std::string_view data);
   void emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& row);
+  void emit_system(MeshRef mesh, const wire::BrokerFrame& frame, std::string_view event);
+  void emit_status(MeshRef mesh, LinkState state);
   void keep_streams_alive();
+  void seed_events();
+  void reserve_event_ids();
+  void forget_stream(ConnRef conn);
 
-  // ipc.cc
+  // gates.cc
+  using Handler = void (Daemon::*)(ConnRef, const wire::HttpRequest&);
+  struct Route {
+    std::string_view method;
+    std::string_view path;
+    bool is_prefix = false;  // one more segment follows
+    Handler handler = nullptr;
+  };
+  static const Route kRoutes[];
+  static const std::size_t kRouteCount;
   bool pass_gates(ConnRef conn, const wire::HttpRequest& request);
-  void reply_error(ConnRef conn, const Error& error);
-  void reply_version(ConnRef conn);
-  void reply_health(ConnRef conn);
-  void reply_peers(ConnRef conn, const wire::HttpRequest& request);
-  void reply_inbox(ConnRef conn, const wire::HttpRequest& request);
-  void reply_outbox(ConnRef conn, const wire::HttpRequest& request);
-  void reply_metrics(ConnRef conn);
+  bool pass_bearer(ConnRef conn, const wire::HttpRequest& request);
+  bool pass_session(ConnRef conn, const wire::HttpRequest& request);
+  bool pass_rate(ConnRef conn, const wire::HttpRequest& request);
+  void reply(ConnRef conn, std::uint32_t status, std::string_view body,
+             std::string_view content_type = "application/json", std::uint32_t retry_after_s = 0);
+  void reply_error(ConnRef conn, const Error& error, std::uint32_t retry_after_s = 0);
+  // The object of a JSON body, or null when the request was answered with 400.
+  const wire::JsonTape* body_of(ConnRef conn, const wire::HttpRequest& request);
+  void count_reply(ConnRef conn, std::uint32_t status);
+  // This iteration answers it: if the iteration fails, with the error instead.
+  void note_answered(ConnRef conn);
+  std::string_view last_segment(const wire::HttpRequest& request);
+
+  // routes_info.cc
+  void get_version(ConnRef conn, const wire::HttpRequest& request);
+  void get_health(ConnRef conn, const wire::HttpRequest& request);
+  void get_compat(ConnRef conn, const wire::HttpRequest& request);
+  void post_heartbeat(ConnRef conn, const wire::HttpRequest& request);
+  void get_metrics(ConnRef conn, const wire::HttpRequest& request);
+  void get_events(ConnRef conn, const wire::HttpRequest& request);
+  void post_rotate(ConnRef conn, const wire::HttpRequest& request);
+  void post_reload(ConnRef conn, const wire::HttpRequest& request);
+  void append_mesh_metrics(TextBuf& out) const;
+  void append_route_metrics(TextBuf& out) const;
+
+  // routes_inbox.cc
+  void get_inbox(ConnRef conn, const wire::HttpRequest& request);
+  void post_seen(ConnRef conn, const wire::HttpRequest& request);
+  void delete_inbox(ConnRef conn, const wire::HttpRequest& request);
+  void delete_inbox_row(ConnRef conn, const wire::HttpRequest& request);
+  std::int64_t mark_seen(const std::vector<Ulid>& ids);
+
+  // routes_outbox.cc
+  void post_send(ConnRef conn, const wire::HttpRequest& request);
+  void get_outbox(ConnRef conn, const wire::HttpRequest& request);
+  void get_message_status(ConnRef conn, const wire::HttpRequest& request);
+
+  // routes_mesh.cc
+  void get_peers(ConnRef conn, const wire::HttpRequest& request);
+  void get_state(ConnRef conn, const wire::HttpRequest& request);
+  void post_state(ConnRef conn, const wire::HttpRequest& request);
+  void get_memory(ConnRef conn, const wire::HttpRequest& request);
+  void post_memory(ConnRef conn, const wire::HttpRequest& request);
+  void delete_memory(ConnRef conn, const wire::HttpRequest& request);
+  void get_skills(ConnRef conn, const wire::HttpRequest& request);
+  void get_skill(ConnRef conn, const wire::HttpRequest& request);
+  void post_profile(ConnRef conn, const wire::HttpRequest& request);
+
+  // routes_topic.cc
+  void get_topics(ConnRef conn, const wire::HttpRequest& request);
+  void get_topic_members(ConnRef conn, const wire::HttpRequest& request);
+  void get_topic_history(ConnRef conn, const wire::HttpRequest& request);
+  void post_topic_create(ConnRef conn, const wire::HttpRequest& request);
+  void post_topic_post(ConnRef conn, const wire::HttpRequest& request);
+  void post_topic_subscribe(ConnRef conn, const wire::HttpRequest& request);
+  void post_topic_unsubscribe(ConnRef conn, const wire::HttpRequest& request);
+  void post_topic_read(ConnRef conn, const wire::HttpRequest& request);
+  void post_group_join(ConnRef conn, const wire::HttpRequest& request);
+  void post_group_leave(ConnRef conn, const wire::HttpRequest& request);
+  void topic_command(ConnRef conn, const wire::HttpRequest& request, CallKind kind);
+  void group_command(ConnRef conn, const wire::HttpRequest& request, CallKind kind);
+
+  // calls.cc
+  // The meshes that a request is for: the one that is named, or all.
+  Result<std::vector<MeshRef>> meshes_for(std::string_view wanted);
+  // An empty ref when the request was answered with 429.
+  JobRef open_job(ConnRef conn, CallKind kind, std::string_view subject);
+  bool is_busy() const noexcept;
+  bool too_busy(ConnRef conn);
+  // `write(_reqId, out)` appends the frame. See calls.h.
+  template <class Write>
+  void call(JobRef job, MeshRef mesh, CallKind kind, Write write);
+  // The serial of its `_reqId`; 0 when it failed at once.
+  std::uint64_t open_call(JobRef job, MeshRef mesh, CallKind kind);
+  void close_job_if_done(JobRef job);
+  bool on_call_frame(LinkRef link, const wire::BrokerFrame& frame);
+  CallRef call_of(LinkRef link, const wire::BrokerFrame& frame) const;
+  void take_answer(CallRef call, const wire::BrokerFrame& frame);
+  void finish_call(CallRef call, std::string_view body, bool confirmed);
+  void fail_call(CallRef call, Err code, std::string_view detail);
+  void refuse_call(CallRef call, std::string_view code, std::string_view detail);
+  void end_call(CallRef call);
+  void fail_calls_of(MeshRef mesh, std::string_view why);
+  void finish_peers_calls(MeshRef mesh);
+  void expire_calls();
+  void drop_job(JobRef job);
+
+  // answers.cc
+  void answer_job(JobRef job);
+  void answer_rows(ConnRef conn, const Job& job, std::string_view name);
+  void answer_found(ConnRef conn, const Job& job);
+  void answer_command(ConnRef conn, const Job& job);
+  void answer_profile(ConnRef conn, const Job& job);
+  void answer_status(ConnRef conn, const Job& job);
+  void reply_failure(ConnRef conn, const Job& job, const CallResult& failed);
+
+  // reload.cc
+  Status check_meshes(const std::vector<MeshConfig>& meshes) const;
+  void leave_mesh(MeshRef mesh);
+  void close_left_lanes(const std::vector<MeshConfig>& meshes);
+  void attach_lanes(MeshRef mesh);
+  void release_secret(crypto::SecretRef secret);
+  void forget_roster(MeshRef mesh);
+
   std::string_view slug_of(std::string_view mesh_id) const;
 
   // load.cc
   Status load_outbox(bool recover);
+  void keep_inflight(const Ulid& id);
+  void abandon_calls();
   const char* verify_work();
+  const char* verify_calls() const;
 
   MeshRef mesh_by_id(std::string_view mesh_id) const;
   const MeshConfig& config_of(MeshRef mesh) const { return tables_.meshes.get<kMeshConfig>(mesh); }
@@ -201,8 +383,33 @@ class Daemon {
   UlidGenerator ulids_;
   std::uint64_t started_mono_ms_ = 0;
   std::uint64_t roster_serial_ = 0;
-  std::uint64_t event_serial_ = 0;
   std::uint32_t inflight_ = 0;
+
+  // Events: ids grow over the daemon's life and over restarts (events.cc).
+  std::uint64_t event_serial_ = 0;     // of the newest event
+  std::uint64_t event_first_ = 0;      // ids up to here are of an earlier process
+  std::uint64_t event_reserved_ = 0;   // the store says that ids up to here may be in use
+  std::uint64_t event_committed_ = 0;  // event_serial_ at the last commit
+  std::size_t ring_bytes_ = 0;
+
+  // Calls to brokers.
+  std::string request_prefix_;  // of every `_reqId`: random, so that no client id looks like one
+  std::uint64_t request_serial_ = 0;
+  std::size_t reply_bytes_ = 0;  // of answers kept in jobs
+
+  // Gates.
+  struct Token {
+    crypto::Hash32 sha256{};
+    std::uint64_t until_ms = 0;  // monotonic; 0: none
+    std::uint64_t credit = 0;    // thousandths of a request
+    std::uint64_t credited_ms = 0;
+  };
+  Token token_, old_token_;
+  struct RouteCounts {
+    std::uint64_t replies[2][4] = {};  // [unix or tcp][2xx, 3xx, 4xx, 5xx]
+  };
+  std::vector<RouteCounts> route_counts_;  // by route; the last one is for unknown routes
+  std::string gave_up_;
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lane_check_ms_ = UINT64_MAX;
@@ -212,6 +419,9 @@ class Daemon {
   std::uint64_t parked_check_ms_ = UINT64_MAX;
   std::uint64_t keepalive_ms_ = UINT64_MAX;
   std::uint64_t reopen_check_ms_ = UINT64_MAX;
+  std::uint64_t features_check_ms_ = UINT64_MAX;
+  std::uint64_t calls_check_ms_ = UINT64_MAX;
+  std::uint64_t prune_ms_ = UINT64_MAX;
 };
 
 }  // namespace cm::daemon

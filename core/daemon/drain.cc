@@ -104,8 +104,7 @@ bool Daemon::add_work(const Ulid& id, const OutboxRow& row) {
     tables_.lanes.get<kLaneFirst>(where) = work;
   }
   tables_.lanes.get<kLaneLast>(where) = work;
-  age_check_ms_ =
-      std::min(age_check_ms_, row.fixed.enqueued_ms + limits_.outbox_age_hours_max * kHourMs);
+  age_check_ms_ = std::min(age_check_ms_, row.fixed.enqueued_ms + age_hours(mesh) * kHourMs);
   mark_ready(where);
   return true;
 }
@@ -155,6 +154,16 @@ bool Daemon::send_first(LaneRef where) {
   }
   if (!batch().get(TableId::kOutboxBody, key.bytes(), body)) {
     row.text[store::kOutboxLastError] = "corrupt: the stored body is damaged";
+    finish(work, row, OutboxStatus::kDead);
+    return false;
+  }
+  // What was encrypted under one key of ours cannot be sent under another: its recipient derives
+  // the key from the sender that the broker shows.
+  const MeshConfig& config = config_of(mesh);
+  const crypto::Hash32 expected =
+      crypto::wire_fingerprint(slab_, config.secret, row.fixed.request_fingerprint);
+  if (expected != row.fixed.wire_fingerprint) {
+    row.text[store::kOutboxLastError] = "member_key_changed: it was made under another key";
     finish(work, row, OutboxStatus::kDead);
     return false;
   }
@@ -319,16 +328,15 @@ void Daemon::expire_work() {
   tables_.lanes.each([&](LaneRef where) {
     while (tables_.lanes.alive(where)) {
       const WorkRef work = tables_.lanes.get<kLaneFirst>(where);
-      const std::uint64_t end =
-          tables_.work.get<kWorkEnqueued>(work) + limits_.outbox_age_hours_max * kHourMs;
+      const std::uint64_t hours = age_hours(tables_.lanes.get<kLaneMesh>(where));
+      const std::uint64_t end = tables_.work.get<kWorkEnqueued>(work) + hours * kHourMs;
       OutboxRow row;
       if (end > env_.wall_ms || tables_.work.get<kWorkInflight>(work) != 0 ||
           !outbox_row(tables_.work.get<kWorkId>(work), row)) {
         age_check_ms_ = std::min(age_check_ms_, std::max(end, env_.wall_ms + 60'000));
         return;
       }
-      const std::string reason = "max_age_exceeded: not accepted within " +
-                                 std::to_string(limits_.outbox_age_hours_max) +
+      const std::string reason = "max_age_exceeded: not accepted within " + std::to_string(hours) +
                                  " hours; last: " + std::string(row.text[store::kOutboxLastError]);
       row.text[store::kOutboxLastError] = std::string_view(reason).substr(0, kErrorKept);
       finish(work, row, OutboxStatus::kDead);

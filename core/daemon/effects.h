@@ -24,6 +24,8 @@ enum class EffectKind : std::uint8_t {
   kHttpReply,    // answer with status `code` and the body `text`
   kStreamBegin,  // begin an event stream
   kStreamWrite,  // append `text` to the stream
+  kRotateToken,  // write a new local token, then Daemon::on_token_rotated()
+  kReload,       // read config.json in the next iteration, then Daemon::on_reloaded()
 };
 
 struct Effect {
@@ -32,7 +34,8 @@ struct Effect {
   LinkRef link;
   ConnRef conn;
   std::string_view text;
-  std::string_view content_type;  // kHttpReply
+  std::string_view content_type;    // kHttpReply
+  std::uint32_t retry_after_s = 0;  // kHttpReply: a Retry-After header, unless 0
 };
 
 class Effects {
@@ -50,9 +53,14 @@ class Effects {
     list_.push_back({EffectKind::kLinkClose, code, link, {}, reason, {}});
   }
   void http_reply(ConnRef conn, std::uint32_t status, std::string_view body,
-                  std::string_view content_type = "application/json") {
-    list_.push_back({EffectKind::kHttpReply, status, {}, conn, body, content_type});
+                  std::string_view content_type = "application/json",
+                  std::uint32_t retry_after_s = 0) {
+    list_.push_back({EffectKind::kHttpReply, status, {}, conn, body, content_type, retry_after_s});
   }
+  void rotate_token(ConnRef conn) {
+    list_.push_back({EffectKind::kRotateToken, 0, {}, conn, {}, {}});
+  }
+  void reload(ConnRef conn) { list_.push_back({EffectKind::kReload, 0, {}, conn, {}, {}}); }
   void stream_begin(ConnRef conn) {
     list_.push_back({EffectKind::kStreamBegin, 0, {}, conn, {}, {}});
   }

@@ -27,16 +27,47 @@ constexpr std::uint32_t kControlFrame = 0;
 constexpr std::uint32_t kNoteReady = 1;
 constexpr std::uint32_t kNoteAuthFailed = 2;
 constexpr std::string_view kRosterPrefix = "pl-";
+// Close codes with which a broker ends this daemon's connection for good (spec/wire.md §11.5).
+constexpr std::uint32_t kReplacedCode = 4003;
+constexpr std::uint32_t kTakenCode = 4004;
 
 }  // namespace
 
+// What was to be done for this link is lost if the iteration fails: it is then closed and opened
+// again. Sends of the outbox alone are not: their rows stay as they were.
+void Daemon::touch(LinkRef link) {
+  auto& touched = tables_.links.get<kLinkTouched>(link);
+  if (touched != 0) return;
+  touched = 1;
+  tables_.touched.push_back(link);
+}
+
 void Daemon::open_link(LinkRef link) {
+  touch(link);
   tables_.links.get<kLinkReopenAt>(link) = 0;
   set_link_state(link, LinkState::kConnecting);
   effects_.link_open(link, config_of(tables_.links.get<kLinkMesh>(link)).broker_url);
 }
 
+// For good, until the configuration changes or the daemon starts again.
+void Daemon::refuse_mesh(LinkRef link, std::uint32_t code, std::string_view reason,
+                         std::string_view why) {
+  touch(link);
+  effects_.link_close(link, code, reason);
+  link_lost(link);
+  set_link_state(link, LinkState::kRefused);
+  tables_.links.get<kLinkReopenAt>(link) = 0;
+  tables_.links.get<kLinkLastError>(link) = why;
+  const std::string& slug = config_of(tables_.links.get<kLinkMesh>(link)).slug;
+  env_.log->error("mesh_refused", {{"mesh", slug}, {"code", code}, {"detail", why}});
+  if (tables_.meshes.count() == 1) {
+    gave_up_ = "mesh '" + slug + "' was refused (" + std::to_string(code) + "): ";
+    gave_up_ += why;
+  }
+}
+
 void Daemon::reopen_link(LinkRef link, std::uint32_t code, std::string_view reason) {
+  touch(link);
   effects_.link_close(link, code, reason);
   link_lost(link);
   set_link_state(link, LinkState::kConnecting);
@@ -68,7 +99,9 @@ void Daemon::reopen_due() {
 }
 
 void Daemon::set_link_state(LinkRef link, LinkState state) {
+  const LinkState before = tables_.links.get<kLinkState>(link);
   tables_.links.get<kLinkState>(link) = state;
+  if (before != state) emit_status(tables_.links.get<kLinkMesh>(link), state);
   tables_.links.get<kLinkHelloDeadline>(link) = 0;
   std::uint64_t open = 0;
   tables_.links.each([&](LinkRef each) {
@@ -80,7 +113,13 @@ void Daemon::set_link_state(LinkRef link, LinkState state) {
 void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
                            std::string_view detail) {
   if (!tables_.links.alive(link)) return;
+  touch(link);
   const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
+  if (code == kReplacedCode || code == kTakenCode) {
+    return refuse_mesh(
+        link, code, "another daemon serves this member",
+        code == kReplacedCode ? "replaced_by_newer_connection" : "member_already_connected");
+  }
   if (event == LinkEvent::kConnected) {
     send_hello(link);
     return;
@@ -161,7 +200,7 @@ void Daemon::expire_hellos() {
 
 bool Daemon::on_link_frame(LinkRef link, std::string_view text) {
   if (!tables_.links.alive(link)) return true;  // of a link that was closed meanwhile
-  tables_.links.get<kLinkTouched>(link) = 1;
+  touch(link);
   wire::BrokerFrame frame;
   if (Status parsed = wire::parse_client_frame(parser_, text, scratch(), frame); !parsed) {
     metrics_.add(Metric::kDaemonInvalidInbound);
@@ -170,6 +209,7 @@ bool Daemon::on_link_frame(LinkRef link, std::string_view text) {
   }
   const bool open = tables_.links.get<kLinkState>(link) == LinkState::kOpen;
   if (frame.type == "push") return on_push(link, frame);  // may precede hello_ack
+  if (open && (on_feature_frame(link, frame) || on_call_frame(link, frame))) return true;
   if (frame.type == "hello_ack") {
     on_hello_ack(link, frame);
   } else if (frame.type == "error") {
@@ -178,6 +218,10 @@ bool Daemon::on_link_frame(LinkRef link, std::string_view text) {
     on_ack(link, frame);
   } else if (frame.type == "peers_list" && open) {
     on_peers_list(link, frame);
+  } else if (frame.type == "topic_list_response" && open) {
+    const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+    const std::uint64_t asked = tables_.meshes.get<kMeshTopics>(mesh).asked_serial;
+    if (asked != 0 && serial_of(frame.request_id) == asked) on_topic_list(mesh, frame);
   }
   return true;  // types that we do not know are for others
 }
@@ -197,7 +241,15 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   tables_.links.get<kLinkBlocked>(link) = 0;
   effects_.link_note(link, kNoteReady);
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  ask_features(link);
   ask_roster(mesh);
+  tables_.parked.each([&](ParkedRef parked) {
+    const bool topics = tables_.parked.get<kParkedFor>(parked) == Wait::kTopics;
+    if (topics && tables_.parked.get<kParkedMesh>(parked) == mesh &&
+        tables_.meshes.get<kMeshTopics>(mesh).asked_serial == 0) {
+      ask_topics(mesh);
+    }
+  });
   tables_.lanes.each([&](LaneRef lane) {
     if (!(tables_.lanes.get<kLaneMesh>(lane) == mesh)) return;
     tables_.lanes.get<kLaneDue>(lane) = 0;  // what failed with the old connection
@@ -231,7 +283,12 @@ void Daemon::link_lost(LinkRef link) {
   Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
   roster.state = RosterState::kUnknown;
   roster.asked_serial = 0;
+  tables_.meshes.get<kMeshTopics>(mesh).asked_serial = 0;
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  features.state = FeatureState::kUnknown;  // its numbers hold until the next broker says more
+  features.deadline_ms = 0;
   lanes_lost(mesh);
+  fail_calls_of(mesh, "the connection to the broker was lost before it answered");
 }
 
 void Daemon::ask_roster(MeshRef mesh) {
@@ -311,6 +368,7 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   roster.state = RosterState::kLoaded;
   roster.loaded_serial = serial;
   wake_parked();
+  finish_peers_calls(mesh);
 }
 
 // Names that this member was seen under and that nobody used: a peer that renames itself all the

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/crypto/random.h"
 #include "core/daemon/daemon.h"
 
 namespace cm::daemon {
@@ -12,6 +13,8 @@ namespace {
 
 using store::OutboxStatus;
 using store::TableId;
+
+constexpr std::uint64_t kAckTimeoutMs = 15'000;  // as in drain.cc
 
 }  // namespace
 
@@ -26,7 +29,9 @@ Daemon::Daemon(const Config& config, const Limits& limits, Env& env, Effects& ef
       boxes_(slab, limits.box_keys_max),
       tables_(limits),
       ulids_(env.rng),
-      started_mono_ms_(env.mono_ms) {}
+      started_mono_ms_(env.mono_ms),
+      request_prefix_(std::string(crypto::view(crypto::base62_id(env.rng)).substr(0, 8)) + "-"),
+      route_counts_(kRouteCount + 1) {}
 
 MeshRef Daemon::mesh_by_id(std::string_view mesh_id) const {
   MeshRef found;
@@ -34,6 +39,11 @@ MeshRef Daemon::mesh_by_id(std::string_view mesh_id) const {
     if (config_of(mesh).mesh_id == mesh_id) found = mesh;
   });
   return found;
+}
+
+std::string_view Daemon::slug_of(std::string_view mesh_id) const {
+  const MeshRef mesh = mesh_by_id(mesh_id);
+  return mesh ? std::string_view(config_of(mesh).slug) : mesh_id;
 }
 
 Status Daemon::add_mesh(const MeshConfig& config) {
@@ -54,8 +64,26 @@ Status Daemon::add_mesh(const MeshConfig& config) {
 
 Status Daemon::start() {
   if (Status loaded = load_outbox(true); !loaded) return loaded;
+  seed_events();
+  prune_ms_ = env_.mono_ms;
   tables_.links.each([&](LinkRef link) { open_link(link); });
   return {};
+}
+
+// After an abandoned iteration: it went out over a connection that is still there, and its answer
+// may be on its way. Over another one it goes out again at once, and the broker dedupes it.
+void Daemon::keep_inflight(const Ulid& id) {
+  const WorkRef work = tables_.work_of.at(id);
+  const LaneRef where = tables_.work.get<kWorkLane>(work);
+  const MeshRef mesh = tables_.lanes.get<kLaneMesh>(where);
+  if (!mesh || state_of(mesh) != LinkState::kOpen ||
+      !(tables_.lanes.get<kLaneFirst>(where) == work)) {
+    return;
+  }
+  tables_.work.get<kWorkInflight>(work) = 1;
+  tables_.work.get<kWorkDeadline>(work) = env_.mono_ms + kAckTimeoutMs;
+  work_check_ms_ = std::min(work_check_ms_, env_.mono_ms + kAckTimeoutMs);
+  ++inflight_;
 }
 
 // The outbox is walked in key order, which is enqueue order: lanes come out in order.
@@ -74,6 +102,7 @@ Status Daemon::load_outbox(bool recover) {
       if (!add_work(id, row)) {
         return fail(Err::kFull, "the outbox holds more rows than 'outbox_rows_max'");
       }
+      if (!recover && row.fixed.status == OutboxStatus::kInflight) keep_inflight(id);
     }
     ulids_.start_after(id);
   }
@@ -93,52 +122,112 @@ Status Daemon::load_outbox(bool recover) {
   return {};
 }
 
+// The requests of this iteration are answered with the error; so are older ones whose answer was in
+// the effects. Nothing of them may be left.
+void Daemon::abandon_calls() {
+  const std::vector<ConnRef>& requests = tables_.requests;
+  const auto is_told = [&](ConnRef conn) {
+    return std::find(requests.begin(), requests.end(), conn) != requests.end();
+  };
+  std::vector<JobRef> jobs;
+  tables_.jobs.each([&](JobRef job) {
+    if (is_told(tables_.jobs.get<kJobConn>(job))) jobs.push_back(job);
+  });
+  for (const JobRef job : jobs) drop_job(job);
+  tables_.parked.each([&](ParkedRef parked) {
+    if (is_told(tables_.parked.get<kParkedConn>(parked))) tables_.parked.erase(parked);
+  });
+  std::erase_if(tables_.purges,
+                [&](const Purge& purge) { return purge.conn && is_told(purge.conn); });
+  for (Purge& purge : tables_.purges) {
+    purge.position = purge.committed_position;
+    purge.removed = purge.committed_removed;
+  }
+}
+
 void Daemon::abandon(Err why) {
   effects_.clear();
+  // Events tell of what is stored; these told of what is not.
+  while (!tables_.ring.empty() && tables_.ring.back().id > event_committed_) {
+    ring_bytes_ -= tables_.ring.back().text.size();
+    tables_.ring.pop_back();
+  }
+  event_reserved_ = 0;  // read again, or written again, with the next event
+  abandon_calls();
+  const std::vector<ConnRef> requests = std::exchange(tables_.requests, {});
+  for (const ConnRef conn : requests) {
+    std::erase(tables_.streams, conn);  // opened in this iteration: its head was never sent
+    reply_error(conn, fail(why));
+  }
+  gave_up_.clear();
+  for (const LinkRef link : std::exchange(tables_.left, {})) {
+    effects_.link_close(link, 1000, "the mesh was left");
+  }
+  // What a broker sent in this iteration was not stored, so no later ack may pass it. A new hello
+  // makes both ends begin again, in order. A link without a part in it goes on.
+  for (const LinkRef link : std::exchange(tables_.touched, {})) {
+    if (!tables_.links.alive(link)) continue;
+    effects_.link_close(link, 1011, "the daemon could not store this");
+    tables_.links.get<kLinkTouched>(link) = 0;
+    const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+    fail_calls_of(mesh, "the connection to the broker was closed");
+    tables_.links.get<kLinkBlocked>(link) = 0;
+    tables_.links.get<kLinkFeatures>(link).state = FeatureState::kUnknown;
+    tables_.meshes.get<kMeshRoster>(mesh).asked_serial = 0;
+    tables_.meshes.get<kMeshTopics>(mesh).asked_serial = 0;
+    set_link_state(link, LinkState::kConnecting);
+    tables_.links.get<kLinkLastError>(link) = info_of(why).wire_code;
+    reopen_later(link);
+  }
+  // Lists that were asked for in this iteration were not: they are asked for again.
+  tables_.meshes.each([&](MeshRef mesh) {
+    if (state_of(mesh) != LinkState::kOpen) return;
+    Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+    if (roster.asked_serial != 0) {
+      roster.asked_serial = 0;
+      roster.stale = true;
+      roster_check_ms_ = 0;
+    }
+    Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
+    if (topics.asked_serial != 0) ask_topics(mesh);
+  });
+  tables_.requests.clear();
   tables_.work.clear();
   tables_.lanes.clear();
   tables_.work_of.clear();
   tables_.lane_of.clear();
   tables_.ready.clear();
   inflight_ = 0;
-  // Rows that stand as inflight go out again at once: the broker dedupes them.
   const Status loaded = load_outbox(false);
   if (!loaded) env_.log->error("outbox_reload_failed", {{"detail", loaded.error().detail}});
-  const std::vector<ConnRef> requests = tables_.requests;
-  for (const ConnRef conn : requests) {
-    std::erase(tables_.streams, conn);  // opened in this iteration: its head was never sent
-    reply_error(conn, fail(why));
-  }
-  tables_.parked.each([&](ParkedRef parked) {
-    const ConnRef conn = tables_.parked.get<kParkedConn>(parked);
-    if (std::find(requests.begin(), requests.end(), conn) != requests.end()) {
-      tables_.parked.erase(parked);
-    }
-  });
-  tables_.requests.clear();
   metrics_.set(Metric::kDaemonStreams, tables_.streams.size());
-  tables_.links.each([&](LinkRef link) {
-    // What the broker sent in this iteration was not stored, so no later ack may pass it; what
-    // was to be sent was not sent either. A new hello makes both ends begin again, in order.
-    effects_.link_close(link, 1011, "the daemon could not store this");
-    tables_.links.get<kLinkTouched>(link) = 0;
-    tables_.links.get<kLinkBlocked>(link) = 0;
-    Roster& roster = tables_.meshes.get<kMeshRoster>(tables_.links.get<kLinkMesh>(link));
-    roster.asked_serial = 0;
-    set_link_state(link, LinkState::kConnecting);
-    tables_.links.get<kLinkLastError>(link) = info_of(why).wire_code;
-    reopen_later(link);
-  });
+  event_committed_ = event_serial_;  // those since are of connections, and leave
 }
 
-void Daemon::committed() noexcept { tables_.requests.clear(); }
+void Daemon::committed() noexcept {
+  tables_.requests.clear();
+  for (const LinkRef link : tables_.touched) {
+    if (tables_.links.alive(link)) tables_.links.get<kLinkTouched>(link) = 0;
+  }
+  tables_.touched.clear();
+  tables_.left.clear();
+  event_committed_ = event_serial_;
+  for (Purge& purge : tables_.purges) {
+    purge.committed_position = purge.position;
+    purge.committed_removed = purge.removed;
+  }
+}
 
 void Daemon::step() {
   expire_hellos();
+  expire_features();
   reopen_due();
   refresh_rosters();
   if (env_.mono_ms >= parked_check_ms_) wake_parked();
+  expire_calls();
   expire_work();
+  prune_inbox_due();
+  step_purge();
   keep_streams_alive();
   drain_ready();
   metrics_.set(Metric::kDaemonOutboxInflight, inflight_);
@@ -151,7 +240,8 @@ std::uint64_t Daemon::next_deadline() const noexcept {
     age = env_.mono_ms + (age_check_ms_ > env_.wall_ms ? age_check_ms_ - env_.wall_ms : 0);
   }
   return std::min({hello_check_ms_, lane_check_ms_, work_check_ms_, age, roster_check_ms_,
-                   parked_check_ms_, keepalive_ms_, reopen_check_ms_});
+                   parked_check_ms_, keepalive_ms_, reopen_check_ms_, features_check_ms_,
+                   calls_check_ms_, prune_ms_});
 }
 
 const char* Daemon::verify_work() {
@@ -190,13 +280,38 @@ const char* Daemon::verify_work() {
   return problem;
 }
 
+const char* Daemon::verify_calls() const {
+  if (tables_.call_of.size() != tables_.calls.count()) return "a call is not indexed";
+  const char* problem = nullptr;
+  std::size_t open = 0;
+  std::size_t bytes = 0;
+  tables_.calls.each([&](CallRef call) {
+    if (!tables_.jobs.alive(tables_.calls.get<kCallJob>(call))) problem = "a call has no job";
+    if (!tables_.meshes.alive(tables_.calls.get<kCallMesh>(call))) problem = "a call has no mesh";
+  });
+  tables_.jobs.each([&](JobRef job) {
+    const Job& row = tables_.jobs.get<kJobRow>(job);
+    if (row.open == 0) problem = "a job waits for nothing";
+    open += row.open;
+    for (const CallResult& result : row.results) bytes += result.body.size();
+  });
+  if (open != tables_.calls.count()) problem = "the count of open calls is wrong";
+  if (bytes != reply_bytes_) problem = "the bytes of kept answers are wrong";
+  std::size_t ring = 0;
+  for (const KeptEvent& event : tables_.ring) ring += event.text.size();
+  if (ring != ring_bytes_) problem = "the bytes of kept events are wrong";
+  return problem;
+}
+
 const char* Daemon::verify_all() {
   if (!tables_.meshes.verify() || !tables_.links.verify() || !tables_.peers.verify() ||
-      !tables_.work.verify() || !tables_.lanes.verify() || !tables_.parked.verify()) {
+      !tables_.work.verify() || !tables_.lanes.verify() || !tables_.parked.verify() ||
+      !tables_.jobs.verify() || !tables_.calls.verify()) {
     return "a table's free list or count is broken";
   }
   if (tables_.lane_of.size() != tables_.lanes.count()) return "a lane is not indexed";
   if (!boxes_.verify_table()) return "the box key cache is inconsistent";
+  if (const char* problem = verify_calls(); problem != nullptr) return problem;
   return verify_work();
 }
 
@@ -212,6 +327,7 @@ void Daemon::summarise(int fd) const noexcept {
   line("  daemon lanes: ", tables_.lanes.count());
   line("  daemon in flight: ", inflight_);
   line("  daemon parked sends: ", tables_.parked.count());
+  line("  daemon broker calls: ", tables_.calls.count());
 }
 
 }  // namespace cm::daemon

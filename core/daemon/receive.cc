@@ -9,7 +9,7 @@
 #include "core/base/utf8.h"
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"
-#include "core/wire/json_writer.h"
+#include "core/wire/fields.h"
 
 namespace cm::daemon {
 namespace {
@@ -18,6 +18,14 @@ using store::TableId;
 
 constexpr std::uint32_t kControlFrame = 0;
 constexpr std::uint64_t kRosterLeastMs = 1'000;
+constexpr std::string_view kWebhookPrefix = "webhook:";
+
+// To one key. Brokers that do not name the target send the member's fields with multicasts only
+// (spec/observed.md, "send, ack, push").
+bool is_direct(const wire::Push& push) noexcept {
+  if (!push.target.empty()) return wire::is_hex_key(push.target);
+  return !push.sender_member && push.topic.empty();
+}
 
 }  // namespace
 
@@ -29,39 +37,33 @@ bool Daemon::on_push(LinkRef link, const wire::BrokerFrame& frame) {
     return false;
   }
   if (push.subtype == "system") {
-    on_system_push(link, push);
+    on_system_push(link, frame, push);
   } else {
     on_message(link, push);
   }
   return true;
 }
 
-void Daemon::on_system_push(LinkRef link, const wire::Push& push) {
+void Daemon::on_system_push(LinkRef link, const wire::BrokerFrame& frame, const wire::Push& push) {
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
   roster.stale = true;
   roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kRosterLeastMs);
-
-  TextBuf data(scratch(), 512);
-  wire::JsonWriter json(data);
-  json.begin_object().key("ts").iso_time(env_.wall_ms).field("mesh", config_of(mesh).slug);
-  json.field("event", push.event);
-  if (!push.event_data.empty()) {
-    // White space between tokens may be a line feed, which would end the stream's data line.
-    std::string one_line(push.event_data);
-    std::replace_if(
-        one_line.begin(), one_line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
-    json.key("data").raw(one_line);
-  }
-  json.end_object();
-  const bool joined = push.event == "peer_joined";
-  const bool left = push.event == "peer_left";
-  emit(joined ? "peer_join" : left ? "peer_leave" : "system", data.view());
+  // What this member did itself is no news (spec/ipc.md §7).
+  const wire::JsonNode* data = frame.tape.find("eventData");
+  const wire::JsonNode* key = data != nullptr ? frame.tape.find(*data, "pubkey") : nullptr;
+  if (key != nullptr && key->text == crypto::view(crypto::hex_text(config_of(mesh).key))) return;
+  emit_system(mesh, frame, push.event);
 }
 
 void Daemon::on_message(LinkRef link, const wire::Push& push) {
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   const MeshConfig& config = config_of(mesh);
+  // An echo: what this member sent to many. Mail from its own sessions to its key is mail.
+  if (!is_direct(push) && (push.sender_key == config.key || push.sender_member == config.key)) {
+    metrics_.add(Metric::kDaemonEcho);
+    return acknowledge(link, push);
+  }
   const std::string_view id =
       push.client_message_id.empty() ? push.message_id : push.client_message_id;
   const store::Key key =
@@ -85,9 +87,12 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   row.text[store::kInboxBrokerId] = push.message_id;
   row.text[store::kInboxMesh] = config.mesh_id;
   row.text[store::kInboxSender] = push.sender_pubkey;
-  row.text[store::kInboxSenderName] =
-      push.sender_name.empty() ? push.sender_pubkey.substr(0, 8) : push.sender_name;
-  row.text[store::kInboxTopic] = push.topic;
+  const bool webhook = push.sender_pubkey.starts_with(kWebhookPrefix);
+  row.text[store::kInboxSenderName] = !push.sender_name.empty() ? push.sender_name
+                                      : webhook ? push.sender_pubkey.substr(kWebhookPrefix.size())
+                                                : push.sender_pubkey.substr(0, 8);
+  const bool to_topic = push.topic.empty() && push.target.starts_with('#');
+  row.text[store::kInboxTopic] = to_topic ? push.target.substr(1) : push.topic;
   row.text[store::kInboxReplyTo] = push.reply_to;
   row.text[store::kInboxSubtype] = push.subtype;
   open_body(mesh, push, row);
@@ -107,18 +112,35 @@ void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
     row.text[store::kInboxReason] = reason;
     metrics_.add(Metric::kDaemonRecvUndecryptable);
   };
-  if (!push.sender_key) return refuse("the sender is not a key");
-  const auto nonce = crypto::nonce_parse(push.nonce);
-  if (!nonce) return refuse("the nonce is malformed");
+  if (push.subtype == "webhook") {
+    if (push.event_data.empty()) return refuse("the webhook sent no data");
+    row.fixed.plaintext = 1;
+    row.text[store::kInboxBody] = push.event_data;
+    return;
+  }
   const auto sealed = crypto::base64_decode(push.ciphertext, scratch());
   if (!sealed) return refuse("the ciphertext is not base64");
+  std::string_view reason = "the sender is not a key";
+  const auto nonce = crypto::nonce_parse(push.nonce);
   TextBuf body(scratch(), sealed->size() + 1);
-  if (!boxes_.open(config_of(mesh).secret, *push.sender_key, *nonce, *sealed, body)) {
-    return refuse("it was not encrypted to this member by its sender");
+  if (!push.nonce.empty() && !nonce) {
+    reason = "the nonce is malformed";
+  } else if (nonce && push.sender_key) {
+    if (boxes_.open(config_of(mesh).secret, *push.sender_key, *nonce, *sealed, body)) {
+      // Any member can encrypt any bytes to us; what is shown as JSON has to be text.
+      if (!utf8_valid(body.view())) return refuse("it is not UTF-8 text");
+      row.text[store::kInboxBody] = body.view();
+      return;
+    }
+    reason = "it was not encrypted to this member by its sender";
   }
-  // Any member can encrypt any bytes to us; what is shown as JSON has to be text.
-  if (!utf8_valid(body.view())) return refuse("it is not UTF-8 text");
-  row.text[store::kInboxBody] = body.view();
+  // Scheduled messages have no nonce; broadcasts, groups and topics are never encrypted. A direct
+  // message that does not open stays closed (spec/crypto.md §4).
+  const bool plain = push.nonce.empty() || (nonce && !is_direct(push));
+  if (!plain) return refuse(reason);
+  if (!utf8_valid(as_text(*sealed))) return refuse("it is not UTF-8 text");
+  row.fixed.plaintext = 1;
+  row.text[store::kInboxBody] = as_text(*sealed);
 }
 
 void Daemon::acknowledge(LinkRef link, const wire::Push& push) {

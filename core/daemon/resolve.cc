@@ -1,4 +1,4 @@
-// resolve.cc — from what a person typed to a key: full key, key prefix, or display name.
+// resolve.cc — from what a person typed to a target: a key, a key's prefix, a name, or a group.
 // Holds:  display names are free, so a name is bound to a member key at first use; a name that two
 //         members bear, or that arrives under another key, is refused with both keys named. A name
 //         is refused as unknown only after the list was asked for once more.
@@ -39,10 +39,16 @@ Error unknown_peer(std::string_view what, bool fresh) {
 
 }  // namespace
 
-Status Daemon::resolve(std::string_view to, ParkedRef parked, bool& wait, Outgoing& out) {
+Status Daemon::resolve(std::string_view to, ParkedRef parked, Outgoing& out) {
   if (to.front() == '@' || to.front() == '#' || to == "*") {
-    return fail(Err::kInvalidArgument,
-                "field 'to': expected a peer's name, its key, or 16 or more digits of its key");
+    // Readable by the broker: the answer says so.
+    out.encrypted = false;
+    out.target_text = to;
+    if (to == "*") return {};
+    if (to.size() == 1) {
+      return fail(Err::kInvalidArgument, "field 'to': expected a name behind the first character");
+    }
+    return to.front() == '@' ? Status{} : resolve_topic(to.substr(1), parked, out);
   }
   const std::string lower = fold_name(to);
   if (const auto key = crypto::public_key_parse(lower)) {
@@ -50,12 +56,12 @@ Status Daemon::resolve(std::string_view to, ParkedRef parked, bool& wait, Outgoi
     return {};
   }
   if (to.size() >= kPrefixLeast && to.size() < 64 && is_hex(to)) {
-    return resolve_prefix(lower, parked, wait, out);
+    return resolve_prefix(lower, parked, out);
   }
   if (to.size() > wire::kDisplayNameMax) {
     return fail(Err::kInvalidArgument, "field 'to': a name has at most 128 bytes");
   }
-  return resolve_name(to, parked, wait, out);
+  return resolve_name(to, parked, out);
 }
 
 // Fresh: listed after this request came.
@@ -76,8 +82,7 @@ bool Daemon::list_is_coming(MeshRef mesh) const {
          (state == LinkState::kHelloSent || state == LinkState::kOpen);
 }
 
-Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, bool& wait,
-                              Outgoing& out) {
+Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoing& out) {
   std::vector<PublicKey> matches;
   for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
     const PublicKey& member = tables_.peers.get<kPeerMember>(peer);
@@ -93,8 +98,10 @@ Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, bool& w
                 shown + " is ambiguous (" + std::to_string(matches.size()) + " matches)");
   }
   const bool fresh = roster_is_fresh(out.mesh, parked);
-  wait = !fresh && may_wait(parked);
-  if (wait) return {};
+  if (!fresh && may_wait(parked)) {
+    out.wait = Wait::kRoster;
+    return {};
+  }
   return unknown_peer(shown + " matches no peer", fresh);
 }
 
@@ -138,7 +145,7 @@ Error Daemon::name_conflict(std::string_view name, const std::vector<PublicKey>&
   return fail(Err::kPeerNameConflict, detail);
 }
 
-Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait, Outgoing& out) {
+Status Daemon::resolve_name(std::string_view name, ParkedRef parked, Outgoing& out) {
   const std::string folded = fold_name(name);
   std::vector<PublicKey> members;
   for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
@@ -149,8 +156,10 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait,
   }
   // A list that is on its way may show a second bearer: wait for it before a name is believed.
   const bool fresh = roster_is_fresh(out.mesh, parked);
-  wait = !fresh && may_wait(parked) && list_is_coming(out.mesh);
-  if (wait) return {};
+  if (!fresh && may_wait(parked) && list_is_coming(out.mesh)) {
+    out.wait = Wait::kRoster;
+    return {};
+  }
 
   const KnownName known = known_name(out.mesh, folded);
   std::vector<PublicKey> bearers = members;
@@ -158,8 +167,10 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, bool& wait,
   if (bearers.empty()) bearers = known.recent;  // away: who was seen under this name lately
   if (bearers.size() > 1) return name_conflict(name, bearers);
   if (bearers.empty()) {
-    wait = !fresh && may_wait(parked);
-    if (wait) return {};
+    if (!fresh && may_wait(parked)) {
+      out.wait = Wait::kRoster;
+      return {};
+    }
     return unknown_peer("field 'to': no peer \"" + std::string(name) + "\"", fresh);
   }
   out.bind_member = bearers.front();

@@ -39,24 +39,24 @@ constexpr KnownAnswer kKnownAnswers[static_cast<std::size_t>(OutboxStatus::kCoun
 
 }  // namespace
 
-void Daemon::handle_send(ConnRef conn, std::string_view body, std::string_view idempotency_key,
-                         ParkedRef parked) {
+void Daemon::handle_send(ConnRef conn, const ParkedRequest& input, ParkedRef parked) {
   wire::SendRequest request;
   Outgoing out;
-  bool wait = false;
-  Status done = wire::parse_send_request(parser_, body, idempotency_key, scratch(), request);
-  if (done) done = try_send(conn, request, parked, wait, out);
+  Status done = wire::parse_send_request(
+      parser_, input.body, input.idempotency_key, scratch(), request,
+      input.is_post ? wire::SendForm::kTopicPost : wire::SendForm::kMessage);
+  if (done) done = try_send(conn, request, parked, out);
   if (!done) {
     metrics_.add(Metric::kDaemonSendRefused);
     reply_error(conn, done.error());
-  } else if (wait) {
-    park(conn, out.mesh, body, idempotency_key);
+  } else if (out.wait != Wait::kNo) {
+    park(conn, out, input, parked);
   }
 }
 
-// Answers by itself, or sets `wait` when the roster is needed first.
+// Answers by itself, or sets `out.wait` when a list of the broker is needed first.
 Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked,
-                        bool& wait, Outgoing& out) {
+                        Outgoing& out) {
   const auto fingerprint = crypto::request_fingerprint(
       {crypto::map_destination(request.to), request.reply_to, text_of(request.priority),
        request.meta_jcs, as_bytes(request.message)});
@@ -67,19 +67,25 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   const auto answered = answer_known_id(conn, request, out.fingerprint, mesh ? *mesh : MeshRef{});
   if (!answered) return answered.error();
   if (*answered) return {};
-  if (!mesh) return mesh.error();
-  out.mesh = *mesh;
-
-  if (!batch().admits()) {
-    return fail(Err::kDiskFull, "the daemon's store has reached its bound");
+  if (mesh) {
+    out.mesh = *mesh;
+  } else if (mesh.code() == Err::kMeshRequired) {
+    bool told = false;
+    const Status found = find_mesh(conn, request.to, parked, out, told);
+    if (told) metrics_.add(Metric::kDaemonSendRefused);
+    if (!found || told || out.wait != Wait::kNo) return found;
+  } else {
+    return mesh.error();
   }
-  if (tables_.work.full() || tables_.lanes.full()) {
-    return fail(Err::kDiskFull, "the outbox holds " + std::to_string(tables_.work.count()) +
-                                    " undelivered messages, its limit");
+  if (Status room = check_room(); !room) return room;
+  if (Status found = resolve(request.to, parked, out); !found || out.wait != Wait::kNo) {
+    return found;
   }
-  if (Status found = resolve(request.to, parked, wait, out); !found || wait) return found;
-  if (out.target == config_of(out.mesh).key) {
-    return fail(Err::kInvalidArgument, "field 'to': this is your own key");
+  if (out.encrypted) {
+    if (out.target == config_of(out.mesh).key) {
+      return fail(Err::kInvalidArgument, "field 'to': this is your own key");
+    }
+    out.target_text = crypto::view(crypto::hex_text(out.target));
   }
   UlidText minted{};
   std::string_view client_id = request.client_message_id;
@@ -94,10 +100,23 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("client_message_id", client_id).field("status", "queued");
+  json.field("mesh", config_of(out.mesh).slug);
+  if (!out.encrypted) json.field("encrypted", false);
   if (!request.meta_jcs.empty()) json.field("meta_delivered", false);
   json.end_object();
-  effects_.http_reply(conn, 202, text.view());
+  reply(conn, 202, text.view());
   metrics_.add(Metric::kDaemonSendAccepted);
+  return {};
+}
+
+Status Daemon::check_room() {
+  if (!batch().admits()) {
+    return fail(Err::kDiskFull, "the daemon's store has reached its bound");
+  }
+  if (tables_.work.full() || tables_.lanes.full()) {
+    return fail(Err::kDiskFull, "the outbox holds " + std::to_string(tables_.work.count()) +
+                                    " undelivered messages, its limit");
+  }
   return {};
 }
 
@@ -151,7 +170,7 @@ Result<bool> Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& requ
     json.field("broker_message_id", row.text[store::kOutboxBrokerId]).field("duplicate", true);
   }
   json.end_object();
-  effects_.http_reply(conn, static_cast<std::uint32_t>(answer.status), text.view());
+  reply(conn, static_cast<std::uint32_t>(answer.status), text.view());
   metrics_.add(Metric::kDaemonSendDuplicate);
   return true;
 }
@@ -165,16 +184,18 @@ void Daemon::reply_conflict(ConnRef conn, std::string_view conflict,
   json.key("daemon_fingerprint_prefix").hex(Bytes(fingerprint).first(8));
   json.nullable_field("broker_message_id", broker_id).optional_field("reason", reason);
   json.field("remedy", info_of(Err::kIdReused).remedy).end_object();
-  effects_.http_reply(conn, 409, text.view());
+  reply(conn, 409, text.view());
   metrics_.add(Metric::kDaemonSendConflict);
 }
 
 Status Daemon::encrypt(const wire::SendRequest& request, Outgoing& out) {
   out.nonce = crypto::random_nonce(env_.rng);
   TextBuf sealed(scratch(), request.message.size() + crypto::kBoxTag);
-  if (Status done = boxes_.seal(config_of(out.mesh).secret, out.target, out.nonce,
-                                as_bytes(request.message), sealed);
-      !done) {
+  if (!out.encrypted) {
+    sealed.append(request.message);  // spec/crypto.md §5
+  } else if (Status done = boxes_.seal(config_of(out.mesh).secret, out.target, out.nonce,
+                                       as_bytes(request.message), sealed);
+             !done) {
     return fail(Err::kInvalidArgument, "field 'to': the key cannot be encrypted to");
   }
   TextBuf text(scratch(), sealed.size() * 4 / 3 + 4);
@@ -189,29 +210,27 @@ Status Daemon::encrypt(const wire::SendRequest& request, Outgoing& out) {
 // On the encoded frame, as the broker will count it (spec/decisions.md, "oversize").
 Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
                           std::string_view client_id) {
-  const crypto::HexText64 target = crypto::hex_text(out.target);
   wire::Send send;
   send.id = client_id;
   send.client_message_id = client_id;
   send.has_fingerprint = true;
-  send.target = crypto::view(target);
+  send.target = out.target_text;
   send.priority = request.priority;
   send.nonce = out.nonce_text;
   send.ciphertext = out.ciphertext;
   send.reply_to = request.reply_to;
   TextBuf frame(scratch(), out.ciphertext.size() + 512);
   wire::write_send(send, frame);
-  if (frame.size() <= limits_.payload_bytes_max) return {};
-  return fail(Err::kTooBig, "the encoded message has " + std::to_string(frame.size()) +
-                                " bytes, the broker takes " +
-                                std::to_string(limits_.payload_bytes_max) +
-                                "; the id was not consumed");
+  const std::uint32_t most = payload_limit(out.mesh);
+  if (frame.size() <= most) return {};
+  return fail(Err::kTooBig, "field 'message': the encoded message has " +
+                                std::to_string(frame.size()) + " bytes, the broker takes " +
+                                std::to_string(most) + "; the id was not consumed");
 }
 
 void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
                         std::string_view client_id) {
   const MeshConfig& mesh = config_of(out.mesh);
-  const crypto::HexText64 target = crypto::hex_text(out.target);
   const Ulid id = ulids_.next(env_.wall_ms);
   const store::Key key = store::ulid_key(id);
 
@@ -225,7 +244,7 @@ void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
   row.fixed.wire_fingerprint = crypto::wire_fingerprint(slab_, mesh.secret, out.fingerprint);
   row.text[store::kOutboxClientId] = client_id;
   row.text[store::kOutboxMesh] = mesh.mesh_id;
-  row.text[store::kOutboxTarget] = crypto::view(target);
+  row.text[store::kOutboxTarget] = out.target_text;
   batch().put(TableId::kOutbox, key.bytes(), row);
 
   store::OutboxBodyRow body;
@@ -240,42 +259,89 @@ void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
   CHECK(added);  // room was checked before anything was written
 }
 
-void Daemon::park(ConnRef conn, MeshRef mesh, std::string_view body, std::string_view key) {
+void Daemon::park(ConnRef conn, const Outgoing& out, const ParkedRequest& input, ParkedRef before) {
+  // A request that waits a second time waits no longer than the first.
+  const std::uint64_t deadline =
+      before ? tables_.parked.get<kParkedDeadline>(before) : env_.mono_ms + kParkMs;
+  if (!before && too_busy(conn)) return;
   const ParkedRef parked = tables_.parked.insert();
   if (!parked) {
-    reply_error(conn, fail(Err::kBusy, "too many sends wait for the peer list"));
-    return;
+    return reply_error(conn, fail(Err::kBusy, "too many sends wait for the peer list"), 1);
   }
-  Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
-  if (roster.asked_serial == 0) ask_roster(mesh);
+  std::uint64_t serial = 0;
+  if (out.wait == Wait::kTopics) {
+    Topics& topics = tables_.meshes.get<kMeshTopics>(out.mesh);
+    if (topics.asked_serial == 0) ask_topics(out.mesh);
+    serial = topics.asked_serial != 0 ? topics.asked_serial : request_serial_ + 1;
+  } else if (out.wait == Wait::kRoster) {
+    Roster& roster = tables_.meshes.get<kMeshRoster>(out.mesh);
+    if (roster.asked_serial == 0) ask_roster(out.mesh);
+    // Without a connection no request is on its way: the first list of the next one will do.
+    serial = roster.asked_serial != 0 ? roster.asked_serial : roster_serial_ + 1;
+  } else {
+    serial = roster_serial_ + 1;
+    tables_.meshes.each([&](MeshRef mesh) {
+      const Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
+      if (roster.asked_serial == 0) ask_roster(mesh);
+      if (roster.asked_serial != 0) serial = std::min(serial, roster.asked_serial);
+    });
+  }
   tables_.parked.get<kParkedConn>(parked) = conn;
-  tables_.parked.get<kParkedMesh>(parked) = mesh;
-  tables_.parked.get<kParkedDeadline>(parked) = env_.mono_ms + kParkMs;
-  tables_.parked.get<kParkedRequest>(parked) = {std::string(body), std::string(key)};
-  // Without a connection no request is on its way: the first list of the next one will do.
-  tables_.parked.get<kParkedSerial>(parked) =
-      roster.asked_serial != 0 ? roster.asked_serial : roster_serial_ + 1;
-  parked_check_ms_ = std::min(parked_check_ms_, env_.mono_ms + kParkMs);
+  tables_.parked.get<kParkedMesh>(parked) = out.mesh;
+  tables_.parked.get<kParkedDeadline>(parked) = deadline;
+  tables_.parked.get<kParkedRequest>(parked) = input;
+  tables_.parked.get<kParkedSerial>(parked) = serial;
+  tables_.parked.get<kParkedFor>(parked) = out.wait;
+  parked_check_ms_ = std::min(parked_check_ms_, deadline);
+}
+
+// Is the list here that it waits for?
+bool Daemon::parked_is_ready(ParkedRef parked) const {
+  const MeshRef mesh = tables_.parked.get<kParkedMesh>(parked);
+  const std::uint64_t serial = tables_.parked.get<kParkedSerial>(parked);
+  const auto listed = [&](MeshRef each) {
+    const Roster& roster = tables_.meshes.get<kMeshRoster>(each);
+    return roster.state == RosterState::kLoaded && roster.loaded_serial >= serial;
+  };
+  switch (tables_.parked.get<kParkedFor>(parked)) {
+    case Wait::kNo: return true;
+    case Wait::kRoster: return listed(mesh);
+    case Wait::kTopics: {
+      const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
+      return topics.loaded && topics.loaded_serial >= serial;
+    }
+    case Wait::kAllRosters: {
+      bool all = true;
+      tables_.meshes.each([&](MeshRef each) {
+        const LinkState state = state_of(each);
+        const bool can = state == LinkState::kOpen || state == LinkState::kHelloSent;
+        all = all && (!can || listed(each));
+      });
+      return all;
+    }
+  }
+  return true;
 }
 
 // Handles again what a fresh list, or the end of its patience, can decide.
 void Daemon::wake_parked() {
   parked_check_ms_ = UINT64_MAX;
+  std::vector<ParkedRef> ready;
   tables_.parked.each([&](ParkedRef parked) {
     const std::uint64_t deadline = tables_.parked.get<kParkedDeadline>(parked);
-    const Roster& roster = tables_.meshes.get<kMeshRoster>(tables_.parked.get<kParkedMesh>(parked));
-    const bool fresh = roster.state == RosterState::kLoaded &&
-                       roster.loaded_serial >= tables_.parked.get<kParkedSerial>(parked);
-    if (!fresh && deadline > env_.mono_ms) {
+    if (deadline <= env_.mono_ms || parked_is_ready(parked)) {
+      ready.push_back(parked);
+    } else {
       parked_check_ms_ = std::min(parked_check_ms_, deadline);
-      return;
     }
+  });
+  for (const ParkedRef parked : ready) {
     const ConnRef conn = tables_.parked.get<kParkedConn>(parked);
     const ParkedRequest request = tables_.parked.get<kParkedRequest>(parked);
-    tables_.requests.push_back(conn);
-    handle_send(conn, request.body, request.idempotency_key, parked);
+    note_answered(conn);
+    handle_send(conn, request, parked);
     tables_.parked.erase(parked);
-  });
+  }
 }
 
 }  // namespace cm::daemon

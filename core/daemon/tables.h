@@ -1,5 +1,6 @@
 // tables.h — everything the daemon keeps in memory, as tables.
-// Owns:   meshes, links, roster mirror, outbox work and its lanes, parked sends, event streams.
+// Owns:   meshes, links, roster mirror, topics, outbox work and its lanes, parked sends, calls that
+//         wait for brokers, event streams and the ring of last events.
 // Holds:  the work table mirrors the outbox rows that are not terminal; it is rebuilt from the
 //         store at start and after an abandoned iteration.
 // Limits: capacities come from Limits. Flags are bytes: a column is addressable.
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -29,11 +31,15 @@ struct PeerTag;
 struct WorkTag;
 struct LaneTag;
 struct ParkedTag;
+struct JobTag;
+struct CallTag;
 using MeshRef = Ref<MeshTag>;
 using PeerRef = Ref<PeerTag>;
 using WorkRef = Ref<WorkTag>;
 using LaneRef = Ref<LaneTag>;
 using ParkedRef = Ref<ParkedTag>;
+using JobRef = Ref<JobTag>;
+using CallRef = Ref<CallTag>;
 
 // What config.json says of one mesh. The secret stays in the slab.
 struct MeshConfig {
@@ -55,22 +61,42 @@ struct Roster {
   std::vector<PeerRef> peers;
 };
 
-enum MeshCol { kMeshConfig, kMeshLink, kMeshRoster };
-using MeshTable = Table<MeshTag, MeshConfig, LinkRef, Roster>;
+// Names of topics and their ids: kept over a lost connection, refreshed before a name is refused.
+struct Topics {
+  bool loaded = false;
+  std::uint64_t asked_serial = 0;                          // as in Roster
+  std::uint64_t loaded_serial = 0;                         // as in Roster
+  std::vector<std::pair<std::string, std::string>> names;  // name, id
+};
+
+enum MeshCol { kMeshConfig, kMeshLink, kMeshRoster, kMeshTopics };
+using MeshTable = Table<MeshTag, MeshConfig, LinkRef, Roster, Topics>;
 
 enum class LinkState : std::uint8_t { kConnecting, kHelloSent, kOpen, kRefused };
+
+// What the broker of a link agreed to. Asked once a connection; one that says nothing for 2 s is
+// legacy (spec/decisions.md, "Negotiation").
+enum class FeatureState : std::uint8_t { kUnknown, kAsked, kLegacy, kAgreed };
+struct Features {
+  FeatureState state = FeatureState::kUnknown;
+  std::uint64_t deadline_ms = 0;   // monotonic, while asked
+  std::uint32_t inline_bytes = 0;  // largest encoded frame; 0: not told
+  std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
+  std::vector<std::string> names;
+};
 enum LinkCol {
   kLinkMesh,
   kLinkState,
   kLinkHelloDeadline,  // monotonic ms; 0 unless a hello waits for its answer
   kLinkBlocked,        // the transport takes no more until writable
-  kLinkTouched,        // delivered a frame in this iteration
+  kLinkTouched,        // gave an event or was opened or closed in this iteration
   kLinkLastError,      // code of the last refusal or loss, for status
   kLinkReopenAt,       // monotonic ms; 0 while the transport has a peer for it
   kLinkFailures,       // times in a row that we had to open it anew
+  kLinkFeatures,
 };
 using LinkTable = Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t,
-                        std::string, std::uint64_t, std::uint32_t>;
+                        std::string, std::uint64_t, std::uint32_t, Features>;
 
 enum PeerCol { kPeerMesh, kPeerKey, kPeerMember, kPeerNameFolded, kPeerIsControl, kPeerRaw };
 using PeerTable =
@@ -94,13 +120,107 @@ enum LaneCol {
 using LaneTable = Table<LaneTag, MeshRef, std::string, WorkRef, WorkRef, std::uint64_t,
                         std::uint32_t, std::uint8_t>;
 
-// A send by name that waits for the roster: its request, to be handled again.
-enum ParkedCol { kParkedConn, kParkedMesh, kParkedDeadline, kParkedSerial, kParkedRequest };
+// A send that waits for a list of the broker: its request, to be handled again. Without a mesh it
+// waits for the rosters of all.
+enum class Wait : std::uint8_t { kNo, kRoster, kTopics, kAllRosters };
+enum ParkedCol {
+  kParkedConn,
+  kParkedMesh,
+  kParkedDeadline,
+  kParkedSerial,  // of the list, or of the newest of all lists, that will do
+  kParkedRequest,
+  kParkedFor,
+};
 struct ParkedRequest {
   std::string body;
   std::string idempotency_key;
+  bool is_post = false;  // of /v1/topic/post
 };
-using ParkedTable = Table<ParkedTag, ConnRef, MeshRef, std::uint64_t, std::uint64_t, ParkedRequest>;
+using ParkedTable =
+    Table<ParkedTag, ConnRef, MeshRef, std::uint64_t, std::uint64_t, ParkedRequest, Wait>;
+
+// A request that was passed on to brokers (calls.cc). The row of its kind is in calls.h.
+enum class CallKind : std::uint8_t {
+  kPeers,
+  kGetState,
+  kListState,
+  kSetState,
+  kRemember,
+  kRecall,
+  kForget,
+  kListSkills,
+  kGetSkill,
+  kSetSummary,
+  kSetStatus,
+  kSetVisible,
+  kSetProfile,
+  kTopicList,
+  kTopicCreate,
+  kTopicJoin,
+  kTopicLeave,
+  kTopicMembers,
+  kTopicHistory,
+  kTopicRead,
+  kGroupJoin,
+  kGroupLeave,
+  kMessageStatus,
+  kCount
+};
+
+// What one mesh answered.
+struct CallResult {
+  std::string mesh;  // slug
+  bool ok = false;
+  bool confirmed = true;  // false: a legacy broker says nothing to this, and said nothing
+  std::string body;       // JSON: rows between commas, or one object, or empty for "not set"
+  int http_status = 0;    // of a failure, with its code and sentence
+  std::string error, detail;
+};
+// One IPC request: it is answered when no call of it is open.
+struct Job {
+  CallKind kind = CallKind::kPeers;
+  std::string subject;  // the key, name or id that was asked about
+  std::string extra;    // JSON members for the answer, each with a comma before it
+  std::uint32_t open = 0;
+  std::vector<CallResult> results;
+};
+enum JobCol { kJobConn, kJobRow };
+using JobTable = Table<JobTag, ConnRef, Job>;
+
+enum CallCol {
+  kCallJob,
+  kCallMesh,
+  kCallKind,
+  kCallIndex,  // of its result
+  kCallSerial,
+  kCallSent,  // monotonic ms
+  kCallDue,   // monotonic ms at which to look at it again
+};
+using CallTable = Table<CallTag, JobRef, MeshRef, CallKind, std::uint32_t, std::uint64_t,
+                        std::uint64_t, std::uint64_t>;
+
+// Rows of the inbox that are deleted in bounded batches: by request, or by age.
+struct Purge {
+  ConnRef conn;  // empty: by age
+  std::string mesh_id, topic, sender;
+  std::uint64_t before_ms = UINT64_MAX;
+  bool in_time_order = false;  // ends at the first row that is not older
+  Ulid position{};             // the next row to look at is behind it
+  Ulid committed_position{};
+  std::uint64_t removed = 0;
+  std::uint64_t committed_removed = 0;
+};
+
+struct KeptEvent {
+  std::uint64_t id = 0;
+  std::string text;  // as it stands in the stream
+};
+
+// An IPC request that has no answer yet.
+struct OpenRequest {
+  std::uint32_t route = 0;  // index into the route table
+  bool is_unix = false;
+};
 
 struct UlidHash {
   std::size_t operator()(const Ulid& id) const noexcept {
@@ -115,7 +235,9 @@ struct Tables {
         peers(limits.roster_rows_max),
         work(limits.outbox_rows_max),
         lanes(limits.outbox_lanes_max),
-        parked(limits.parked_sends_max) {}
+        parked(limits.parked_sends_max),
+        jobs(limits.ipc_requests_max),
+        calls(limits.broker_calls_max) {}
 
   MeshTable meshes;
   LinkTable links;
@@ -123,12 +245,20 @@ struct Tables {
   WorkTable work;
   LaneTable lanes;
   ParkedTable parked;
+  JobTable jobs;
+  CallTable calls;
 
   std::unordered_map<Ulid, WorkRef, UlidHash> work_of;
   std::unordered_map<std::string, LaneRef> lane_of;
-  std::vector<LaneRef> ready;     // lanes to look at in this step
-  std::vector<ConnRef> streams;   // open event streams
+  std::unordered_map<std::uint64_t, CallRef> call_of;  // by the serial in its `_reqId`
+  std::unordered_map<ConnRef, OpenRequest> open;       // requests without an answer
+  std::vector<LaneRef> ready;                          // lanes to look at in this step
+  std::vector<ConnRef> streams;                        // open event streams
   std::vector<ConnRef> requests;  // HTTP requests of this iteration, answered 503 if it fails
+  std::vector<LinkRef> touched;   // links that this iteration has to close if it fails
+  std::vector<LinkRef> left;      // links of meshes that were left in this iteration
+  std::deque<KeptEvent> ring;     // the last events, oldest first
+  std::deque<Purge> purges;
 };
 
 }  // namespace cm::daemon

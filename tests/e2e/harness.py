@@ -186,7 +186,8 @@ class World:
 
     def environment(self, home):
         env = {k: v for k, v in os.environ.items() if not k.startswith("CLAUDEMESH_")}
-        env.update(HOME=str(home), CLAUDEMESH_BROKER_DATA=str(self.data),
+        # A CI job as to TCP: daemons of one machine would meet on the port otherwise.
+        env.update(CI="true", HOME=str(home), CLAUDEMESH_BROKER_DATA=str(self.data),
                    CLAUDEMESH_PLUGIN_DIR=str(self.plugins),
                    # The temporary directory is under a sticky /tmp, which plugins distrust.
                    CLAUDEMESH_PLUGIN_TRUST_STICKY="1")

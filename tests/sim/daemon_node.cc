@@ -217,6 +217,8 @@ void DaemonNode::execute(const daemon::Effect& effect, std::uint64_t now_ms, boo
     case daemon::EffectKind::kStreamWrite:
       wires_.oracle.stream_wrote(who_.number, effect.conn, effect.text);
       break;
+    case daemon::EffectKind::kRotateToken:
+    case daemon::EffectKind::kReload: break;  // no client of the simulation asks for them
   }
 }
 

@@ -80,7 +80,9 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
   const Ask ask = found->second;
   asks_.erase(found);
   journal_.line("d%u answers %u to %u", daemon, status, conn.slot);
-  if (abandoned) {
+  // A listing that waited for the broker is answered from the mirror when its link is closed.
+  const bool listing = ask.kind == AskKind::kOther && status == 200;
+  if (abandoned && !listing) {
     if (status != 507 && status != 503) breaks("a failed commit answers 507 or 503", body);
     if (ask.kind == AskKind::kSend) requests_[ask.request].tried_before = true;
     return;
@@ -289,7 +291,9 @@ void Oracle::to_broker(std::string_view frame) {
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
   check_bytes("a frame", frame);
   if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
-  if (frame.find("\"type\":\"error\"") != std::string_view::npos) {
+  // A broker may be too old for the question about features; it is then legacy.
+  const bool features = frame.find("-features\"") != std::string_view::npos;
+  if (!features && frame.find("\"type\":\"error\"") != std::string_view::npos) {
     for (const std::string_view code :
          {"\"malformed\"", "\"unknown_message_type\"", "\"no_hello\""}) {
       if (frame.find(code) != std::string_view::npos) {

@@ -1,0 +1,162 @@
+// features.cc — which features the broker of a mesh offers, and what follows from them.
+// Holds:  asked once a connection, beside the traffic; a broker that says nothing for 2 s, or that
+//         does not know the question, is legacy. A required feature that is missing or below its
+//         floor ends the mesh with 4010 and a flat reason of at most 123 bytes.
+// Source: spec/wire.md §11.2; spec/decisions.md, "Negotiation"; design/delivery.md, "Age".
+// Not:    reading the parameters (core/wire/mesh_replies.cc).
+#include <algorithm>
+
+#include "core/daemon/daemon.h"
+#include "core/wire/json_writer.h"
+#include "core/wire/mesh_replies.h"
+#include "core/wire/mesh_requests.h"
+
+namespace cm::daemon {
+namespace {
+
+constexpr std::uint32_t kControlFrame = 0;
+constexpr std::uint64_t kSilenceMs = 2'000;
+constexpr std::size_t kReasonMax = 123;  // RFC 6455 §5.5: a close frame has 125 bytes
+constexpr std::uint32_t kRefusedCode = 4010;
+constexpr std::string_view kFeatureRequest = "features";
+constexpr std::uint32_t kAgeHoursMost = 720;
+constexpr std::uint32_t kAgeHoursLeast = 72;
+
+// design/delivery.md: max(72, days*24 - max(24, ceil(days*0.1*24))).
+std::uint32_t age_hours_of(std::uint32_t days) noexcept {
+  const std::uint32_t tenth = (days * 24 + 9) / 10;
+  const std::uint32_t margin = std::max<std::uint32_t>(24, tenth);
+  const std::uint32_t hours = days * 24;
+  return std::max(kAgeHoursLeast, hours > margin ? hours - margin : 0);
+}
+
+}  // namespace
+
+std::uint32_t Daemon::payload_limit(MeshRef mesh) const {
+  const Features& features = tables_.links.get<kLinkFeatures>(link_of(mesh));
+  return features.inline_bytes != 0 ? features.inline_bytes : limits_.payload_bytes_max;
+}
+
+std::uint64_t Daemon::age_hours(MeshRef mesh) const {
+  const std::uint32_t otherwise =
+      config_.outbox_age_hours != 0 ? config_.outbox_age_hours : limits_.outbox_age_hours_max;
+  if (!mesh) return otherwise;
+  const Features& features = tables_.links.get<kLinkFeatures>(link_of(mesh));
+  if (config_.outbox_age_hours != 0 || features.age_hours == 0) return otherwise;
+  return features.age_hours;
+}
+
+void Daemon::ask_features(LinkRef link) {
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  features.state = FeatureState::kAsked;
+  features.deadline_ms = env_.mono_ms + kSilenceMs;
+  features_check_ms_ = std::min(features_check_ms_, features.deadline_ms);
+  TextBuf id(scratch(), 32);
+  id.append(request_prefix_);
+  id.append(kFeatureRequest);
+  TextBuf frame(scratch(), 256);
+  wire::write_feature_request(id.view(), frame);
+  effects_.link_send(link, kControlFrame, frame.view());
+}
+
+// An answer, or the error of a broker that does not know the question.
+bool Daemon::on_feature_frame(LinkRef link, const wire::BrokerFrame& frame) {
+  if (frame.type == "feature_negotiation_response") {
+    on_features(link, frame);
+    return true;
+  }
+  if (frame.type != "error") return false;
+  wire::ErrorFrame error;
+  if (!wire::parse_error(frame, error) || !error.id.starts_with(request_prefix_) ||
+      error.id.substr(request_prefix_.size()) != kFeatureRequest) {
+    return false;
+  }
+  become_legacy(link, "the broker does not know feature negotiation");
+  return true;
+}
+
+void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  if (features.state == FeatureState::kAgreed || features.state == FeatureState::kUnknown) return;
+  wire::FeatureAnswer answer;
+  if (Status parsed = wire::parse_features(frame, answer); !parsed) {
+    metrics_.add(Metric::kDaemonInvalidInbound);
+    return refuse_features(link, "feature_param_invalid", "supported", parsed.error().detail);
+  }
+  if (!answer.kind.empty()) {
+    return refuse_features(link, answer.kind, answer.feature, answer.detail);
+  }
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  if (!answer.permanent_dedupe && config_.outbox_age_hours > answer.dedupe_days * 24 - 1) {
+    return refuse_features(link, "outbox_max_age_above_dedupe_window", "client_message_id_dedupe",
+                           std::to_string(config_.outbox_age_hours) + " h");
+  }
+  if (answer.bad_optional) {
+    env_.log->warn("feature_optional_param_invalid",
+                   {{"mesh", config_of(mesh).slug}, {"feature", "max_payload"}});
+  }
+  features.state = FeatureState::kAgreed;
+  features.deadline_ms = 0;
+  features.inline_bytes = answer.inline_bytes;
+  features.age_hours = answer.permanent_dedupe
+                           ? std::min(limits_.outbox_age_hours_max, kAgeHoursMost)
+                           : age_hours_of(answer.dedupe_days);
+  features.names.assign(answer.names.begin(), answer.names.end());
+  age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
+  env_.log->info("broker_features", {{"mesh", config_of(mesh).slug},
+                                     {"inline_bytes", payload_limit(mesh)},
+                                     {"outbox_max_age_hours", features.age_hours}});
+}
+
+void Daemon::become_legacy(LinkRef link, std::string_view why) {
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  if (features.state != FeatureState::kAsked) return;
+  if (!config_.legacy_brokers) {
+    return refuse_features(link, "feature_unavailable", "client_message_id_dedupe",
+                           "no negotiation");
+  }
+  features = {};
+  features.state = FeatureState::kLegacy;
+  env_.log->info("broker_legacy",
+                 {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug}, {"detail", why}});
+}
+
+void Daemon::expire_features() {
+  if (env_.mono_ms < features_check_ms_) return;
+  features_check_ms_ = UINT64_MAX;
+  tables_.links.each([&](LinkRef link) {
+    const Features& features = tables_.links.get<kLinkFeatures>(link);
+    if (features.state != FeatureState::kAsked) return;
+    if (features.deadline_ms > env_.mono_ms) {
+      features_check_ms_ = std::min(features_check_ms_, features.deadline_ms);
+    } else {
+      become_legacy(link, "the broker did not answer within 2 s");
+    }
+  });
+}
+
+void Daemon::refuse_features(LinkRef link, std::string_view kind, std::string_view feature,
+                             std::string_view detail) {
+  const auto write = [&](std::string_view shown, TextBuf& out) {
+    wire::JsonWriter json(out);
+    json.begin_object().field("kind", kind).field("feature", feature);
+    json.field("detail", shown).end_object();
+  };
+  TextBuf reason(scratch(), 128);
+  write(detail, reason);
+  if (reason.size() > kReasonMax) {
+    reason.truncate(0);
+    write({}, reason);
+  }
+  CHECK(reason.size() <= kReasonMax);
+  TextBuf data(scratch(), 256);
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms);
+  json.field("mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug).field("kind", kind);
+  json.field("feature", feature).field("detail", detail).end_object();
+  emit("feature_negotiation_failed", data.view());
+  const std::string why = std::string(kind) + ": " + std::string(feature);
+  refuse_mesh(link, kRefusedCode, reason.view(), why);
+}
+
+}  // namespace cm::daemon

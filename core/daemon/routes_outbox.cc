@@ -1,0 +1,146 @@
+// routes_outbox.cc — what was sent: the outbox, and the status of one message.
+// Holds:  message status takes every id that a send has printed: the client's, ours, the broker's
+//         or the beginning of the broker's. A client's id is translated through the outbox.
+// Source: spec/ipc.md §8; spec/wire.md §5.6; design/delivery.md, "Ids".
+// Not:    sending (send.cc).
+#include <algorithm>
+
+#include "core/daemon/calls.h"
+#include "core/daemon/query_reader.h"
+#include "core/wire/json_writer.h"
+#include "core/wire/limits.h"
+#include "core/wire/mesh_requests.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+constexpr std::int64_t kOutboxDefault = 50;
+constexpr std::int64_t kOutboxMax = 500;
+constexpr std::size_t kPrefixLeast = 8;
+
+constexpr std::string_view kStatusTexts[] = {"pending", "inflight", "done", "dead", "aborted"};
+
+std::string_view status_text(const store::OutboxRow& row) noexcept {
+  return kStatusTexts[static_cast<std::size_t>(row.fixed.status)];
+}
+
+}  // namespace
+
+void Daemon::post_send(ConnRef conn, const wire::HttpRequest& request) {
+  handle_send(conn, {std::string(request.body), std::string(request.idempotency_key), false}, {});
+}
+
+void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
+  QueryReader query(request.query, scratch());
+  const std::int64_t limit = query.number("limit", kOutboxDefault, kOutboxMax);
+  const auto status = query.text("status");
+  if (status && std::find(std::begin(kStatusTexts), std::end(kStatusTexts), *status) ==
+                    std::end(kStatusTexts)) {
+    query.refuse("status", "pending, inflight, done, dead or aborted");
+  }
+  const std::string_view target = query.text("target", wire::kTargetMax).value_or("");
+  const std::string_view wanted = query.mesh();
+  const std::uint64_t since = query.instant("since", 0);
+  const std::uint64_t before = query.instant("before", UINT64_MAX);
+  if (!query.status()) return reply_error(conn, query.status().error());
+  std::string_view mesh_id;
+  if (!wanted.empty()) {
+    const auto chosen = choose_mesh(wanted);
+    // Rows of a mesh that was left are still here, under its id.
+    mesh_id = chosen ? std::string_view(config_of(*chosen).mesh_id) : wanted;
+  }
+  TextBuf text(scratch(), 4096);
+  wire::JsonWriter json(text);
+  json.begin_object().key("items").begin_array();
+  std::int64_t count = 0;
+  store::Cursor cursor(batch(), TableId::kOutbox);
+  for (bool more = cursor.seek_before({}); more && count < limit; more = cursor.previous()) {
+    store::OutboxRow row;
+    Ulid id;
+    if (!cursor.row(row) || !store::parse_ulid_key(cursor.key(), id)) continue;
+    if (status && status_text(row) != *status) continue;
+    if (!mesh_id.empty() && row.text[store::kOutboxMesh] != mesh_id) continue;
+    if (!target.empty() && row.text[store::kOutboxTarget] != target) continue;
+    if (row.fixed.enqueued_ms < since || row.fixed.enqueued_ms >= before) continue;
+    ++count;
+    const UlidText id_text = ulid_text(id);
+    json.begin_object().field("id", view(id_text));
+    json.field("client_message_id", row.text[store::kOutboxClientId]);
+    json.field("status", status_text(row));
+    json.field("mesh", slug_of(row.text[store::kOutboxMesh]));
+    json.field("target", row.text[store::kOutboxTarget]);
+    json.field("attempts", row.fixed.attempts);
+    json.key("enqueued_at").iso_time(row.fixed.enqueued_ms);
+    json.key("next_attempt_at").iso_time(row.fixed.next_attempt_ms);
+    json.key("delivered_at").iso_time_or_null(row.fixed.delivered_ms);
+    json.nullable_field("broker_message_id", row.text[store::kOutboxBrokerId]);
+    json.nullable_field("last_error", row.text[store::kOutboxLastError]);
+    json.key("aborted_at").iso_time_or_null(row.fixed.aborted_ms);
+    json.nullable_field("aborted_by", row.text[store::kOutboxAbortedBy]);
+    json.nullable_field("superseded_by", row.text[store::kOutboxSupersededBy]);
+    json.field("payload_bytes", row.fixed.payload_bytes).end_object();
+  }
+  json.end_array().end_object();
+  reply(conn, 200, text.view());
+}
+
+void Daemon::get_message_status(ConnRef conn, const wire::HttpRequest& request) {
+  QueryReader query(request.query, scratch());
+  const std::string_view id = query.required("id", wire::kClientIdMax);
+  const std::string_view wanted = query.mesh();
+  if (query.status() && !wire::is_client_id(id)) query.refuse("id", "printable ASCII");
+  if (!query.status()) return reply_error(conn, query.status().error());
+
+  store::OutboxRow row;
+  Ulid ulid;
+  const Bytes named = batch().get_index(TableId::kOutboxId, store::text_key(id).bytes());
+  bool own = store::parse_ulid_key(named, ulid) && outbox_row(ulid, row);
+  if (!own) {
+    const auto parsed = ulid_parse(id);
+    own = parsed && outbox_row(*parsed, row);
+  }
+  std::vector<MeshRef> meshes;
+  if (own) {
+    if (const MeshRef mesh = mesh_by_id(row.text[store::kOutboxMesh])) meshes.push_back(mesh);
+  } else {
+    const bool broker_id = wire::is_broker_id(id) && id.size() >= kPrefixLeast;
+    if (!broker_id) {
+      return reply_error(conn, fail(Err::kNotFound,
+                                    "parameter 'id': no message was sent under it, "
+                                    "and a broker's id has 8 to 32 letters and "
+                                    "digits"));
+    }
+    const auto asked = meshes_for(wanted);
+    if (!asked) return reply_error(conn, asked.error());
+    meshes = *asked;
+  }
+  const JobRef job = open_job(conn, CallKind::kMessageStatus, id);
+  if (!job) return;
+  std::string broker_id(id);
+  if (own) {
+    TextBuf extra(scratch(), 256);
+    extra.append(",\"outbox\":");
+    wire::JsonWriter json(extra);
+    json.begin_object().field("client_message_id", row.text[store::kOutboxClientId]);
+    json.field("status", status_text(row)).field("attempts", row.fixed.attempts);
+    json.field("mesh", slug_of(row.text[store::kOutboxMesh]));
+    json.field("target", row.text[store::kOutboxTarget]);
+    json.key("accepted_at").iso_time(row.fixed.enqueued_ms);
+    json.key("stored_at").iso_time_or_null(row.fixed.delivered_ms);
+    json.nullable_field("broker_message_id", row.text[store::kOutboxBrokerId]);
+    json.nullable_field("last_error", row.text[store::kOutboxLastError]).end_object();
+    tables_.jobs.get<kJobRow>(job).extra = extra.view();
+    broker_id = row.text[store::kOutboxBrokerId];
+    if (!wire::is_broker_id(broker_id)) meshes.clear();  // no broker has it yet
+  }
+  for (const MeshRef mesh : meshes) {
+    call(job, mesh, CallKind::kMessageStatus, [&](std::string_view request_id, TextBuf& out) {
+      wire::write_text_request("message_status", "messageId", broker_id, request_id, out);
+    });
+  }
+  close_job_if_done(job);
+}
+
+}  // namespace cm::daemon
