@@ -35,7 +35,7 @@ class DaemonTest : public ::testing::Test {
   void start(std::size_t meshes = 1) {
     core_.reset();
     parts_.open();
-    Config config;
+    Config config = config_;
     config.session_id = "daemon-1-x";
     core_.emplace(config, parts_.limits, parts_.env, effects_, parts_.metrics, parts_.slab);
     links_.clear();
@@ -182,6 +182,59 @@ class DaemonTest : public ::testing::Test {
     run();
     return conn;
   }
+  // Any request over the unix socket, or over TCP with an Authorization header.
+  ConnRef http(std::string_view method, std::string_view path, std::string_view query = {},
+               std::string_view body = {}) {
+    wire::HttpRequest request = request_of(method, path, query, body);
+    request.peer_is_unix = true;
+    return submit(request);
+  }
+  ConnRef tcp(std::string_view authorization, std::string_view path = "/v1/version",
+              std::string_view method = "GET") {
+    wire::HttpRequest request = request_of(method, path, {}, {});
+    request.authorization = authorization;
+    return submit(request);
+  }
+  static wire::HttpRequest request_of(std::string_view method, std::string_view path,
+                                      std::string_view query, std::string_view body) {
+    wire::HttpRequest request;
+    request.method = method;
+    request.path = path;
+    request.query = query;
+    request.body = body;
+    request.host = "localhost";
+    return request;
+  }
+  ConnRef submit(const wire::HttpRequest& request) {
+    const ConnRef conn{next_conn_++, 1};
+    core_->on_http(conn, request);
+    run();
+    return conn;
+  }
+  // The frame of this type that was sent, or empty.
+  std::string sent(std::string_view type) const {
+    for (const Done& done : done_) {
+      if (done.kind == EffectKind::kLinkSend && field(done.text, "type") == type) return done.text;
+    }
+    return {};
+  }
+  std::string sent_to(std::string_view type, std::size_t mesh) const {
+    for (const Done& done : done_) {
+      if (done.kind == EffectKind::kLinkSend && done.link == links_[mesh] &&
+          field(done.text, "type") == type) {
+        return done.text;
+      }
+    }
+    return {};
+  }
+  // The broker's answer to the last frame of this type: `{"type":T,"_reqId":..,<members>}`.
+  void answer(const std::string& request, const std::string& type, const std::string& members,
+              std::size_t mesh = 0) {
+    ASSERT_FALSE(request.empty());
+    frame(R"({"type":")" + type + R"(","_reqId":")" + field(request, "_reqId") + "\"" +
+              (members.empty() ? "" : "," + members) + "}",
+          mesh);
+  }
   std::uint32_t status(ConnRef conn) {
     reply_.clear();
     for (const Done& done : done_) {
@@ -250,6 +303,7 @@ class DaemonTest : public ::testing::Test {
   using Texts = std::vector<std::string>;
 
   CoreParts parts_{store::Role::kDaemon};
+  Config config_;
   Effects effects_;
   std::optional<Daemon> core_;
   std::vector<LinkRef> links_;

@@ -1,0 +1,254 @@
+// daemon_gates_test.cc — bearer, sessions, limits: who is let in to the IPC, and how often.
+// Holds:  see daemon_fixture.h.
+#include "core/crypto/sign.h"
+#include "tests/unit/daemon_fixture.h"
+
+namespace cm::daemon {
+namespace {
+
+using crypto::sha256;
+
+constexpr const char* kToken = "0123456789abcdef0123456789abcdef0123456789a";
+constexpr const char* kNewToken = "fedcba9876543210fedcba9876543210fedcba98765";
+
+std::string bearer(const char* token) { return std::string("Bearer ") + token; }
+
+TEST_F(DaemonTest, tcp_needs_the_bearer_and_the_unix_socket_does_not) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  const struct {
+    std::string authorization;
+    std::uint32_t status;
+    const char* error;
+  } rows[] = {
+      {bearer(kToken), 200, ""},
+      {"bearer  " + std::string(kToken), 200, ""},
+      {"", 401, "missing bearer token"},
+      {"Bearer", 401, "missing bearer token"},
+      {"Bearer ", 401, "missing bearer token"},
+      {"Basic eDp5", 401, "missing bearer token"},
+      {"ClaudeMesh-Session " + std::string(64, 'a'), 401, "missing bearer token"},
+      {bearer(kNewToken), 401, "invalid bearer token"},
+      {bearer(kToken) + "x", 401, "invalid bearer token"},
+      {bearer(kToken).substr(0, 20), 401, "invalid bearer token"},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.authorization);
+    EXPECT_EQ(status(tcp(row.authorization)), row.status);
+    EXPECT_EQ(field(reply_, "error"), row.error);
+  }
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonRefusedBearer), 8u);
+  EXPECT_EQ(status(http("GET", "/v1/version")), 200u);
+}
+
+TEST_F(DaemonTest, without_a_token_nobody_comes_in_over_tcp) {
+  start();
+  EXPECT_EQ(status(tcp(bearer(kToken))), 401u);
+  EXPECT_EQ(status(tcp("Bearer " + std::string(43, '\0'))), 401u);
+}
+
+TEST_F(DaemonTest, health_is_public_only_when_it_was_asked_for) {
+  config_.public_health = true;
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  EXPECT_EQ(status(tcp("", "/v1/health")), 200u);
+  EXPECT_EQ(status(tcp("", "/v1/health", "POST")), 401u);
+  EXPECT_EQ(status(tcp("", "/v1/version")), 401u);
+}
+
+TEST_F(DaemonTest, a_rotated_token_is_valid_for_another_sixty_seconds) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  const ConnRef conn = http("POST", "/v1/token/rotate");
+  ASSERT_EQ(count(EffectKind::kRotateToken), 1u);
+  EXPECT_EQ(status(conn), 0u) << "the file is written first";
+  core_->set_local_token(sha256(as_bytes(std::string_view(kNewToken))));
+  core_->on_token_rotated(conn, {}, "/d/local-token");
+  run();
+  EXPECT_EQ(status(conn), 200u);
+  EXPECT_FALSE(has(reply_, kNewToken));
+  EXPECT_EQ(status(tcp(bearer(kToken))), 200u);
+  EXPECT_EQ(status(tcp(bearer(kNewToken))), 200u);
+  later(59'999);
+  EXPECT_EQ(status(tcp(bearer(kToken))), 200u);
+  later(1);
+  EXPECT_EQ(status(tcp(bearer(kToken))), 401u);
+  EXPECT_EQ(status(tcp(bearer(kNewToken))), 200u);
+}
+
+TEST_F(DaemonTest, a_token_is_rotated_over_the_unix_socket_alone) {
+  start();
+  EXPECT_EQ(status(http("POST", "/v1/token/rotate")), 503u) << "there is none";
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  EXPECT_EQ(status(tcp(bearer(kToken), "/v1/token/rotate", "POST")), 403u);
+  EXPECT_EQ(count(EffectKind::kRotateToken), 0u);
+  const ConnRef conn = http("POST", "/v1/token/rotate");
+  core_->on_token_rotated(conn, fail(Err::kIo, "cannot write"), "/d/local-token");
+  run();
+  EXPECT_EQ(status(conn), 500u);
+}
+
+TEST_F(DaemonTest, an_unknown_session_is_refused_except_for_version_and_health) {
+  start();
+  const struct {
+    const char* path;
+    const char* authorization;
+    std::uint32_t status;
+  } rows[] = {
+      {"/v1/version", "ClaudeMesh-Session 00", 200}, {"/v1/health", "ClaudeMesh-Session 00", 200},
+      {"/v1/inbox", "ClaudeMesh-Session 00", 401},   {"/v1/inbox", "claudemesh-session zz", 401},
+      {"/v1/nowhere", "ClaudeMesh-Session 00", 401}, {"/v1/inbox", "Bearer x", 200},
+      {"/v1/inbox", "ClaudeMesh-Sessions 00", 200},
+  };
+  for (const auto& row : rows) {
+    SCOPED_TRACE(std::string(row.path) + " " + row.authorization);
+    wire::HttpRequest request = request_of("GET", row.path, {}, {});
+    request.authorization = row.authorization;
+    request.peer_is_unix = true;
+    EXPECT_EQ(status(submit(request)), row.status);
+    if (row.status == 401) {
+      EXPECT_EQ(field(reply_, "error"), "session_unknown");
+      EXPECT_FALSE(field(reply_, "remedy").empty());
+    }
+  }
+}
+
+TEST_F(DaemonTest, the_gates_come_in_their_order) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  wire::HttpRequest request = request_of("GET", "/v1/nowhere", "token=x", {});
+  request.host = "evil.example";
+  request.has_origin = true;
+  EXPECT_EQ(status(submit(request)), 400u);
+  request.query = {};
+  EXPECT_EQ(status(submit(request)), 403u);
+  EXPECT_EQ(field(reply_, "error"), "forbidden host");
+  request.host = "[::1]:47823";
+  EXPECT_EQ(status(submit(request)), 403u);
+  EXPECT_EQ(field(reply_, "error"), "forbidden origin");
+  request.method = "OPTIONS";
+  EXPECT_EQ(status(submit(request)), 403u) << "a preflight";
+  request.has_origin = false;
+  EXPECT_EQ(status(submit(request)), 401u);
+  const std::string authorization = bearer(kToken);
+  request.authorization = authorization;
+  EXPECT_EQ(status(submit(request)), 404u);
+}
+
+TEST_F(DaemonTest, a_token_has_a_thousand_requests_at_once_and_a_hundred_a_second) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  std::uint32_t passed = 0;
+  while (status(tcp(bearer(kToken))) == 200 && passed < 2'000) ++passed;
+  EXPECT_EQ(passed, 1'000u);
+  EXPECT_EQ(field(reply_, "error"), "too_many_requests");
+  EXPECT_TRUE(has(reply_, "100 requests a second"));
+  std::uint32_t retry_after = 0;
+  core_->on_http({9'000, 1}, [&] {
+    static const std::string authorization = bearer(kToken);
+    wire::HttpRequest request = request_of("GET", "/v1/version", {}, {});
+    request.authorization = authorization;
+    return request;
+  }());
+  for (const Effect& effect : effects_.list()) retry_after = effect.retry_after_s;
+  EXPECT_EQ(retry_after, 1u);
+  run();
+  later(1'000);
+  passed = 0;
+  while (status(tcp(bearer(kToken))) == 200 && passed < 2'000) ++passed;
+  EXPECT_EQ(passed, 100u);
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonRefusedRate), 3u);
+  EXPECT_EQ(status(http("GET", "/v1/version")), 200u) << "the unix socket has no token";
+}
+
+TEST_F(DaemonTest, a_body_over_the_limit_is_413_and_names_it) {
+  start();
+  const std::string body((1 << 20) + 1, ' ');
+  EXPECT_EQ(status(http("POST", "/v1/send", {}, body)), 413u);
+  EXPECT_TRUE(has(reply_, "1048576")) << reply_;
+  EXPECT_FALSE(field(reply_, "remedy").empty());
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonRefusedBody), 1u);
+}
+
+TEST_F(DaemonTest, the_65th_request_that_has_to_wait_is_told_to_come_again) {
+  start();
+  connect({});
+  std::vector<ConnRef> waiting;
+  for (int index = 0; index < 64; ++index) waiting.push_back(http("GET", "/v1/topic/list"));
+  EXPECT_EQ(status(http("GET", "/v1/topic/list")), 429u);
+  EXPECT_EQ(field(reply_, "error"), "daemon_busy");
+  EXPECT_EQ(status(http("GET", "/v1/inbox")), 200u) << "what is answered at once never waits";
+  EXPECT_EQ(status(http("GET", "/v1/peers")), 200u);
+  EXPECT_EQ(send(bob_.hex, "id"), 202u);
+  core_->on_http_closed(waiting[0]);
+  http("GET", "/v1/topic/list");
+  EXPECT_FALSE(sent("topic_list").empty()) << "one that went away made room";
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonRefusedBusy), 1u);
+}
+
+TEST_F(DaemonTest, wrong_methods_and_unknown_routes_are_404) {
+  start();
+  const char* const rows[][2] = {{"POST", "/v1/version"},
+                                 {"GET", "/v1/send"},
+                                 {"PUT", "/v1/inbox"},
+                                 {"DELETE", "/v1/inbox/"},
+                                 {"DELETE", "/v1/inbox/a/b"},
+                                 {"GET", "/v1/skills/a/b"},
+                                 {"GET", "/v1/skills/"},
+                                 {"GET", "/v1"},
+                                 {"GET", "/"},
+                                 {"GET", "/v1/version/"},
+                                 {"HEAD", "/v1/version"},
+                                 {"get", "/v1/version"}};
+  for (const auto& row : rows) {
+    EXPECT_EQ(status(http(row[0], row[1])), 404u) << row[0] << " " << row[1];
+    EXPECT_EQ(reply_, R"({"error":"not found"})");
+  }
+}
+
+TEST_F(DaemonTest, replies_are_counted_by_endpoint_status_and_transport) {
+  start();
+  status(http("GET", "/v1/inbox"));
+  status(http("GET", "/v1/inbox", "limit=0"));
+  status(http("GET", "/v1/inbox/<script>"));
+  status(tcp("", "/v1/inbox"));
+  status(http("GET", "/v1/metrics"));
+  const char* const lines[] = {
+      R"(cm_daemon_ipc_replies_total{endpoint="GET /v1/inbox",status="2xx",transport="unix"} 1)",
+      R"(cm_daemon_ipc_replies_total{endpoint="GET /v1/inbox",status="4xx",transport="unix"} 1)",
+      R"(cm_daemon_ipc_replies_total{endpoint="GET /v1/inbox",status="4xx",transport="tcp"} 1)",
+      R"(cm_daemon_ipc_replies_total{endpoint="other",status="4xx",transport="unix"} 1)",
+      R"(cm_daemon_connected{mesh="crew"} 0)"};
+  for (const char* line : lines) EXPECT_TRUE(has(reply_, line)) << line << "\n" << reply_;
+  EXPECT_FALSE(has(reply_, "script"));
+}
+
+// Each family once, with its help and type before its samples.
+TEST_F(DaemonTest, metrics_have_the_form_that_prometheus_asks_for) {
+  start(2);
+  status(http("GET", "/v1/metrics"));
+  std::vector<std::string> families;
+  std::string family;
+  std::size_t at = 0;
+  while (at < reply_.size()) {
+    const std::size_t end = reply_.find('\n', at);
+    ASSERT_NE(end, std::string::npos) << "the last line ends";
+    const std::string line = reply_.substr(at, end - at);
+    at = end + 1;
+    if (line.starts_with("# HELP ")) {
+      family = line.substr(7, line.find(' ', 7) - 7);
+      EXPECT_EQ(std::count(families.begin(), families.end(), family), 0) << family;
+      families.push_back(family);
+    } else if (line.starts_with("# TYPE ")) {
+      const bool counter = line.ends_with(" counter");
+      EXPECT_EQ(line.substr(7, family.size() + 1), family + " ");
+      EXPECT_EQ(counter, family.ends_with("_total")) << line;
+    } else {
+      EXPECT_EQ(line.substr(0, line.find_first_of("{ ")), family) << line;
+    }
+  }
+  EXPECT_GT(families.size(), 20u);
+}
+
+}  // namespace
+}  // namespace cm::daemon
