@@ -1,0 +1,226 @@
+// daemon_features_test.cc — negotiation with brokers that answer, keep silent, or fall short.
+// Holds:  see daemon_fixture.h.
+#include "tests/unit/daemon_fixture.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::OutboxStatus;
+
+constexpr std::uint64_t kHourMs = 3'600'000;
+
+class DaemonFeatures : public DaemonTest {
+ protected:
+  static std::string feature(const std::string& name, const std::string& params) {
+    return "\"" + name + R"(":{"params":{"version":1)" + (params.empty() ? "" : "," + params) +
+           "}}";
+  }
+  static std::string dedupe(const std::string& rest) {
+    return feature("client_message_id_dedupe",
+                   R"("request_fingerprint":true)" + std::string(rest.empty() ? "" : ",") + rest);
+  }
+  const std::string policy_ = feature("concurrent_connection_policy", "");
+  const std::string permanent_ = dedupe(R"("mode":"permanent")");
+
+  void respond(const std::string& supported) {
+    frame(R"({"type":"feature_negotiation_response","supported":{)" + supported +
+          R"(},"missing_required":[]})");
+  }
+  std::string health(const std::string& key) {
+    status(get("/v1/health"));
+    return field(reply_, key);
+  }
+};
+
+TEST_F(DaemonFeatures, they_are_asked_for_once_a_connection_beside_the_traffic) {
+  start();
+  send(bob_.hex, "id");
+  core_->on_link_event(links_[0], LinkEvent::kConnected, 0, {});
+  run();
+  hello_ack();
+  EXPECT_EQ(count(EffectKind::kLinkSend, "feature_negotiation_request"), 1u);
+  EXPECT_EQ(sends(), (Texts{"id"}));
+  EXPECT_EQ(health("negotiation"), "asked");
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":131072)"));
+  EXPECT_EQ(health("negotiation"), "agreed");
+  EXPECT_EQ(health("inline_bytes"), "131072");
+  EXPECT_EQ(health("outbox_max_age_hours"), "168");
+  status(get("/v1/version"));
+  EXPECT_TRUE(has(reply_, R"("broker_features_negotiated":{"crew":["client_message_id_dedupe")"));
+  link_down();
+  link_up();
+  EXPECT_EQ(count(EffectKind::kLinkSend, "feature_negotiation_request"), 1u);
+}
+
+TEST_F(DaemonFeatures, a_broker_that_says_nothing_for_two_seconds_is_legacy) {
+  start();
+  link_up();
+  later(1'999);
+  EXPECT_EQ(health("negotiation"), "asked");
+  later(1);
+  EXPECT_EQ(health("negotiation"), "legacy");
+  EXPECT_EQ(health("inline_bytes"), "65536");
+  EXPECT_EQ(send(bob_.hex, "id"), 202u);
+  respond(permanent_ + "," + policy_);
+  EXPECT_EQ(health("negotiation"), "agreed") << "late, and still an answer";
+}
+
+TEST_F(DaemonFeatures, a_broker_that_does_not_know_the_question_is_legacy_at_once) {
+  start();
+  link_up();
+  const std::string id = field(sent("feature_negotiation_request"), "_reqId");
+  frame(R"({"type":"error","code":"unknown_message_type","message":"what","_reqId":")" + id +
+        "\"}");
+  EXPECT_EQ(health("negotiation"), "legacy");
+}
+
+TEST_F(DaemonFeatures, the_brokers_limit_bounds_what_is_accepted) {
+  start();
+  link_up();
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":2048)"));
+  EXPECT_EQ(send(bob_.hex, "id", std::string(2'000, 'x')), 413u);
+  EXPECT_TRUE(has(reply_, "2048"));
+  EXPECT_EQ(send(bob_.hex, "id", std::string(500, 'x')), 202u);
+  link_down();
+  EXPECT_EQ(send(bob_.hex, "id-2", std::string(2'000, 'x')), 413u) << "it holds while away";
+  link_up();
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":1048576)"));
+  EXPECT_EQ(send(bob_.hex, "id-2", std::string(200'000, 'x')), 202u);
+}
+
+TEST_F(DaemonFeatures, a_bad_optional_parameter_leaves_the_default) {
+  start();
+  for (const char* bad : {R"("inline_bytes":1023)", R"("inline_bytes":"1")", R"("x":1)",
+                          R"("inline_bytes":99999999999)"}) {
+    link_up();
+    respond(permanent_ + "," + policy_ + "," + feature("max_payload", bad));
+    EXPECT_EQ(health("negotiation"), "agreed") << bad;
+    EXPECT_EQ(health("inline_bytes"), "65536") << bad;
+    link_down();
+  }
+}
+
+TEST_F(DaemonFeatures, a_broker_that_falls_short_is_left_with_4010_and_a_flat_reason) {
+  const struct {
+    std::string supported;
+    const char *kind, *feature;
+  } rows[] = {
+      {"", "feature_unavailable", "client_message_id_dedupe"},
+      {policy_, "feature_unavailable", "client_message_id_dedupe"},
+      {permanent_, "feature_unavailable", "concurrent_connection_policy"},
+      {permanent_ + R"(,"concurrent_connection_policy":{"params":{"version":2}})",
+       "feature_param_invalid", "concurrent_connection_policy"},
+      {policy_ + "," + dedupe(R"("mode":"sometimes")"), "feature_param_invalid",
+       "client_message_id_dedupe"},
+      {policy_ + "," + dedupe(R"("mode":"retention_scoped")"), "feature_param_invalid",
+       "client_message_id_dedupe"},
+      {policy_ + "," + dedupe(R"("mode":"retention_scoped","dedupe_retention_days":2)"),
+       "feature_param_below_floor", "client_message_id_dedupe"},
+      {policy_ + "," + feature("client_message_id_dedupe", R"("mode":"permanent")"),
+       "feature_param_invalid", "client_message_id_dedupe"},
+      {policy_ + R"(,"client_message_id_dedupe":{})", "feature_param_invalid",
+       "client_message_id_dedupe"},
+  };
+  for (const auto& each : rows) {
+    SCOPED_TRACE(each.supported);
+    start();
+    link_up();
+    const ConnRef stream = get("/v1/events");
+    respond(each.supported);
+    std::string reason;
+    for (const Done& done : done_) {
+      if (done.kind != EffectKind::kLinkClose) continue;
+      EXPECT_EQ(done.code, 4010u);
+      reason = done.text;
+    }
+    EXPECT_LE(reason.size(), 123u);
+    EXPECT_EQ(field(reason, "kind"), each.kind);
+    EXPECT_EQ(field(reason, "feature"), each.feature);
+    EXPECT_EQ(count(EffectKind::kStreamWrite, "event: feature_negotiation_failed"), 1u);
+    EXPECT_FALSE(core_->gave_up().empty()) << "it was the only mesh";
+    EXPECT_EQ(health("state"), "refused");
+    later(120'000);
+    EXPECT_EQ(count(EffectKind::kLinkOpen), 0u) << "for good";
+    (void)stream;
+  }
+}
+
+TEST_F(DaemonFeatures, legacy_brokers_can_be_refused) {
+  config_.legacy_brokers = false;
+  start();
+  link_up();
+  later(2'000);
+  ASSERT_EQ(count(EffectKind::kLinkClose), 1u);
+  EXPECT_EQ(done_[0].kind == EffectKind::kLinkClose ? done_[0].code : 4010u, 4010u);
+  EXPECT_EQ(health("state"), "refused");
+}
+
+TEST_F(DaemonFeatures, a_refused_mesh_leaves_the_others_alone) {
+  start(2);
+  link_up(0);
+  link_up(1);
+  respond("");
+  EXPECT_TRUE(core_->gave_up().empty());
+  EXPECT_EQ(send(bob_.hex, "id", "hi", R"(,"mesh":"other")"), 202u);
+  EXPECT_EQ(sends(), (Texts{"id"}));
+}
+
+TEST_F(DaemonFeatures, close_codes_for_a_second_daemon_of_one_member_end_the_mesh) {
+  for (const std::uint32_t code : {4003u, 4004u}) {
+    start();
+    link_up();
+    core_->on_link_event(links_[0], LinkEvent::kConnecting, code, "gone");
+    run();
+    EXPECT_EQ(count(EffectKind::kLinkClose), 1u);
+    EXPECT_EQ(health("state"), "refused");
+    EXPECT_TRUE(has(core_->gave_up(), std::to_string(code)));
+  }
+}
+
+TEST_F(DaemonFeatures, the_age_of_the_outbox_follows_the_retention_of_the_broker) {
+  const struct {
+    const char* days;
+    const char* hours;
+  } rows[] = {{"3", "72"}, {"4", "72"}, {"5", "96"}, {"10", "216"}, {"15", "324"}, {"365", "7884"}};
+  start();
+  for (const auto& each : rows) {
+    link_up();
+    respond(policy_ + "," +
+            dedupe(std::string(R"("mode":"retention_scoped",)") + R"("dedupe_retention_days":)" +
+                   each.days));
+    EXPECT_EQ(health("outbox_max_age_hours"), each.hours) << each.days;
+    link_down();
+  }
+}
+
+TEST_F(DaemonFeatures, a_row_dies_at_the_age_that_was_agreed) {
+  start();
+  link_up();
+  respond(policy_ + "," + dedupe(R"("mode":"retention_scoped","dedupe_retention_days":3)"));
+  link_down();
+  EXPECT_EQ(send(bob_.hex, "id"), 202u);
+  later(72 * kHourMs - 1);
+  EXPECT_EQ(row("id")->status, OutboxStatus::kPending);
+  later(60'000);
+  EXPECT_EQ(row("id")->status, OutboxStatus::kDead);
+  EXPECT_TRUE(has(row("id")->error, "72 hours"));
+}
+
+TEST_F(DaemonFeatures, an_age_above_the_window_of_dedupe_is_refused) {
+  config_.outbox_age_hours = 72;
+  const std::string three = dedupe(R"("mode":"retention_scoped","dedupe_retention_days":3)");
+  start();
+  link_up();
+  respond(policy_ + "," + three);
+  EXPECT_EQ(health("state"), "refused");
+  EXPECT_TRUE(has(core_->gave_up(), "outbox_max_age_above_dedupe_window"));
+  config_.outbox_age_hours = 71;
+  start();
+  link_up();
+  respond(policy_ + "," + three);
+  EXPECT_EQ(health("negotiation"), "agreed");
+  EXPECT_EQ(health("outbox_max_age_hours"), "71");
+}
+
+}  // namespace
+}  // namespace cm::daemon
