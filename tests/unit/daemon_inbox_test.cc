@@ -1,0 +1,274 @@
+// daemon_inbox_test.cc — pushes of every kind become rows; rows are filtered, seen and deleted.
+// Holds:  see daemon_fixture.h.
+#include "tests/unit/daemon_fixture.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+constexpr std::uint64_t kDayMs = 24ull * 3'600'000;
+
+class DaemonInbox : public DaemonTest {
+ protected:
+  void SetUp() override {
+    start();
+    connect({});
+  }
+  // A push of base64 text with more members.
+  std::string plain(const std::string& id, const std::string& ciphertext,
+                    const std::string& members, bool nonce = true) {
+    return R"({"type":"push","messageId":")" + id + R"(","meshId":"mesh0","priority":"next",)" +
+           R"("nonce":")" + (nonce ? std::string(32, 'A') : "") + R"(","ciphertext":")" +
+           ciphertext + R"(","createdAt":"2026-01-02T03:04:05.000Z",)" + members + "}";
+  }
+  std::string from_bob(const std::string& more = {}) const {
+    return R"("senderPubkey":")" + bob_.hex + "\"" + (more.empty() ? "" : "," + more);
+  }
+  std::string inbox(std::string_view query = "mark_seen=false") {
+    EXPECT_EQ(status(get("/v1/inbox", query)), 200u) << reply_;
+    return reply_;
+  }
+  std::size_t items(std::string_view query) {
+    const std::string text = inbox(query);
+    std::size_t found = 0;
+    for (std::size_t at = 0; (at = text.find("\"client_message_id\"", at)) != std::string::npos;
+         ++at) {
+      ++found;
+    }
+    return found;
+  }
+  // Runs until nothing is left to delete; the answer of the request.
+  std::uint32_t finish(ConnRef conn) {
+    std::uint32_t code = status(conn);
+    for (int turns = 0; core_->work_left() && turns < 1'000; ++turns) {
+      run();
+      if (code == 0) code = status(conn);
+    }
+    return code;
+  }
+};
+
+TEST_F(DaemonInbox, what_is_plain_and_what_stays_closed_by_table) {
+  const std::string member = R"("senderMemberPubkey":")" + bob_.hex + "\"";
+  const struct {
+    const char* id;
+    std::string frame;
+    const char* body;  // null: closed
+  } rows[] = {
+      {"a", plain("a", "aGk=", from_bob(R"("targetSpec":"*")")), "hi"},
+      {"b", plain("b", "aGk=", from_bob(R"("targetSpec":"@ops")")), "hi"},
+      {"c", plain("c", "aGk=", from_bob(R"("targetSpec":"#Topic1")")), "hi"},
+      {"d", plain("d", "aGk=", from_bob(R"("targetSpec":")" + self_.hex + "\"")), nullptr},
+      {"e", plain("e", "aGk=", from_bob()), nullptr},      // a reference's direct message
+      {"f", plain("f", "aGk=", from_bob(member)), "hi"},   // a reference's multicast
+      {"g", plain("g", "aGk=", from_bob(), false), "hi"},  // a scheduled one
+      {"h", plain("h", "/w==", from_bob(R"("targetSpec":"*")")), nullptr},  // not UTF-8
+      {"i", plain("i", "a!", from_bob(R"("targetSpec":"*")")), nullptr},    // not base64
+      {"j", plain("j", "aGk=", R"("senderPubkey":"somebody","targetSpec":"*")"), "hi"},
+      {"k",
+       plain("k", "",
+             R"("senderPubkey":"webhook:ci","subtype":"webhook","event":"build",)"
+             R"("eventData":{"ok":true,"n":1.50})",
+             false),
+       R"({\"ok\":true,\"n\":1.50})"},
+      {"l", plain("l", "", R"("senderPubkey":"webhook:ci","subtype":"webhook")", false), nullptr},
+  };
+  for (const auto& each : rows) {
+    SCOPED_TRACE(each.id);
+    frame(each.frame);
+    EXPECT_EQ(count(EffectKind::kLinkSend, "\"client_ack\""), 1u);
+    const std::string text = inbox("limit=1&mark_seen=false");
+    EXPECT_EQ(field(text, "client_message_id"), each.id);
+    if (each.body == nullptr) {
+      EXPECT_TRUE(has(text, "\"body\":null,\"body_missing\":\"")) << text;
+    } else {
+      EXPECT_TRUE(has(text, "\"body\":\"" + std::string(each.body) + "\",\"encrypted\":false"))
+          << text;
+    }
+  }
+}
+
+TEST_F(DaemonInbox, a_full_push_keeps_topic_reply_and_name) {
+  frame(plain("a", "aGk=",
+              from_bob(R"("targetSpec":"#T1","senderName":"Bob","replyToId":"r1",)"
+                       R"("subtype":"reminder")")));
+  std::string text = inbox();
+  EXPECT_EQ(field(text, "topic"), "T1");
+  EXPECT_EQ(field(text, "reply_to_id"), "r1");
+  EXPECT_EQ(field(text, "sender_name"), "Bob");
+  EXPECT_EQ(field(text, "subtype"), "reminder");
+  frame(plain("b", "aGk=", from_bob(R"("targetSpec":"#T1","topic":"general")")));
+  EXPECT_EQ(field(inbox("limit=1"), "topic"), "general");
+  frame(plain("c", "", R"("senderPubkey":"webhook:ci","subtype":"webhook","eventData":{})", false));
+  EXPECT_EQ(field(inbox("limit=1"), "sender_name"), "ci");
+}
+
+TEST_F(DaemonInbox, an_echo_is_acked_and_not_kept_and_mail_of_ones_own_sessions_is_kept) {
+  const std::string own_member = R"("senderMemberPubkey":")" + self_.hex + "\"";
+  const Member session = Member::make();
+  const std::string echoes[] = {
+      plain("a", "aGk=", R"("senderPubkey":")" + self_.hex + R"(","targetSpec":"*")"),
+      plain("b",
+            "aGk=", R"("senderPubkey":")" + session.hex + R"(","targetSpec":"#T",)" + own_member),
+      plain("c", "aGk=", R"("senderPubkey":")" + session.hex + "\"," + own_member)};
+  for (const std::string& echo : echoes) {
+    frame(echo);
+    EXPECT_EQ(count(EffectKind::kLinkSend, "\"client_ack\""), 1u);
+  }
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonEcho), 3u);
+  frame(plain("d", "aGk=",
+              R"("senderPubkey":")" + session.hex + R"(","targetSpec":")" + self_.hex + "\"," +
+                  own_member));
+  EXPECT_EQ(parts_.count(TableId::kInbox), 1u);
+}
+
+TEST_F(DaemonInbox, a_listing_can_be_narrowed_by_every_field) {
+  frame(plain("a", "aGk=", from_bob(R"("targetSpec":"#T1")")));
+  parts_.advance(10'000);
+  frame(plain("b", "aGk=", R"("senderPubkey":")" + eve_.hex + R"(","targetSpec":"*")"));
+  parts_.advance(10'000);
+  frame(plain("c", "aGk=", from_bob(R"("targetSpec":"*")")));
+  const std::string middle = "2023-11-14T22:13:30";
+  const struct {
+    std::string query;
+    std::size_t items;
+  } rows[] = {{"", 3},
+              {"limit=2", 2},
+              {"from=" + bob_.hex, 2},
+              {"topic=T1", 1},
+              {"topic=", 2},
+              {"since=" + middle + "Z", 2},
+              {"before=" + middle + ".000Z", 1},
+              {"since=" + middle + "Z&before=" + middle + ".001Z", 1},
+              {"mesh=crew", 3},
+              {"mesh=mesh0&from=" + eve_.hex, 1},
+              {"mesh=%20", 3}};
+  for (const auto& each : rows) {
+    EXPECT_EQ(items(each.query + (each.query.empty() ? "" : "&") + "mark_seen=false"), each.items)
+        << each.query;
+  }
+  EXPECT_EQ(items("limit=1"), 1u);
+  EXPECT_EQ(items("unread_only=true&mark_seen=false"), 2u);
+}
+
+TEST_F(DaemonInbox, rows_are_marked_as_seen_once_and_only_ours) {
+  frame(plain("a", "aGk=", from_bob(R"("targetSpec":"*")")));
+  const std::string id = field(inbox(), "id");
+  const auto seen = [&](const std::string& ids) {
+    EXPECT_EQ(status(http("POST", "/v1/inbox/seen", {}, R"({"ids":[)" + ids + "]}")), 200u);
+    return field(reply_, "marked_seen");
+  };
+  EXPECT_EQ(seen(""), "0");
+  EXPECT_EQ(seen(R"("nonsense","01HF7YAT004PAWGVPCP0AKB5SV")"), "0");
+  EXPECT_EQ(seen("\"" + id + "\",\"" + id + "\""), "1");
+  EXPECT_EQ(seen("\"" + id + "\""), "0");
+  EXPECT_EQ(items("unread_only=true"), 0u);
+  std::string many;
+  for (int number = 0; number < 1'001; ++number) many += (number == 0 ? "\"x\"" : ",\"x\"");
+  EXPECT_EQ(status(http("POST", "/v1/inbox/seen", {}, R"({"ids":[)" + many + "]}")), 400u);
+}
+
+TEST_F(DaemonInbox, one_row_is_deleted_and_a_redelivery_stays_a_duplicate) {
+  const std::string text = plain("a", "aGk=", from_bob(R"("targetSpec":"*")"));
+  frame(text);
+  const std::string id = field(inbox(), "id");
+  EXPECT_EQ(status(http("DELETE", "/v1/inbox/" + id)), 200u);
+  EXPECT_EQ(reply_, R"({"removed":1,"id":")" + id + "\"}");
+  EXPECT_EQ(status(http("DELETE", "/v1/inbox/" + id)), 404u);
+  EXPECT_EQ(status(http("DELETE", "/v1/inbox/nonsense")), 404u);
+  frame(text);
+  EXPECT_EQ(count(EffectKind::kLinkSend, "\"client_ack\""), 1u);
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+}
+
+TEST_F(DaemonInbox, only_what_a_filter_names_is_deleted) {
+  const auto fill = [&] {
+    static int serial = 0;
+    for (const char* more : {R"("targetSpec":"#T1")", R"("targetSpec":"*")"}) {
+      frame(plain("m" + std::to_string(++serial), "aGk=", from_bob(more)));
+    }
+    parts_.advance(10'000);
+    frame(plain("m" + std::to_string(++serial),
+                "aGk=", R"("senderPubkey":")" + eve_.hex + R"(","targetSpec":"*")"));
+  };
+  const struct {
+    std::string query;
+    const char* removed;
+  } rows[] = {{"topic=T1", "1"},
+              {"from=" + eve_.hex, "1"},
+              {"before=2023-11-14T22:13:20Z", "0"},
+              {"mesh=crew&topic=T1&from=" + eve_.hex, "0"},
+              {"mesh=crew", "3"},
+              {"all=true", "3"}};
+  for (const auto& each : rows) {
+    SCOPED_TRACE(each.query);
+    EXPECT_EQ(finish(http("DELETE", "/v1/inbox", "all=true")), 200u);
+    fill();
+    EXPECT_EQ(finish(http("DELETE", "/v1/inbox", each.query)), 200u);
+    EXPECT_EQ(field(reply_, "removed"), each.removed);
+  }
+}
+
+TEST_F(DaemonInbox, many_rows_are_deleted_in_batches_and_a_failed_one_is_done_again) {
+  for (int number = 0; number < 1'200; ++number) {
+    EXPECT_TRUE(core_->on_link_frame(
+        links_[0], plain("m" + std::to_string(number), "aGk=", from_bob(R"("targetSpec":"*")"))));
+  }
+  run();
+  ASSERT_EQ(parts_.count(TableId::kInbox), 1'200u);
+  const ConnRef conn = http("DELETE", "/v1/inbox", "all=true");
+  EXPECT_EQ(parts_.count(TableId::kInbox), 700u);
+  EXPECT_EQ(status(conn), 0u);
+  parts_.commit_fails = true;
+  EXPECT_FALSE(run());
+  parts_.commit_fails = false;
+  EXPECT_EQ(parts_.count(TableId::kInbox), 700u);
+  EXPECT_EQ(finish(conn), 200u);
+  EXPECT_EQ(field(reply_, "removed"), "1200");
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+  EXPECT_EQ(parts_.count(TableId::kInboxKey), 1'200u);
+}
+
+TEST_F(DaemonInbox, rows_older_than_thirty_days_go_at_start_and_every_hour) {
+  frame(plain("old", "aGk=", from_bob(R"("targetSpec":"*")")));
+  parts_.advance(29 * kDayMs);
+  frame(plain("new", "aGk=", from_bob(R"("targetSpec":"*")")));
+  EXPECT_EQ(parts_.count(TableId::kInbox), 2u);
+  later(kDayMs + 1);
+  finish({});
+  EXPECT_EQ(parts_.count(TableId::kInbox), 1u);
+  EXPECT_EQ(field(inbox(), "client_message_id"), "new");
+  parts_.advance(31 * kDayMs);
+  start();
+  finish({});
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+  EXPECT_EQ(parts_.count(TableId::kInboxKey), 2u) << "the keys outlive their rows";
+  EXPECT_LE(core_->next_deadline(), parts_.env.mono_ms + 3'600'000);
+}
+
+TEST_F(DaemonInbox, a_failed_commit_closes_only_links_that_had_a_part_in_it) {
+  start(2);
+  connect({}, 0);
+  connect({}, 1);
+  EXPECT_EQ(send(bob_.hex, "flying", "hi", R"(,"mesh":"other")"), 202u);
+  ASSERT_EQ(sends(), (Texts{"flying"}));
+  parts_.commit_fails = true;
+  EXPECT_TRUE(core_->on_link_frame(links_[0], plain("a", "aGk=", from_bob())));
+  EXPECT_FALSE(run());
+  parts_.commit_fails = false;
+  ASSERT_EQ(count(EffectKind::kLinkClose), 1u);
+  for (const Done& done : done_) {
+    if (done.kind == EffectKind::kLinkClose) {
+      EXPECT_TRUE(done.link == links_[0]);
+    }
+  }
+  run();
+  EXPECT_TRUE(sends().empty()) << "what is in flight there is answered there";
+  good_ack("flying", 1);
+  EXPECT_EQ(row("flying")->status, store::OutboxStatus::kDone);
+}
+
+}  // namespace
+}  // namespace cm::daemon
