@@ -32,13 +32,17 @@ TEST_F(DaemonCalls, both_shapes_of_an_answer_are_understood) {
   } rows[] = {
       {"GET", "/v1/state", "key=k", "", "get_state", "state_result",
        R"("key":"k","value":{"a":1.50},"updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z")",
-       R"({"state":{"key":"k","value":{"a":1.50},"updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
+       R"({"state":{"key":"k","value":{"a":1.50},"updatedBy":"bob",)"
+       R"("updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
       {"GET", "/v1/state", "key=k", "", "get_state", "state_value",
-       R"("state":{"key":"k","value":3.1400,"updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z"})",
-       R"({"state":{"key":"k","value":3.1400,"updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
+       R"("state":{"key":"k","value":3.1400,"updatedBy":"bob",)"
+       R"("updatedAt":"2026-01-02T03:04:05.000Z"})",
+       R"({"state":{"key":"k","value":3.1400,"updatedBy":"bob",)"
+       R"("updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
       {"GET", "/v1/state", "key=k", "", "get_state", "state_data",
        R"("row":{"key":"k","value":"v","updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z"})",
-       R"({"state":{"key":"k","value":"v","updatedBy":"bob","updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
+       R"({"state":{"key":"k","value":"v","updatedBy":"bob",)"
+       R"("updatedAt":"2026-01-02T03:04:05.000Z","mesh":"crew"}})"},
       {"GET", "/v1/state", "", "", "list_state", "state_list",
        R"("entries":[{"key":"k","value":[1, 2]},{}])",
        R"({"entries":[{"key":"k","value":[1, 2],"mesh":"crew"},{"mesh":"crew"}]})"},
@@ -67,8 +71,11 @@ TEST_F(DaemonCalls, both_shapes_of_an_answer_are_understood) {
        R"({"topic":"general","members":[{"pubkey":"p","mesh":"crew"}]})"},
       {"GET", "/v1/topic/history", "topic=general&limit=2&before=b1", "", "topic_history",
        "topic_history_response",
-       R"("messages":[{"id":"x","ciphertext":"aGk=","bodyVersion":1},{"id":"y","ciphertext":"aGk=","bodyVersion":2}])",
-       R"({"topic":"general","messages":[{"id":"x","ciphertext":"aGk=","bodyVersion":1,"mesh":"crew","body":"hi"},{"id":"y","ciphertext":"aGk=","bodyVersion":2,"mesh":"crew"}]})"},
+       R"("messages":[{"id":"x","ciphertext":"aGk=","bodyVersion":1},{"id":"y",)"
+       R"("ciphertext":"aGk=","bodyVersion":2}])",
+       R"({"topic":"general","messages":[{"id":"x","ciphertext":"aGk=","bodyVersion":1,)"
+       R"("mesh":"crew","body":"hi"},{"id":"y","ciphertext":"aGk=","bodyVersion":2,)"
+       R"("mesh":"crew"}]})"},
       {"POST", "/v1/topic/create", "", R"({"name":"#general"})", "topic_create", "topic_created",
        R"("topic":{"id":"t1","name":"general"},"created":true)",
        R"({"topic":{"id":"t1","name":"general","mesh":"crew"},"created":true})"},
@@ -83,8 +90,10 @@ TEST_F(DaemonCalls, both_shapes_of_an_answer_are_understood) {
       {"POST", "/v1/group/leave", "", R"({"name":"ops"})", "leave_group", "ack", "",
        R"({"ok":true,"name":"ops","mesh":"crew","confirmed":true})"},
       {"GET", "/v1/message/status", "id=abcdefgh12", "", "message_status", "message_status_result",
-       R"("messageId":"abcdefgh12","targetSpec":"*","delivered":false,"deliveredAt":null,"recipients":[{"status":"held"}])",
-       R"({"id":"abcdefgh12","message":{"messageId":"abcdefgh12","targetSpec":"*","delivered":false,"deliveredAt":null,"recipients":[{"status":"held"}],"mesh":"crew"}})"},
+       R"("messageId":"abcdefgh12","targetSpec":"*","delivered":false,"deliveredAt":null,)"
+       R"("recipients":[{"status":"held"}])",
+       R"({"id":"abcdefgh12","message":{"messageId":"abcdefgh12","targetSpec":"*",)"
+       R"("delivered":false,"deliveredAt":null,"recipients":[{"status":"held"}],"mesh":"crew"}})"},
   };
   up();
   for (const auto& row : rows) {
