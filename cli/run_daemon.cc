@@ -7,34 +7,24 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <unordered_map>
 
 #include "cli/beside.h"
 #include "cli/config.h"
 #include "cli/config_watch.h"
+#include "cli/daemon_setup.h"
 #include "cli/files.h"
-#include "cli/http.h"
 #include "cli/local_token.h"
 #include "cli/output.h"
 #include "cli/plugin_dirs.h"
 #include "cli/runtime.h"
 #include "core/base/check.h"
-#include "core/crypto/encoding.h"
-#include "core/crypto/random.h"
 #include "core/daemon/daemon.h"
 #include "core/net/loop.h"
 #include "plugins/host/host.h"
 
 namespace cm::cli {
 namespace {
-
-constexpr int kTcpPort = 47'823;
-
-// The meshes of the file with their secrets in the slab, or why one of them is wrong; then none of
-// the secrets is kept.
-Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab, const ConfigFile& file);
 
 class DaemonRole {
  public:
@@ -292,141 +282,6 @@ int give_up(const DaemonOptions& options, const Error& error) {
     (void)written;  // whoever waited is gone
   }
   return report(error);
-}
-
-std::string host_name() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
-
-// What the shell counts beside the core.
-struct ShellMetrics {
-  const plugins::Host* host = nullptr;
-  const net::Server* server = nullptr;
-};
-
-void append_shell_metrics(const void* context, TextBuf& out) {
-  const auto* shell = static_cast<const ShellMetrics*>(context);
-  shell->host->append_metrics(out);
-  if (shell->server == nullptr) return;
-  const net::ServerStats& stats = shell->server->stats();
-  const auto counter = [&](std::string_view name, std::string_view help, std::uint64_t value) {
-    for (const std::string_view part :
-         {std::string_view("# HELP "), name, std::string_view(" "), help,
-          std::string_view("\n# TYPE "), name, std::string_view(" counter\n"), name,
-          std::string_view(" ")}) {
-      out.append(part);
-    }
-    out.append_unsigned(value);
-    out.append('\n');
-  };
-  counter("cm_daemon_http_malformed_total",
-          "HTTP requests refused for their form or their size (400, 413, 414, 431)",
-          stats.refused_requests);
-  counter("cm_daemon_http_refused_full_total", "Connections refused because there are too many",
-          stats.refused_full);
-  counter("cm_daemon_http_dropped_slow_total", "Connections dropped with too much unread output",
-          stats.dropped_slow);
-}
-
-daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options) {
-  const bool sync = options.durability == "sync";
-  daemon::Config config;
-  config.version = kVersion;
-  config.pid = ::getpid();
-  config.session_id = "daemon-" + std::to_string(config.pid) + "-" +
-                      std::string(crypto::view(crypto::base62_id(runtime.env.rng)).substr(0, 10));
-  config.hostname = host_name();
-  config.cwd = home_dir();
-  config.durability_sync = sync;
-  config.public_health = options.public_health;
-  config.legacy_brokers = !options.refuse_legacy;
-  config.outbox_age_hours = options.outbox_age_hours;
-  return config;
-}
-
-Result<daemon::MeshConfig> mesh_config(crypto::SecretSlab& slab, const Mesh& mesh) {
-  if (!is_broker_url(mesh.broker_url)) {
-    return fail(Err::kMalformed, "field 'brokerUrl': expected ws://HOST:PORT/ws");
-  }
-  const auto secret = slab.store_hex(mesh.secret_key);
-  if (!secret) {
-    return fail(Err::kMalformed,
-                "field 'secretKey': expected 128 lower-case hex digits of an ed25519 key");
-  }
-  daemon::MeshConfig config;
-  config.mesh_id = mesh.mesh_id;
-  config.member_id = mesh.member_id;
-  config.slug = mesh.slug;
-  config.name = mesh.name;
-  config.broker_url = mesh.broker_url;
-  config.key = slab.public_key(*secret);
-  config.secret = *secret;
-  if (crypto::view(crypto::hex_text(config.key)) != mesh.pubkey) {
-    slab.release(*secret);
-    return fail(Err::kMalformed, "'pubkey' is not the public half of 'secretKey'");
-  }
-  return config;
-}
-
-Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab,
-                                                  const ConfigFile& file) {
-  std::vector<daemon::MeshConfig> meshes;
-  for (const Mesh& mesh : file.meshes) {
-    auto config = mesh_config(slab, mesh);
-    if (config) {
-      meshes.push_back(std::move(*config));
-      continue;
-    }
-    for (const daemon::MeshConfig& kept : meshes) slab.release(kept.secret);
-    return fail(config.code(), file.path + ": mesh '" + mesh.slug + "': " + config.error().detail);
-  }
-  return meshes;
-}
-
-// An address that is not of this machine alone needs two words from the operator.
-Status listen_tcp(net::Server& server, const DaemonOptions& options, std::string& shown) {
-  const bool wanted = !options.no_tcp && (options.tcp_port >= 0 || !in_container_or_ci());
-  if (!wanted) return {};
-  const bool loopback = options.http_bind == "127.0.0.1" || options.http_bind == "::1";
-  if (!loopback && !options.http_external_auth) {
-    return fail(Err::kForbidden, "--http-bind " + options.http_bind +
-                                     " is open to others; it needs --http-external-auth as well");
-  }
-  const int port = options.tcp_port >= 0 ? options.tcp_port : kTcpPort;
-  const auto bound = server.listen_tcp(options.http_bind, static_cast<std::uint16_t>(port));
-  if (bound) {
-    const bool brackets = options.http_bind.find(':') != std::string::npos;
-    shown = (brackets ? "[" + options.http_bind + "]" : options.http_bind) + ":" +
-            std::to_string(*bound);
-    return {};
-  }
-  if (bound.error().detail.ends_with(std::strerror(EADDRINUSE))) {
-    return fail(Err::kPortInUse, "port " + std::to_string(port) + " on " + options.http_bind +
-                                     " is in use; --no-tcp serves the unix socket alone");
-  }
-  return bound.error();
-}
-
-// A mesh that is wrong in the file is left out, loudly; it must not stop the others.
-Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file,
-                  const Log& log) {
-  Status last;
-  std::size_t added = 0;
-  for (const Mesh& mesh : file.meshes) {
-    const auto config = mesh_config(slab, mesh);
-    const Status outcome = config ? core.add_mesh(*config) : Status{config.error()};
-    if (config && !outcome) slab.release(config->secret);
-    if (outcome) {
-      ++added;
-      continue;
-    }
-    last =
-        fail(outcome.code(), file.path + ": mesh '" + mesh.slug + "': " + outcome.error().detail);
-    log.error("mesh_left_out", {{"mesh", mesh.slug}, {"detail", outcome.error().detail}});
-  }
-  return added > 0 ? Status{} : last;
 }
 
 void write_crash_summary(int fd, const void* core) {

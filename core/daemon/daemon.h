@@ -215,6 +215,7 @@ class Daemon {
   void lanes_lost(MeshRef mesh);
   void expire_work();
   void remove_work(WorkRef work);
+  void unlink_work(WorkRef work);  // requeue.cc
   std::uint64_t backoff_ms(std::uint32_t failures);
   bool outbox_row(const Ulid& id, store::OutboxRow& row);
 
@@ -288,6 +289,7 @@ class Daemon {
   // routes_outbox.cc
   void post_send(ConnRef conn, const wire::HttpRequest& request);
   void get_outbox(ConnRef conn, const wire::HttpRequest& request);
+  void post_requeue(ConnRef conn, const wire::HttpRequest& request);
   void get_message_status(ConnRef conn, const wire::HttpRequest& request);
 
   // routes_mesh.cc

@@ -62,6 +62,7 @@ const Daemon::Route Daemon::kRoutes[] = {
     {"GET", "/v1/events", false, &Daemon::get_events},
     {"POST", "/v1/send", false, &Daemon::post_send},
     {"GET", "/v1/outbox", false, &Daemon::get_outbox},
+    {"POST", "/v1/outbox/requeue", false, &Daemon::post_requeue},
     {"GET", "/v1/message/status", false, &Daemon::get_message_status},
     {"GET", "/v1/inbox", false, &Daemon::get_inbox},
     {"POST", "/v1/inbox/seen", false, &Daemon::post_seen},

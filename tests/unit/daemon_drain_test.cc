@@ -189,5 +189,65 @@ TEST_F(DaemonTest, a_row_that_is_168_hours_old_is_dead) {
   }
 }
 
+// --- an operator's second attempt -------------------------------------------------------------
+
+TEST_F(DaemonTest, a_requeued_row_keeps_its_bytes_and_its_route_under_a_fresh_id) {
+  start();
+  link_up();
+  send(bob_.hex, "id", "hi", R"(,"priority":"now","reply_to_id":"r")");
+  const std::string first = sent("send");
+  refuse("id", "forbidden", "no");
+  EXPECT_EQ(row("id")->status, OutboxStatus::kDead);
+  EXPECT_EQ(status(http("POST", "/v1/outbox/requeue", {},
+                        R"({"id":"id","new_client_message_id":"id-2","aborted_by":"ann"})")),
+            200u);
+  EXPECT_EQ(field(reply_, "new_client_message_id"), "id-2");
+  const std::string second = sent("send");
+  for (const char* name :
+       {"targetSpec", "priority", "nonce", "ciphertext", "replyToId", "request_fingerprint"}) {
+    EXPECT_EQ(field(first, name), field(second, name)) << name;
+  }
+  EXPECT_EQ(field(second, "client_message_id"), "id-2");
+  EXPECT_EQ(row("id")->status, OutboxStatus::kAborted);
+  status(get("/v1/outbox", "status=aborted"));
+  EXPECT_EQ(field(reply_, "aborted_by"), "ann");
+  EXPECT_EQ(field(reply_, "superseded_by"), "id-2");
+  EXPECT_EQ(send(bob_.hex, "id", "hi", R"(,"priority":"now","reply_to_id":"r")"), 409u);
+  good_ack("id-2");
+  EXPECT_EQ(row("id-2")->status, OutboxStatus::kDone);
+}
+
+TEST_F(DaemonTest, a_row_anywhere_in_its_lane_can_be_requeued_once) {
+  start();
+  link_up();
+  for (const char* id : {"1", "2", "3"}) send(bob_.hex, id);
+  const auto requeue = [&](const std::string& id) {
+    return status(http("POST", "/v1/outbox/requeue", {}, R"({"id":")" + id + "\"}"));
+  };
+  EXPECT_EQ(requeue("2"), 200u);  // in the middle
+  const std::string new_two = field(reply_, "new_client_message_id");
+  EXPECT_EQ(requeue("3"), 200u);
+  const std::string new_three = field(reply_, "new_row_id");
+  EXPECT_EQ(requeue(new_three), 200u) << "by the row's id, at the end";
+  const std::string last = field(reply_, "new_client_message_id");
+  for (const std::string& id : {std::string("2"), std::string("3"), std::string("none")}) {
+    EXPECT_EQ(requeue(id), 409u) << id;
+  }
+  EXPECT_EQ(requeue("1"), 200u) << "in flight: it may arrive twice, as the operator knows";
+  const std::string new_one = field(reply_, "new_client_message_id");
+  EXPECT_EQ(sends(), (Texts{new_two}));
+  good_ack("1");
+  EXPECT_EQ(row("1")->status, OutboxStatus::kAborted) << "too late";
+  good_ack(new_two);
+  EXPECT_EQ(sends(), (Texts{last}));
+  good_ack(last);
+  EXPECT_EQ(sends(), (Texts{new_one}));
+  EXPECT_EQ(requeue(new_two), 409u) << "done";
+  EXPECT_EQ(status(http("POST", "/v1/outbox/requeue", {},
+                        R"({"id":")" + new_one + R"(","new_client_message_id":"1"})")),
+            409u)
+      << "an id is never freed";
+}
+
 }  // namespace
 }  // namespace cm::daemon

@@ -1,0 +1,42 @@
+// daemon_setup.h — from options and config.json to what the daemon's core and server are given.
+// Owns:   the core's Config, its meshes with their secrets in the slab, the TCP listener, and the
+//         metrics that the shell counts.
+// Holds:  an address that is open to others needs two words from the operator. A secret that was
+//         not used is not left in the slab.
+// Not:    the order of the start, the loop (run_daemon.cc).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/config.h"
+#include "cli/runtime.h"
+#include "core/crypto/slab.h"
+#include "core/daemon/daemon.h"
+#include "core/net/server.h"
+#include "plugins/host/host.h"
+
+namespace cm::cli {
+
+// What the shell counts beside the core; both outlive the core.
+struct ShellMetrics {
+  const plugins::Host* host = nullptr;
+  const net::Server* server = nullptr;  // may be null until it listens
+};
+void append_shell_metrics(const void* shell_metrics, TextBuf& out);
+
+daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options);
+
+// All meshes of the file with their secrets in the slab, or what is wrong with one of them; then
+// none of the secrets is kept.
+Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab, const ConfigFile& file);
+
+// At start: a mesh that is wrong in the file is left out, loudly; it must not stop the others.
+Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file,
+                  const Log& log);
+
+// Listens unless it is off: by --no-tcp, or by default in containers and CI jobs. `shown` becomes
+// the address. kPortInUse names the port, kForbidden the missing option.
+Status listen_tcp(net::Server& server, const DaemonOptions& options, std::string& shown);
+
+}  // namespace cm::cli
