@@ -55,7 +55,7 @@ struct Limits {
   std::uint32_t queue_bytes_max = 64 << 20;
   std::uint32_t meshes_max = 10'000;
   std::uint32_t multicast_recipients_max = 10'000;
-  std::uint32_t topics_max = 1'000;           // of one mesh
+  std::uint32_t mesh_topics_max = 1'000;      // of one mesh
   std::uint32_t topic_members_max = 10'000;   // of one topic
   std::uint32_t state_keys_max = 10'000;      // of one mesh
   std::uint32_t memories_max = 100'000;       // of one mesh

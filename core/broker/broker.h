@@ -299,6 +299,7 @@ class Broker {
 
   // negotiate.cc
   void handle_negotiation(ClientRef client, const Frame& frame);
+  void apply_connection_policy(ClientRef client);
 
   // One HTTP request in hand: what it asks, who asks, what is answered.
   struct HttpCall {

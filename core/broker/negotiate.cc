@@ -1,6 +1,6 @@
 // negotiate.cc — which features this broker has, with their parameters.
-// Holds:  the answer is the same for every asker and changes nothing: an existing client that
-//         never asks is served all the same.
+// Holds:  the answer is the same for every asker. An existing client that never asks is served all
+//         the same, and no policy between connections touches it.
 // Source: spec/wire.md §11.2; spec/decisions.md, "Negotiation"; design/delivery.md.
 // Not:    what a daemon makes of it (core/daemon).
 #include <algorithm>
@@ -14,7 +14,17 @@ namespace {
 
 constexpr int kFeatureVersion = 1;
 constexpr std::size_t kFeaturesMax = 64;
-constexpr std::string_view kSupported[] = {"client_message_id_dedupe", "max_payload"};
+constexpr std::string_view kPolicy = "concurrent_connection_policy";
+constexpr std::string_view kSupported[] = {"client_message_id_dedupe", kPolicy, "max_payload"};
+constexpr std::uint32_t kCloseReplaced = 4003;
+
+bool names(const wire::JsonTape& tape, const wire::JsonNode* list, std::string_view name) {
+  if (list == nullptr) return false;
+  for (std::uint32_t at = tape.first(*list); at < list->next; at = tape.at(at).next) {
+    if (tape.at(at).text == name) return true;
+  }
+  return false;
+}
 
 bool is_supported(std::string_view name) noexcept {
   return std::find(std::begin(kSupported), std::end(kSupported), name) != std::end(kSupported);
@@ -40,6 +50,9 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   json.field("version", kFeatureVersion).field("mode", "retention_scoped");
   json.field("dedupe_retention_days", limits_.dedupe_retention_days);
   json.field("request_fingerprint", true).end_object().end_object();
+  json.key(kPolicy).begin_object().key("params").begin_object();
+  json.field("version", kFeatureVersion).field("default_policy", "prefer_newest");
+  json.end_object().end_object();
   json.key("max_payload").begin_object().key("params").begin_object();
   json.field("version", kFeatureVersion).field("inline_bytes", limits_.frame_bytes_max);
   json.end_object().end_object().end_object();
@@ -52,6 +65,28 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   }
   json.end_array();
   finish_reply(client, frame, json, text);
+  if (names(frame.tape, required, kPolicy) || names(frame.tape, optional, kPolicy)) {
+    apply_connection_policy(client);
+  }
+}
+
+// Two live control planes of one member, both of which know the policy: the newer one stays. Who
+// does not know it, or shows a session key, is never closed: it would come back for ever.
+void Broker::apply_connection_policy(ClientRef client) {
+  if (tables_.clients.get<kClientClass>(client) != ClientClass::kControlPlane) return;
+  tables_.clients.get<kClientKnowsPolicy>(client) = 1;
+  const std::uint64_t serial = tables_.clients.get<kClientSerial>(client);
+  const std::vector<ClientRef> others =
+      member(tables_.clients.get<kClientMemberNo>(client))->clients;
+  for (const ClientRef other : others) {
+    if (other == client || tables_.clients.get<kClientKnowsPolicy>(other) == 0) continue;
+    const bool older = tables_.clients.get<kClientSerial>(other) < serial;
+    env_.log->warn("member_concurrent_connection",
+                   {{"member", member(tables_.clients.get<kClientMemberNo>(client))->id},
+                    {"policy", "prefer_newest"}});
+    close(older ? other : client, kCloseReplaced, "replaced_by_newer_connection");
+    if (!older) return;
+  }
 }
 
 }  // namespace cm::broker

@@ -57,6 +57,7 @@ enum ClientCol {
   kClientErrorsSince,
   kClientTouched,  // delivered a frame in this iteration
   kClientAddress,
+  kClientKnowsPolicy,  // negotiated concurrent_connection_policy
 };
 struct ClaimList {
   ClaimRef first;
@@ -65,7 +66,7 @@ struct ClaimList {
 using ClientTable =
     Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
           std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, std::uint8_t, std::uint32_t,
-          std::uint64_t, std::uint8_t, wire::PeerAddress>;
+          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key

@@ -1,7 +1,7 @@
 // topics.cc — topics: who made them, who is in them.
 // Holds:  a name is unique in its mesh; a topic is found by id or name. Creating one that exists
 //         answers it. Whoever creates leads; any member may join.
-// Limits: topics_max of a mesh, topic_members_max of a topic.
+// Limits: mesh_topics_max of a mesh, topic_members_max of a topic.
 // Source: spec/wire.md §7.3. Topic keys (spec/crypto.md §6) are another issue's: bodies sent over
 //         the WebSocket are version 1, readable by the broker.
 // Not:    posts and their history (accept.cc, topic_history.cc).
@@ -111,7 +111,8 @@ void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
   const bool created = !find_topic(mesh_no, name, topic);
   if (created) {
     if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
-    if (count_rows(TableId::kTopicName, mesh_no, limits_.topics_max) >= limits_.topics_max) {
+    if (count_rows(TableId::kTopicName, mesh_no, limits_.mesh_topics_max) >=
+        limits_.mesh_topics_max) {
       return refuse(client, frame, fail(Err::kFull, "the mesh has as many topics as it allows"));
     }
     topic.no = next_topic_no_++;

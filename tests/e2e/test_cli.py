@@ -106,8 +106,8 @@ def the_accept_table_holds(alice, bob):
     status, both = alice.call("POST", "/v1/send", request, {"Idempotency-Key": "other"})
     expect(status == 400 and "Idempotency-Key" in both["detail"], f"two ids: {status} {both}")
     status, big = alice.call("POST", "/v1/send",
-                             {"to": key, "message": "x" * 60_000, "client_message_id": "big"})
-    expect(status == 413 and "65536" in big["detail"], f"oversize: {status} {big}")
+                             {"to": key, "message": "x" * 900_000, "client_message_id": "big"})
+    expect(status == 413 and "1048576" in big["detail"], f"oversize: {status} {big}")
     status, small = alice.call("POST", "/v1/send",
                                {"to": key, "message": "x", "client_message_id": "big"})
     expect(status == 202, f"an oversize request consumed its id: {status} {small}")

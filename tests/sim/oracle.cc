@@ -291,9 +291,7 @@ void Oracle::to_broker(std::string_view frame) {
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
   check_bytes("a frame", frame);
   if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
-  // A broker may be too old for the question about features; it is then legacy.
-  const bool features = frame.find("-features\"") != std::string_view::npos;
-  if (!features && frame.find("\"type\":\"error\"") != std::string_view::npos) {
+  if (frame.find("\"type\":\"error\"") != std::string_view::npos) {
     for (const std::string_view code :
          {"\"malformed\"", "\"unknown_message_type\"", "\"no_hello\""}) {
       if (frame.find(code) != std::string_view::npos) {

@@ -38,6 +38,17 @@ Plan draw_plan(Rng& rng) {
   if (rng.chance(300))
     limits.payload_bytes_max = static_cast<std::uint32_t>(rng.between(900, 4'000));
   limits.ipc_streams_max = 3;
+  // What the broker advertises is what its daemons assumed before they asked.
+  limits.frame_bytes_max = limits.payload_bytes_max;
+  // Last, so that seeds of earlier versions keep what they had.
+  if (rng.chance(150)) {
+    limits.rate_burst = static_cast<std::uint32_t>(rng.between(2, 20));
+    limits.rate_per_minute = static_cast<std::uint32_t>(rng.between(30, 600));
+  }
+  if (rng.chance(150)) {
+    limits.queue_pair_rows_max = static_cast<std::uint32_t>(rng.between(2, 12));
+  }
+  if (rng.chance(100)) limits.queue_sender_bytes_max = rng.between(4'000, 40'000);
   return plan;
 }
 

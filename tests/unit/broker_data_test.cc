@@ -177,6 +177,25 @@ TEST_F(BrokerTest, features_are_told_with_their_parameters) {
   EXPECT_TRUE(has(reply, "\"missing_required\":[\"warp\"]")) << reply;
 }
 
+TEST_F(BrokerTest, of_two_daemons_of_one_member_that_know_the_policy_the_newer_stays) {
+  found(1);
+  const std::string ask_for =
+      R"({"type":"feature_negotiation_request","require":["concurrent_connection_policy"]})";
+  const ConnRef older = connect(members_[0], {}, "daemon-1");
+  const ConnRef unaware = connect(members_[0], {}, "daemon-0");
+  const ConnRef cli = connect(members_[0], Member::make().hex, "cli");
+  text(cli, ask_for);
+  text(older, ask_for);
+  EXPECT_EQ(closed(older), 0u);
+  const ConnRef newer = connect(members_[0], {}, "daemon-2");
+  EXPECT_EQ(closed(older), 0u) << "not before it says that it knows the policy";
+  text(newer, ask_for);
+  EXPECT_EQ(closed(older), 4003u);
+  EXPECT_EQ(closed(unaware), 0u);
+  EXPECT_EQ(closed(cli), 0u);
+  EXPECT_EQ(closed(newer), 0u);
+}
+
 // Every verb, every field of a wrong type, too long, or with characters that hide: an error that
 // names the field, and nothing stored.
 TEST_F(BrokerTest, bad_fields_of_every_verb_are_named_and_change_nothing) {
