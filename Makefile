@@ -9,7 +9,7 @@ SEED   ?=
 TURNS  ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build demo test test-release test-asan sim fuzz bench format lint tidy \
+.PHONY: help deps deps-dev build demo test test-release test-asan sim fuzz bench bench-peers format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -52,6 +52,11 @@ fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 bench: ## The figures of the README's table, on this machine
 	@$(MAKE) --no-print-directory build PRESET=release
 	@python3 bench/run.py build/release
+
+bench-peers: ## Our broker beside redis-server and mosquitto, in one run
+	@sh tests/deps.sh bench
+	@$(MAKE) --no-print-directory build PRESET=release
+	@python3 bench/peers.py build/release
 
 format: deps-dev ## Format every source
 	@git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 -i

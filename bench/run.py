@@ -60,7 +60,7 @@ def broker_figures(build, durability, pairs):
             del os.environ["LD_PRELOAD"], os.environ["CM_COUNT_FILE"]
         before, cpu = counters(count_file), cpu_seconds(broker.child.pid)
         done = subprocess.run([f"{build}/bin/broker_load", world.url, str(world.data / "admin-token"),
-                               str(pairs), str(SECONDS)], capture_output=True, text=True,
+                               f"pairs={pairs}", f"seconds={SECONDS}"], capture_output=True, text=True,
                               check=False)
         if done.returncode != 0:
             raise SystemExit(done.stderr)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# deps.sh [dev] — installs the Debian packages that are missing: those of building and testing,
-# with `dev` also those of fuzzing, formatting and linting. Says what and why before it asks for
-# more rights; does nothing when all are there.
+# deps.sh [dev|bench] — installs the Debian packages that are missing: those of building and
+# testing, with `dev` also those of fuzzing, formatting and linting, with `bench` the neighbours to
+# measure. Says what and why before it asks for more rights; does nothing when all are there.
 set -eu
 
 packages="build-essential cmake ninja-build ccache pkg-config python3 git
@@ -9,6 +9,9 @@ libevent-dev libwslay-dev libssl-dev libsodium-dev liblmdb-dev rapidjson-dev lib
 libhttp-parser-dev libsqlite3-dev libxxhash-dev libgtest-dev openssl"
 if [ "${1:-}" = "dev" ]; then
   packages="$packages clang-14 clang-format-14 libclang-rt-14-dev shellcheck"
+fi
+if [ "${1:-}" = "bench" ]; then
+  packages="$packages redis-server mosquitto"
 fi
 
 missing=""
