@@ -53,7 +53,6 @@ class DaemonRole {
     std::uint64_t give_up_ms = net::kNever;
     for (;;) {
       iterate();
-      if (loop_.take_signal(SIGHUP)) reopen_log(runtime_);
       if (loop_.take_signal(SIGUSR1)) log_verification(runtime_, store_, core_.verify_all());
       const bool gave_up = !core_.gave_up().empty();
       const bool stop = loop_.take_signal(SIGTERM) || loop_.take_signal(SIGINT) || gave_up;
@@ -169,6 +168,7 @@ class DaemonRole {
   bool reload_if_wanted() {
     const bool changed = watch_.take_change();
     const bool hung_up = loop_.take_signal(SIGHUP);
+    if (hung_up) reopen_log(runtime_);
     const bool again = runtime_.env.mono_ms >= reload_again_ms_;
     if (!changed && !hung_up && !again && reload_for_.empty()) return false;
     reload_again_ms_ = net::kNever;
