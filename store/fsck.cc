@@ -103,21 +103,32 @@ void check_inbox(Walk& walk) {
   if (keys < rows) walk.problem(TableId::kInboxKey, "fewer dedupe keys than inbox rows", {});
 }
 
+// A mesh that was deleted keeps its rows and gives its slug back.
+bool is_deleted(Walk& walk, Bytes mesh_key) {
+  MeshSettingsRow settings;
+  return walk.batch().get(TableId::kMeshSettings, mesh_key, settings) &&
+         settings.fixed.deleted_ms != 0;
+}
+
 void check_meshes(Walk& walk) {
+  std::uint64_t in_use = 0;
   const std::uint64_t rows =
       walk.rows<MeshRow>(TableId::kMesh, [&](Bytes key, const MeshRow& row) -> const char* {
+        const bool deleted = is_deleted(walk, key);
+        in_use += deleted ? 0u : 1u;
         if (!walk.index_names(TableId::kMeshId, text_key(row.text[kMeshIdText]).bytes(), key)) {
           return "mesh id does not lead back to the row";
         }
-        return walk.index_names(TableId::kMeshSlug, text_key(row.text[kMeshSlugText]).bytes(), key)
-                   ? nullptr
-                   : "slug does not lead back to the row";
+        const Key slug = text_key(row.text[kMeshSlugText]);
+        const bool named = walk.index_names(TableId::kMeshSlug, slug.bytes(), key);
+        if (deleted) return named ? "deleted, but its slug still leads to it" : nullptr;
+        return named ? nullptr : "slug does not lead back to the row";
       });
   const auto target = [&](Bytes, Bytes value) -> const char* {
     return walk.exists(TableId::kMesh, value) ? nullptr : "names a mesh that is gone";
   };
   walk.same_count(TableId::kMesh, rows, walk.indexes(TableId::kMeshId, target));
-  walk.same_count(TableId::kMesh, rows, walk.indexes(TableId::kMeshSlug, target));
+  walk.same_count(TableId::kMesh, in_use, walk.indexes(TableId::kMeshSlug, target));
 }
 
 void check_members(Walk& walk) {
@@ -185,6 +196,91 @@ void check_messages(Walk& walk) {
   });
 }
 
+// What hangs on a member: each key begins with the member's number.
+void check_member_data(Walk& walk) {
+  const auto of_member = [&](Bytes key) -> const char* {
+    if (key.size() < sizeof(std::uint32_t)) return "malformed key";
+    return walk.exists(TableId::kMember, key.first(sizeof(std::uint32_t)))
+               ? nullptr
+               : "of a member that is gone";
+  };
+  walk.rows<MemberProfileRow>(
+      TableId::kMemberProfile, [&](Bytes key, const MemberProfileRow& row) -> const char* {
+        return row.fixed.message_mode >= MessageMode::kCount ? "message mode out of range"
+                                                             : of_member(key);
+      });
+  walk.rows<PeerStateRow>(TableId::kPeerState,
+                          [&](Bytes key, const PeerStateRow&) { return of_member(key); });
+  walk.indexes(TableId::kGrant, [&](Bytes key, Bytes value) -> const char* {
+    if (key.size() != sizeof(std::uint32_t) + sizeof(KeyBytes)) return "malformed key";
+    return value.size() != sizeof(std::uint32_t) ? "malformed value" : of_member(key);
+  });
+  walk.rows<AttestationRow>(
+      TableId::kAttestation, [&](Bytes, const AttestationRow& row) -> const char* {
+        return walk.exists(TableId::kMember, u32_key(row.fixed.member_no).bytes())
+                   ? nullptr
+                   : "proof of a member that is gone";
+      });
+}
+
+// What hangs on a mesh: each key begins with the mesh's number.
+void check_mesh_data(Walk& walk) {
+  const auto of_mesh = [&](Bytes key) -> const char* {
+    if (key.size() < sizeof(std::uint32_t)) return "malformed key";
+    return walk.exists(TableId::kMesh, key.first(sizeof(std::uint32_t))) ? nullptr
+                                                                         : "of a mesh that is gone";
+  };
+  walk.rows<MeshSettingsRow>(TableId::kMeshSettings,
+                             [&](Bytes key, const MeshSettingsRow&) { return of_mesh(key); });
+  walk.rows<StateRow>(TableId::kState, [&](Bytes key, const StateRow&) { return of_mesh(key); });
+  walk.rows<MemoryRow>(TableId::kMemory, [&](Bytes key, const MemoryRow&) { return of_mesh(key); });
+  walk.rows<SkillRow>(TableId::kSkill, [&](Bytes key, const SkillRow&) { return of_mesh(key); });
+  walk.rows<CodeRow>(TableId::kCode, [](Bytes key, const CodeRow& row) -> const char* {
+    return key.size() != sizeof(KeyBytes) || row.text[kCodeToken].empty() ? "names no invite"
+                                                                          : nullptr;
+  });
+  walk.indexes(TableId::kHttpNonce, [](Bytes, Bytes) -> const char* { return nullptr; });
+}
+
+void check_topics(Walk& walk) {
+  const std::uint64_t rows =
+      walk.rows<TopicRow>(TableId::kTopic, [&](Bytes key, const TopicRow& row) -> const char* {
+        if (row.fixed.visibility >= TopicVisibility::kCount) return "visibility out of range";
+        if (!walk.exists(TableId::kMesh, u32_key(row.fixed.mesh_no).bytes())) {
+          return "topic of a mesh that is gone";
+        }
+        const Key id = u32_bytes_key(row.fixed.mesh_no, as_bytes(row.text[kTopicIdText]));
+        const Key name = u32_bytes_key(row.fixed.mesh_no, as_bytes(row.text[kTopicNameText]));
+        if (!walk.index_names(TableId::kTopicId, id.bytes(), key)) {
+          return "topic id does not lead back to the row";
+        }
+        return walk.index_names(TableId::kTopicName, name.bytes(), key)
+                   ? nullptr
+                   : "topic name does not lead back to the row";
+      });
+  const auto target = [&](Bytes, Bytes value) -> const char* {
+    return walk.exists(TableId::kTopic, value) ? nullptr : "names a topic that is gone";
+  };
+  walk.same_count(TableId::kTopic, rows, walk.indexes(TableId::kTopicId, target));
+  walk.same_count(TableId::kTopic, rows, walk.indexes(TableId::kTopicName, target));
+  walk.rows<TopicMemberRow>(
+      TableId::kTopicMember, [&](Bytes key, const TopicMemberRow& row) -> const char* {
+        constexpr std::size_t kNo = sizeof(std::uint32_t);
+        if (key.size() != 2 * kNo) return "malformed key";
+        if (row.fixed.role >= TopicRole::kCount) return "role out of range";
+        if (!walk.exists(TableId::kTopic, key.first(kNo))) return "of a topic that is gone";
+        return walk.exists(TableId::kMember, key.subspan(kNo)) ? nullptr
+                                                               : "of a member that is gone";
+      });
+  walk.rows<TopicPostRow>(TableId::kTopicPost, [&](Bytes key, const TopicPostRow&) -> const char* {
+    constexpr std::size_t kNo = sizeof(std::uint32_t);
+    if (key.size() != kNo + sizeof(Ulid)) return "malformed key";
+    if (!walk.exists(TableId::kTopic, key.first(kNo))) return "post in a topic that is gone";
+    return walk.exists(TableId::kMessage, key.subspan(kNo)) ? nullptr
+                                                            : "post of a message that is gone";
+  });
+}
+
 }  // namespace
 
 FsckReport fsck(Batch& batch, Role role, const FsckSink& sink) {
@@ -199,6 +295,9 @@ FsckReport fsck(Batch& batch, Role role, const FsckSink& sink) {
     check_meshes(walk);
     check_members(walk);
     check_messages(walk);
+    check_member_data(walk);
+    check_mesh_data(walk);
+    check_topics(walk);
   }
   return walk.report();
 }

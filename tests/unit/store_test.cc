@@ -179,6 +179,89 @@ TEST_F(StoreTest, fsck_finds_an_index_without_its_row_and_a_row_without_its_inde
   EXPECT_EQ(problems(), 2u);
 }
 
+// One row or index entry that hangs on something that is not there, or says what nothing says.
+struct Orphan {
+  const char* what;
+  void (*plant)(Batch& batch);
+};
+constexpr std::string_view kToken32 = "0123456789abcdef0123456789abcdef";
+template <class R>
+void plant(Batch& batch, TableId table, const Key& key, R row = {}) {
+  batch.put(table, key.bytes(), row);
+}
+template <class R, class Change>
+R changed(Change change) {
+  R row;
+  change(row);
+  return row;
+}
+const Orphan kOrphans[] = {
+    {"mesh_settings: of a mesh that is gone",
+     [](Batch& b) { plant<MeshSettingsRow>(b, TableId::kMeshSettings, u32_key(9)); }},
+    {"member_profile: of a member that is gone",
+     [](Batch& b) { plant<MemberProfileRow>(b, TableId::kMemberProfile, u32_key(9)); }},
+    {"member_profile: message mode out of range",
+     [](Batch& b) {
+       plant(b, TableId::kMemberProfile, u32_key(1), changed<MemberProfileRow>([](auto& row) {
+               row.fixed.message_mode = MessageMode::kCount;
+             }));
+     }},
+    {"peer_state: of a member that is gone",
+     [](Batch& b) { plant<PeerStateRow>(b, TableId::kPeerState, u32_key(9)); }},
+    {"grant: of a member that is gone",
+     [](Batch& b) {
+       b.put_number(TableId::kGrant, u32_bytes_key(9, as_bytes(kToken32)).bytes(), 1);
+     }},
+    {"grant: malformed key",
+     [](Batch& b) { b.put_number(TableId::kGrant, u32_key(1).bytes(), 1); }},
+    {"attestation: proof of a member that is gone",
+     [](Batch& b) {
+       plant<AttestationRow>(b, TableId::kAttestation, u32_bytes_key(1, as_bytes(kToken32)));
+     }},
+    {"state: of a mesh that is gone",
+     [](Batch& b) { plant<StateRow>(b, TableId::kState, u32_bytes_key(9, as_bytes(kToken32))); }},
+    {"memory: of a mesh that is gone",
+     [](Batch& b) { plant<MemoryRow>(b, TableId::kMemory, u32_bytes_key(9, as_bytes(kToken32))); }},
+    {"skill: of a mesh that is gone",
+     [](Batch& b) { plant<SkillRow>(b, TableId::kSkill, u32_bytes_key(9, as_bytes(kToken32))); }},
+    {"code: names no invite",
+     [](Batch& b) { plant<CodeRow>(b, TableId::kCode, text_key(kToken32)); }},
+    {"topic_id: names a topic that is gone",
+     [](Batch& b) { b.put_number(TableId::kTopicId, text_key("x").bytes(), 9); }},
+    {"topic: topic id does not lead back to the row",
+     [](Batch& b) {
+       plant(b, TableId::kTopic, u32_key(1),
+             changed<TopicRow>([](auto& row) { row.fixed.mesh_no = 1; }));
+     }},
+    {"topic: topic of a mesh that is gone",
+     [](Batch& b) { plant<TopicRow>(b, TableId::kTopic, u32_key(1)); }},
+    {"topic_member: of a topic that is gone",
+     [](Batch& b) { plant<TopicMemberRow>(b, TableId::kTopicMember, pair_key(9, 1)); }},
+    {"topic_member: malformed key",
+     [](Batch& b) { plant<TopicMemberRow>(b, TableId::kTopicMember, u32_key(9)); }},
+    {"topic_post: post in a topic that is gone",
+     [](Batch& b) { plant<TopicPostRow>(b, TableId::kTopicPost, topic_post_key(9, {})); }},
+};
+
+TEST_F(StoreTest, fsck_names_every_row_that_hangs_on_nothing) {
+  open();
+  for (const Orphan& orphan : kOrphans) {
+    put_mesh(1, "mesh-one", "one");
+    MemberRow member;
+    member.fixed.mesh_no = 1;
+    batch().put(TableId::kMember, u32_key(1).bytes(), member);
+    batch().put_number(TableId::kMemberKey, u32_bytes_key(1, member.fixed.key).bytes(), 1);
+    ASSERT_EQ(problems(), 0u);
+    orphan.plant(batch());
+    std::string found;
+    fsck(batch(), options.role, [&](std::string_view table, std::string_view what, Bytes) {
+      found += std::string(table) + ": " + std::string(what) + "\n";
+    });
+    EXPECT_NE(found.find(orphan.what), std::string::npos) << orphan.what << "\nfound: " << found;
+    store->abort();
+  }
+}
+
 TEST_F(StoreTest, a_full_store_refuses_new_work_but_deletes_still_fit_in_the_reserve) {
   options.bound_bytes = 4 << 20;
   open();
