@@ -100,11 +100,30 @@ Status Store::open_environment() {
     return fail(Err::kCorrupt, errno_text(options_.directory + " is not a readable store", code));
   }
   if (code != 0) return fail(Err::kIo, errno_text("cannot open " + options_.directory, code));
-  // Readers that died with a killed process would pin old pages for ever.
-  int dead = 0;
-  if (!options_.read_only) mdb_reader_check(env_, &dead);
+  forget_dead_readers();
+  keep_descriptors_from_children();
   batch_.env_ = env_;
   return {};
+}
+
+// Readers that died with a killed process hold their slot, of few, and old pages for ever.
+void Store::forget_dead_readers() {
+  int dead = 0;
+  mdb_reader_check(env_, &dead);
+}
+
+// LMDB opens its data file once or twice, without O_CLOEXEC, and names one of the descriptors.
+void Store::keep_descriptors_from_children() {
+  mdb_filehandle_t data = -1;
+  struct stat wanted {};
+  if (mdb_env_get_fd(env_, &data) != 0 || ::fstat(data, &wanted) != 0) return;
+  ::fcntl(data, F_SETFD, FD_CLOEXEC);
+  for (const int near : {data + 1, data + 2, data - 1}) {
+    struct stat found {};
+    if (near < 0 || ::fstat(near, &found) != 0) continue;
+    const bool same = found.st_dev == wanted.st_dev && found.st_ino == wanted.st_ino;
+    if (same) ::fcntl(near, F_SETFD, FD_CLOEXEC);
+  }
 }
 
 Status Store::open_tables() {
@@ -233,6 +252,11 @@ void Store::measure() {
   MDB_envinfo info;
   if (mdb_env_info(env_, &info) != 0) return;
   used_ = (info.me_last_pgno + 1) * std::uint64_t{kPageBytes};
+  constexpr std::uint64_t kGrowthBytes = 1 << 20;
+  if (used_ >= readers_checked_ + kGrowthBytes) {
+    forget_dead_readers();
+    readers_checked_ = used_;
+  }
   // The free list is walked only when it can change the verdict: its pages are not in use.
   if (used_ * 4 >= options_.bound_bytes * 3) used_ = used_bytes();
   batch_.admits_ = used_ < options_.bound_bytes;

@@ -196,6 +196,8 @@ class Store {
   explicit Store(const Options& options) : options_(options) {}
   Status take_lock();
   Status open_environment();
+  void forget_dead_readers();
+  void keep_descriptors_from_children();
   Status open_tables();
   Status check_schema();
   void end_reading() noexcept;
@@ -209,6 +211,7 @@ class Store {
   int lock_fd_ = -1;
   std::uint64_t commits_ = 0;
   std::uint64_t used_ = 0;
+  std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
   int last_error_ = 0;
   int (*fault_)(void*) = nullptr;
   void* fault_context_ = nullptr;

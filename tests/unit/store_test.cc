@@ -115,6 +115,29 @@ TEST_F(StoreTest, a_failed_commit_changes_nothing_and_the_next_one_works) {
   EXPECT_EQ(store->commit(), CommitResult::kCommitted);
 }
 
+TEST_F(StoreTest, a_map_that_fills_in_the_middle_of_a_batch_fails_the_batch_and_nothing_else) {
+  options.bound_bytes = 4 << 20;
+  open();
+  put_mesh(1, "mesh-one", "one");
+  ASSERT_EQ(store->commit(), CommitResult::kCommitted);
+  const std::string body(32 << 10, 'x');
+  for (std::uint64_t number = 1; !batch().failed(); ++number) {
+    ASSERT_LT(number, 10'000u);
+    MessageRow row;
+    row.text[kMessageCiphertext] = body;
+    batch().put(TableId::kMessage, Key().add_u64(number).bytes(), row);
+    scratch.reset();
+  }
+  put_mesh(2, "mesh-two", "two");  // ignored: the batch has failed
+  EXPECT_EQ(store->commit(), CommitResult::kFailed);
+  MeshRow row;
+  EXPECT_TRUE(batch().get(TableId::kMesh, u32_key(1).bytes(), row));
+  EXPECT_FALSE(batch().get(TableId::kMesh, u32_key(2).bytes(), row));
+  EXPECT_EQ(problems(), 0u);
+  put_mesh(2, "mesh-two", "two");
+  EXPECT_EQ(store->commit(), CommitResult::kCommitted);
+}
+
 TEST_F(StoreTest, an_io_error_is_final) {
   open();
   store->set_commit_fault([](void*) { return EIO; }, nullptr);
@@ -312,12 +335,15 @@ TEST_F(StoreTest, files_are_private_to_their_owner) {
 }
 
 TEST_F(StoreTest, row_kinds_are_unique) {
-  const std::set<int> kinds{MetaRow::kKind,     OutboxRow::kKind,    OutboxBodyRow::kKind,
-                            InboxRow::kKind,    KnownPeerRow::kKind, MeshRow::kKind,
-                            MemberRow::kKind,   InviteRow::kKind,    BindingRow::kKind,
-                            PresenceRow::kKind, MessageRow::kKind,   DedupeRow::kKind,
-                            DeliveryRow::kKind, ReceiptRow::kKind};
-  EXPECT_EQ(kinds.size(), 14u);
+  const std::set<int> kinds{
+      MetaRow::kKind,      OutboxRow::kKind,      OutboxBodyRow::kKind,   InboxRow::kKind,
+      KnownPeerRow::kKind, MeshRow::kKind,        MemberRow::kKind,       InviteRow::kKind,
+      BindingRow::kKind,   PresenceRow::kKind,    MessageRow::kKind,      DedupeRow::kKind,
+      DeliveryRow::kKind,  ReceiptRow::kKind,     MeshSettingsRow::kKind, MemberProfileRow::kKind,
+      PeerStateRow::kKind, AttestationRow::kKind, TopicRow::kKind,        TopicMemberRow::kKind,
+      TopicPostRow::kKind, StateRow::kKind,       MemoryRow::kKind,       SkillRow::kKind,
+      CodeRow::kKind};
+  EXPECT_EQ(kinds.size(), 25u);
 }
 
 }  // namespace
