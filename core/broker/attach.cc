@@ -44,6 +44,7 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
   TextBuf returned(scratch());
   if (fresh && !facts.proved) restore_peer_state(presence, has_groups, restored, returned);
   if (fresh) apply_member_defaults(presence, hello.groups != nullptr);
+  apply_waiting_hook(presence);
   store_presence(presence);
   MemberMirror* owner = member(facts.member_no);
   owner->clients.push_back(client);

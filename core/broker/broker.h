@@ -24,6 +24,7 @@
 #include "core/base/metrics.h"
 #include "core/broker/authority.h"
 #include "core/broker/effects.h"
+#include "core/broker/minute_count.h"
 #include "core/broker/tables.h"
 #include "core/broker/text_index.h"
 #include "core/crypto/slab.h"
@@ -348,17 +349,13 @@ class Broker {
   std::string_view free_slug(std::string_view wanted);
   Result<std::uint32_t> mesh_by_slug(std::string_view slug);
   // codes.cc
-  struct LookUps {
-    std::uint64_t since_ms = 0;
-    std::uint32_t count = 0;
-  };
+  static constexpr std::uint32_t kLookUpsAMinute = 10;
   Status put_code(std::string_view token, std::uint64_t expires_ms, TextBuf& code);
   Status token_of_code(const HttpCall& call, std::string_view code, std::string& token);
   Status resolve_code(HttpCall& call);
   Status show_code(HttpCall& call);
   Status claim_invite(HttpCall& call);
   Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
-  bool may_look_up(const wire::HttpRequest& request);
   // mesh_admin.cc
   Status list_meshes(HttpCall& call);
   Status rename_mesh(HttpCall& call);
@@ -390,7 +387,21 @@ class Broker {
   Status set_permissions(HttpCall& call);
   void write_grants(std::uint32_t member_no, wire::JsonWriter& json);
   // hook.cc
+  static constexpr std::uint32_t kHooksAMinute = 30;
+  static constexpr std::size_t kHooksWaitingMax = 256;
+  struct HookCall {
+    std::string cwd;
+    std::int64_t pid = 0;
+    store::PeerStatus status = store::PeerStatus::kIdle;
+    wire::PeerAddress address{};
+    Authority authority;
+    std::uint64_t until_ms = 0;  // of one that waits; monotonic
+  };
   Status hook_set_status(HttpCall& call);
+  Status read_hook(const wire::HttpRequest& request, HookCall& hook);
+  bool hook_means(const HookCall& hook, PresenceRef presence);
+  bool hook_waits(const HookCall& hook);
+  void apply_waiting_hook(PresenceRef presence);
 
   // frames of any kind
   void send_error(ClientRef client, std::string_view code, std::string_view message,
@@ -441,8 +452,10 @@ class Broker {
   TextIndex memories_;
   bool memories_loaded_ = false;
   bool draining_ = false;
-  std::unordered_map<std::uint64_t, LookUps> look_ups_;  // of short codes, by hashed address
-  std::uint64_t listed_bytes_ = 0;                       // of peers_list replies in this iteration
+  MinuteCount look_ups_{kLookUpsAMinute};  // of short codes, by address
+  MinuteCount hooks_{kHooksAMinute};       // by address, pid and cwd
+  std::vector<HookCall> hooks_waiting_;    // at most kHooksWaitingMax, each for 10 s
+  std::uint64_t listed_bytes_ = 0;         // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

@@ -1,9 +1,8 @@
 // codes.cc — short invite codes: made, resolved, claimed.
 // Holds:  a code is kept as its hash and leads to one invite; what is unknown, used up, withdrawn
-// or
-//         expired looks the same from outside. The mesh's root key is derived from its owner's
+//         or expired looks the same from outside. The mesh's root key is derived from its owner's
 //         secret and leaves only sealed for one recipient, in a version 2 claim.
-// Limits: 10 look-ups a minute per address; an address table of kAddressesMax.
+// Limits: kLookUpsAMinute per address.
 // Source: spec/enrollment.md §5.2, §5.4; design/presence.md, "Authority and exposure of a broker".
 // Not:    version 1 joins (enroll.cc).
 #include <sodium.h>
@@ -28,9 +27,6 @@ using store::TableId;
 constexpr std::string_view kAlphabet = "0123456789abcdefghjkmnpqrstvwxyz";
 constexpr std::size_t kCodeLetters = 12;
 constexpr std::size_t kCodeMax = 32;
-constexpr std::uint32_t kLookUpsAMinute = 10;
-constexpr std::uint64_t kMinuteMs = 60'000;
-constexpr std::size_t kAddressesMax = 10'000;
 
 bool is_code(std::string_view text) noexcept {
   if (text.size() < 6 || text.size() > kCodeMax) return false;
@@ -55,23 +51,8 @@ Status Broker::put_code(std::string_view token, std::uint64_t expires_ms, TextBu
   return {};
 }
 
-// Per address, so that codes can not be tried; a full table forgets who was quiet for a minute.
-bool Broker::may_look_up(const wire::HttpRequest& request) {
-  if (look_ups_.size() >= kAddressesMax) {
-    std::erase_if(look_ups_, [&](const auto& entry) {
-      return env_.mono_ms - entry.second.since_ms >= kMinuteMs;
-    });
-    if (look_ups_.size() >= kAddressesMax) return false;
-  }
-  LookUps& mine = look_ups_[hash64(Bytes(request.peer_address))];
-  if (mine.count == 0 || env_.mono_ms - mine.since_ms >= kMinuteMs) {
-    mine = {env_.mono_ms, 0};
-  }
-  return ++mine.count <= kLookUpsAMinute;
-}
-
 Status Broker::token_of_code(const HttpCall& call, std::string_view code, std::string& token) {
-  if (!may_look_up(call.request)) {
+  if (!look_ups_.may(hash64(Bytes(call.request.peer_address)), env_.mono_ms)) {
     return fail(Err::kRateLimit, "10 codes a minute from one address; wait a minute");
   }
   const Error none = fail(Err::kInviteNotFound, "no invite in force has this code");

@@ -1,6 +1,7 @@
 // broker_admin_test.cc — the broker's HTTP routes: authority, meshes, members, grants, codes,
-// hooks. Holds:  as broker_test.cc; verify_all() after every iteration. Not:    version 1 joins and
-// health (broker_test.cc).
+// hooks.
+// Holds:  as broker_test.cc; verify_all() after every iteration.
+// Not:    version 1 joins and health (broker_test.cc).
 #include "tests/unit/broker_fixture.h"
 
 namespace cm::broker {
@@ -322,6 +323,56 @@ TEST_F(BrokerTest, a_hook_counts_for_the_one_process_it_names_and_for_thirty_sec
   EXPECT_EQ(status_, 400u);
   hook(R"({"cwd":"/w","pid":7,"status":"away"})", here);
   EXPECT_EQ(status_, 400u);
+}
+
+TEST_F(BrokerTest, a_hook_that_comes_before_its_session_waits_ten_seconds_for_it) {
+  found(3);
+  wire::PeerAddress here{};
+  here[15] = 1;
+  const auto hook = [&](int pid) {
+    wire::HttpRequest request;
+    request.method = "POST";
+    request.path = "/hook/set-status";
+    const std::string body =
+        R"({"cwd":"/w","pid":)" + std::to_string(pid) + R"(,"status":"working"})";
+    request.body = body;
+    request.peer_address = here;
+    return request_of(request);
+  };
+  const auto arrive = [&](std::uint32_t no, const Member& who) {
+    const ConnRef conn{no, 1};
+    core_->on_open(conn, here);
+    HelloText hello = hello_of(who);  // pid 7 in /w
+    core_->on_text(conn, write(who, hello));
+    run();
+    return conn;
+  };
+  EXPECT_EQ(field(hook(7), "pending"), "true");
+  EXPECT_EQ(field(hook(0), "pending"), "") << "nothing tells whose it is";
+  later(9'000);
+  const ConnRef first = arrive(77, members_[1]);
+  const ConnRef from = connect(members_[0]);
+  text(from, send_text(members_[1].hex, "waits"));
+  EXPECT_TRUE(pushed(first).empty());
+  EXPECT_EQ(field(hook(8), "pending"), "true") << "another process";
+  later(10'001);
+  const ConnRef second = arrive(78, members_[2]);
+  text(from, send_text(members_[2].hex, "comes"));
+  EXPECT_EQ(pushed(second), Texts{"comes"});
+}
+
+TEST_F(BrokerTest, one_process_has_thirty_hooks_a_minute_and_costs_no_other_any) {
+  found(1);
+  const auto status_of = [&](int pid) {
+    http("POST", "/hook/set-status",
+         R"({"cwd":"/w","pid":)" + std::to_string(pid) + R"(,"status":"idle"})");
+    return status_;
+  };
+  for (int call = 0; call < 30; ++call) ASSERT_EQ(status_of(7), 200u) << call;
+  EXPECT_EQ(status_of(7), 429u);
+  EXPECT_EQ(status_of(8), 200u);
+  later(60'000);
+  EXPECT_EQ(status_of(7), 200u);
 }
 
 TEST_F(BrokerTest, readiness_says_when_no_new_work_should_come) {
