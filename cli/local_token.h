@@ -2,7 +2,7 @@
 // Owns:   <daemon dir>/local-token: base64url of 32 random bytes and a line feed, 0600.
 // Holds:  made once; rotated by writing a new file and renaming it. The token is wiped here; the
 //         daemon's core keeps its hash.
-// Source: spec/ipc.md §1, §10.
+// Source: docs/PROTOCOL.md §10; spec/ipc.md §1, §10.
 // Not:    comparing (core/daemon/gates.cc).
 #pragma once
 

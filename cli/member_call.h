@@ -2,7 +2,7 @@
 // Owns:   member_call.
 // Holds:  the key goes from the configuration into the slab for one signature; the signature names
 //         method, path, body, time, nonce and host, so that it serves for this request alone.
-// Source: design/presence.md, "Authority and exposure of a broker".
+// Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker".
 // Not:    the admin token (verbs_mesh.cc).
 #pragma once
 

@@ -1,7 +1,7 @@
 // short_link.h — https://<host>/i/<code>: asks the host for the invite behind the code.
 // Owns:   is_short_link, resolve_short_link.
 // Holds:  what comes back is an invite like any other, checked as if it had been pasted.
-// Source: spec/enrollment.md §5.2.
+// Source: docs/PROTOCOL.md §7.1; spec/enrollment.md §5.2.
 // Not:    joining (verbs_mesh.cc).
 #pragma once
 

@@ -133,6 +133,28 @@ def check_tables(report):
             report("core/base/metrics.h", 1, f"{row.split(',')[0]} lacks its help text")
 
 
+def check_protocol(page, report):
+    """Every section that the code cites is there; every frame and route is in docs/PROTOCOL.md."""
+    where = "docs/PROTOCOL.md"
+    sections = set(re.findall(r"^#+ ([\d.]+?)\.? ", page, re.M))
+    for path in sources():
+        head = re.sub(r"\n//\s*", " ", (ROOT / path).read_text()[:2000])
+        for cited in re.findall(r"PROTOCOL\.md ((?:§[\d.]*\d(?:, )?)+)", head):
+            for number in set(re.findall(r"§([\d.]*\d)", cited)) - sections:
+                report(path, 1, f"cites {where} §{number}, which is not there")
+    frames = re.findall(r'\{"(\w+)", &Broker::', (ROOT / "core/broker/broker.cc").read_text())
+    for frame in frames:
+        if not re.search(rf"\b{frame}\b", page):
+            report(where, 1, f"the frame {frame} is not documented")
+    table = r'\{"[A-Z]+", "(/[^"]*)", '
+    for path in ("core/broker/http.cc", "core/daemon/gates.cc"):
+        for route in re.findall(table, (ROOT / path).read_text()):
+            # A parameter may have a name of its own here.
+            form = re.sub(r":\w+", r":\\w+", route) + (r":\w+" if route.endswith("/") else r"\b")
+            if not re.search(form, page):
+                report(where, 1, f"the route {route} is not documented")
+
+
 def main():
     problems = []
 
@@ -144,6 +166,7 @@ def main():
         check_head(path, text, report)
         check_lines(path, text, report)
     check_tables(report)
+    check_protocol((ROOT / "docs/PROTOCOL.md").read_text(), report)
     for problem in problems:
         print(problem)
     print(f"tidy: {len(problems)} violations in {len(sources())} files")

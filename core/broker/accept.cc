@@ -4,6 +4,7 @@
 //         B3 dedupe, message, history and a delivery row a recipient together: they are true, or
 //         none is, when the iteration commits.
 // Why:    a dedupe record exists if and only if the message was accepted (promise 4).
+// Source: docs/PROTOCOL.md §4, §4.1, §4.2.
 // Not:    pushing it (queue.cc); nothing here talks to the recipient.
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // attach.cc — what an accepted hello becomes: a bound key, a presence, its hello_ack.
 // Holds:  runs after every check; the binding, the presence, the remembered signature and the
 //         attestation are written in one iteration. hello_ack leaves before any push.
-// Source: spec/wire.md §2.3, §2.4, §3.3; design/presence.md, "Binding".
+// Source: docs/PROTOCOL.md §2.3, §3; spec/wire.md §2.3, §2.4, §3.3; design/presence.md, "Binding".
 // Not:    the checks (hello.cc, session_hello.cc), leases (presence.cc).
 #include <algorithm>
 

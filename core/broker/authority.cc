@@ -1,7 +1,7 @@
 // authority.cc — proves who asks over HTTP, and what that one may do in a mesh.
 // Holds:  a signature counts once: its nonce is remembered, in the same commit as what it allowed,
 //         until its time is too old. The admin token is compared by hash, in constant time.
-// Source: design/presence.md, "Authority and exposure of a broker".
+// Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker".
 // Not:    the routes (http.cc, mesh_admin.cc, members.cc, codes.cc).
 #include "core/broker/authority.h"
 

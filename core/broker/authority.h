@@ -1,7 +1,8 @@
 // authority.h — who asks over HTTP, and the permissions that members have.
 // Owns:   Authority (admin token, or a member's signature), permission bits and their names.
 // Holds:  a route that changes anything has an Authority before its body is read.
-// Source: design/presence.md, "Authority and exposure of a broker"; spec/enrollment.md §8.
+// Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker";
+//         spec/enrollment.md §8.
 // Not:    grants between members (capability.h).
 #pragma once
 

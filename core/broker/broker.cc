@@ -1,5 +1,6 @@
 // broker.cc — dispatch: connections come and go, frames find their handlers, deadlines fall due.
 // Holds:  one table of frame types; an unknown type is answered, never dropped.
+// Source: docs/PROTOCOL.md §1.2.
 // Not:    the handlers (see broker.h for which file has which).
 #include "core/broker/broker.h"
 

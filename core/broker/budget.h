@@ -4,7 +4,8 @@
 //         more, so a slow recipient can not spend its sender's budget. Queue shares mirror the
 //         delivery table; the rate lives in memory only and is full after a restart.
 // Limits: core/base/limits.h: rate_*, queue_pair_*, queue_sender_bytes_max.
-// Source: design/delivery.md, "Broker: accept", Quotas; spec/decisions.md, "Limits".
+// Source: docs/PROTOCOL.md §4.2; design/delivery.md, "Broker: accept", Quotas; spec/decisions.md,
+//         "Limits".
 // Not:    who is asked (accept.cc), the recipients' own bounds (the mailbox table).
 #pragma once
 

@@ -1,7 +1,7 @@
 // capability.h — what a session may do (attestation v2) and what a recipient lets a sender do.
 // Owns:   bits of session capabilities and of grants, and their names on the wire.
 // Holds:  unknown names in an attestation give nothing; unknown names in a grant are refused.
-// Source: spec/wire.md §11.4; spec/cli.md §13; spec/enrollment.md §8.
+// Source: docs/PROTOCOL.md §2.2, §4; spec/wire.md §11.4; spec/cli.md §13; spec/enrollment.md §8.
 // Not:    where they are enforced (broker.cc for sessions, route.cc and queue.cc for grants).
 #pragma once
 

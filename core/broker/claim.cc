@@ -2,7 +2,7 @@
 // Holds:  only the recipient's client_ack marks a row delivered. The rows of one lane on one
 //         connection share one lease, renewed by each ack in that lane; what is released is pushed
 //         again in order.
-// Source: design/delivery.md, "Queue: claim, lease, ack".
+// Source: docs/PROTOCOL.md §5.2; design/delivery.md, "Queue: claim, lease, ack".
 // Not:    pushing (queue.cc), acceptance (accept.cc).
 #include <algorithm>
 

@@ -3,7 +3,8 @@
 //         or expired looks the same from outside. The mesh's root key is derived from its owner's
 //         secret and leaves only sealed for one recipient, in a version 2 claim.
 // Limits: kLookUpsAMinute per address.
-// Source: spec/enrollment.md §5.2, §5.4; design/presence.md, "Authority and exposure of a broker".
+// Source: docs/PROTOCOL.md §7.1; spec/enrollment.md §5.2, §5.4; design/presence.md, "Authority and
+//         exposure of a broker".
 // Not:    version 1 joins (enroll.cc).
 #include <sodium.h>
 

@@ -1,7 +1,7 @@
 // enroll.cc — meshes, v1 invites and joins.
 // Holds:  a mesh's owner key signs its invites and never leaves the store; an invite admits as
 //         often as it says, and each carries fresh random bytes where others put the root key.
-// Source: spec/enrollment.md §4, §5; design/presence.md, last section.
+// Source: docs/PROTOCOL.md §7, §7.1; spec/enrollment.md §4, §5; design/presence.md, last section.
 // Not:    who asks (authority.cc), short codes and version 2 claims (codes.cc).
 #include <sodium.h>
 

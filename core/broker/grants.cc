@@ -1,7 +1,7 @@
 // grants.cc — over HTTP: what a member lets others do to it, and what a mesh lets a member do.
 // Holds:  grants are the recipient's own: only its signature changes them. Permissions are changed
 //         by who manages them. Both count from the next message on.
-// Source: spec/enrollment.md §7, §8; spec/cli.md §13.
+// Source: docs/PROTOCOL.md §7; spec/enrollment.md §7, §8; spec/cli.md §13.
 // Not:    enforcing them (route.cc, queue.cc, authority.cc).
 #include "core/broker/broker.h"
 #include "core/broker/capability.h"

@@ -2,6 +2,7 @@
 // Holds:  the first failure wins and nothing has been written by then. A signature is accepted
 //         once: it is remembered until its timestamp is too old to be accepted again.
 // Why:    a hello is the only place where the broker verifies a signature; messages ride on it.
+// Source: docs/PROTOCOL.md §2, §2.1.
 // Not:    sessions (session_hello.cc), what an accepted hello becomes (attach.cc).
 #include "core/broker/broker.h"
 #include "core/crypto/canonical.h"

@@ -4,7 +4,8 @@
 //         by hand stays so. What matches nothing waits 10 s for a hello with the same marks, since
 //         a session's first hook runs before it is connected, and is no error: hooks go on.
 // Limits: 30 a minute per (address, pid, cwd); kHooksWaitingMax that wait.
-// Source: spec/wire.md §4; design/presence.md, last section; spec/decisions.md ("status").
+// Source: docs/PROTOCOL.md §5.3, §7.2; spec/wire.md §4; design/presence.md, last section;
+//         spec/decisions.md ("status").
 // Not:    what a status holds back (queue.cc).
 #include "core/base/hash.h"
 #include "core/broker/broker.h"

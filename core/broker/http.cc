@@ -1,7 +1,8 @@
 // http.cc — the broker's HTTP routes: one table, and who may use them.
 // Holds:  a route that changes anything has its authority before its body is read. Replies are
 //         JSON; an error names its code and its remedy. Logs name route templates, never paths.
-// Source: spec/enrollment.md §5, §7; design/presence.md, "Authority and exposure of a broker".
+// Source: docs/PROTOCOL.md §7; spec/enrollment.md §5, §7; design/presence.md, "Authority and
+//         exposure of a broker".
 // Not:    HTTP itself (core/net), the routes' work (enroll.cc, mesh_admin.cc, members.cc,
 // codes.cc).
 #include "core/broker/authority.h"

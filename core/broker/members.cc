@@ -2,7 +2,7 @@
 // Holds:  a member changes of itself what the mesh's policy lets it; who manages permissions
 // changes
 //         everything of everybody. A change is told to that member's connections.
-// Source: spec/enrollment.md §7, §8; spec/wire.md §8 (profile_updated).
+// Source: docs/PROTOCOL.md §7; spec/enrollment.md §7, §8; spec/wire.md §8 (profile_updated).
 // Not:    permissions and grants (grants.cc).
 #include <algorithm>
 

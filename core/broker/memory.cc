@@ -3,7 +3,8 @@
 //         forgotten memory is gone; forgetting one that is unknown succeeds, as existing clients
 //         expect.
 // Limits: kMemoryTextMax bytes a memory, memories_max a mesh.
-// Source: spec/wire.md §7.2; spec/observed.md: both names of the reply's members are sent.
+// Source: docs/PROTOCOL.md §6; spec/wire.md §7.2; spec/observed.md: both names of the reply's
+//         members are sent.
 // Not:    searching itself (text_index.h).
 #include "core/broker/broker.h"
 #include "core/broker/texts.h"

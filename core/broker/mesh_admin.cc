@@ -1,7 +1,7 @@
 // mesh_admin.cc — meshes over HTTP: list, rename, delete, settings.
 // Holds:  a slug is unique in the broker; the old one is free after a rename or a delete. A deleted
 //         mesh keeps its rows, takes no hello and no join, and its sockets are closed.
-// Source: spec/enrollment.md §4, §7, §8.
+// Source: docs/PROTOCOL.md §7; spec/enrollment.md §4, §7, §8.
 // Not:    creating one (enroll.cc), members (members.cc).
 #include <sodium.h>
 

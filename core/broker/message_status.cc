@@ -2,7 +2,7 @@
 // Holds:  an id or a prefix is looked up among the asker's own messages and its own mail only; all
 //         else is not_found. What is said comes from durable rows: a receipt, or a delivery row.
 // Limits: a prefix is looked for in at most kScanMax messages of its span of time.
-// Source: spec/wire.md §5.6; design/delivery.md, "Ids".
+// Source: docs/PROTOCOL.md §5.4; spec/wire.md §5.6; design/delivery.md, "Ids".
 // Not:    receipts of the recipient's side (they end at the recipient's inbox).
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // Owns:   MinuteCount.
 // Holds:  memory is bounded: a full table forgets who was quiet for a minute, and while nobody was,
 //         it refuses who is new, so that a flood of names can not buy a flood of calls.
-// Source: design/presence.md, last section; spec/wire.md §4 (hooks).
+// Source: docs/PROTOCOL.md §7; design/presence.md, last section; spec/wire.md §4 (hooks).
 // Not:    the budget of messages (budget.h).
 #pragma once
 

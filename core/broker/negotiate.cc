@@ -1,7 +1,8 @@
 // negotiate.cc — which features this broker has, with their parameters.
 // Holds:  the answer is the same for every asker. An existing client that never asks is served all
 //         the same, and no policy between connections touches it.
-// Source: spec/wire.md §11.2; spec/decisions.md, "Negotiation"; design/delivery.md.
+// Source: docs/PROTOCOL.md §9; spec/wire.md §11.2; spec/decisions.md, "Negotiation";
+//         design/delivery.md.
 // Not:    what a daemon makes of it (core/daemon).
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // Holds:  saved when the last socket of a presence closes, restored by a plain hello that makes a
 //         new presence. A throw-away connection (a hello with a session key of its own) saves
 //         nothing, unless it was used to set something.
-// Source: spec/wire.md §2.3, §2.4, §3.7.
+// Source: docs/PROTOCOL.md §2.3, §3; spec/wire.md §2.3, §2.4, §3.7.
 // Not:    leases (presence.cc), the verbs that set these values (profile.cc).
 #include "core/broker/broker.h"
 

@@ -1,6 +1,6 @@
 // peers.cc — who is here: the list, and the events when that changes.
 // Holds:  events are pushed live and never stored; a client that was away lists again.
-// Source: spec/wire.md §6 (peers_list), §8 (system pushes).
+// Source: docs/PROTOCOL.md §3; spec/wire.md §6 (peers_list), §8 (system pushes).
 // Not:    leases (presence.cc).
 #include "core/base/utf8.h"
 #include "core/broker/broker.h"

@@ -2,7 +2,7 @@
 // Holds:  socket gone: offline, nobody is told. Back within the lease: nobody is told. Lease over:
 //         exactly one peer_left; a later return: exactly one peer_joined. Entries are rows: they
 //         survive a restart of the broker.
-// Source: design/presence.md, "Presence is a lease, not a socket".
+// Source: docs/PROTOCOL.md §3; design/presence.md, "Presence is a lease, not a socket".
 // Not:    what a hello changes (attach.cc), queue hand-over on reattach (queue.cc).
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // Holds:  a verb acts on the presence of the connection that sent it. What reference clients send
 //         without waiting is acknowledged only when it came with `_reqId`.
 // Limits: core/wire/limits.h: groups, summaries and profile texts are bounded.
-// Source: spec/wire.md §4, §6; spec/decisions.md, "Delivery" (status).
+// Source: docs/PROTOCOL.md §3; spec/wire.md §4, §6; spec/decisions.md, "Delivery" (status).
 // Not:    what a member gets back later (peer_state.cc), lists and events (peers.cc).
 #include <algorithm>
 

@@ -3,7 +3,7 @@
 //         the lanes in it keep their order. Only the recipient's client_ack ends a row. The rows
 //         of one lane on one connection share one lease, renewed by each ack in that lane.
 // Limits: claim_rows_max rows or claim_bytes_max bytes unacked on a connection, always one row.
-// Source: design/delivery.md, "Queue: claim, lease, ack".
+// Source: docs/PROTOCOL.md §5.1, §5.2; design/delivery.md, "Queue: claim, lease, ack".
 // Not:    acceptance (accept.cc); whether a socket is writable: the window bounds what it holds.
 #include <algorithm>
 

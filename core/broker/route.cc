@@ -3,7 +3,7 @@
 //         names and prefixes are resolved by clients, never here.
 // Limits: a multicast reaches those who are online or leased now, at most
 //         multicast_recipients_max; a topic its members, wherever they are.
-// Source: spec/wire.md §5.1, §5.3; spec/decisions.md, "Delivery".
+// Source: docs/PROTOCOL.md §4; spec/wire.md §5.1, §5.3; spec/decisions.md, "Delivery".
 // Not:    quotas and rows (accept.cc), pushes (queue.cc).
 #include "core/broker/broker.h"
 #include "core/broker/capability.h"

@@ -2,6 +2,7 @@
 // Holds:  the session's signature proves possession of its key, the attestation that its member
 //         vouches for it. Nothing has been written when the first check fails.
 // Why:    only this proof binds a session key to a member (design/presence.md, "Binding").
+// Source: docs/PROTOCOL.md §2.2.
 // Not:    plain hellos (hello.cc), what an accepted hello becomes (attach.cc).
 #include "core/broker/broker.h"
 #include "core/broker/capability.h"

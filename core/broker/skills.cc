@@ -1,7 +1,7 @@
 // skills.cc — skills that members share: named texts of instructions.
 // Holds:  one skill a name; sharing it again replaces it. Any member may remove one.
 // Limits: kSkillTextMax bytes of instructions, skills_max a mesh.
-// Source: spec/wire.md §7.14.
+// Source: docs/PROTOCOL.md §6; spec/wire.md §7.14.
 // Not:    running them.
 #include <algorithm>
 

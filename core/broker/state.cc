@@ -2,8 +2,8 @@
 // Holds:  a value is kept and given back as it was written, numbers digit by digit. Every change is
 //         told to all other connections. null is a value, as with existing brokers.
 // Limits: keys of kStateKeyMax bytes, values of kStateValueMax, state_keys_max a mesh.
-// Source: spec/wire.md §7.1; spec/observed.md: daemons wait for state_value, others for
-//         state_result, so both are sent.
+// Source: docs/PROTOCOL.md §6; spec/wire.md §7.1; spec/observed.md: daemons wait for state_value,
+//         others for state_result, so both are sent.
 // Not:    who may read or write it (capabilities: broker.cc).
 #include "core/broker/broker.h"
 #include "core/wire/limits.h"

@@ -1,6 +1,6 @@
 // topic_history.cc — what was posted to a topic, newest first.
 // Holds:  a page has at most `limit` posts and kPageBytes; `beforeId` continues it.
-// Source: spec/wire.md §7.3 (topic_history).
+// Source: docs/PROTOCOL.md §6; spec/wire.md §7.3 (topic_history).
 // Not:    posting (accept.cc), membership (topics.cc).
 #include "core/broker/broker.h"
 #include "core/crypto/encoding.h"

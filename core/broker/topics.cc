@@ -2,8 +2,8 @@
 // Holds:  a name is unique in its mesh; a topic is found by id or name. Creating one that exists
 //         answers it. Whoever creates leads; any member may join.
 // Limits: mesh_topics_max of a mesh, topic_members_max of a topic.
-// Source: spec/wire.md §7.3. Topic keys (spec/crypto.md §6) are another issue's: bodies sent over
-//         the WebSocket are version 1, readable by the broker.
+// Source: docs/PROTOCOL.md §6; spec/wire.md §7.3. Topic keys (spec/crypto.md §6) are another
+//         issue's: bodies sent over the WebSocket are version 1, readable by the broker.
 // Not:    posts and their history (accept.cc, topic_history.cc).
 #include "core/broker/broker.h"
 #include "core/crypto/encoding.h"

@@ -4,6 +4,7 @@
 //         subgroup or not on the curve is refused, and so is an all-zero shared secret.
 // Why:    precomputing costs 80 us with the curve conversions, sealing with a kept key 1.4 us.
 // Limits: Limits::box_keys_max pairs, evicted by the clock rule. One pair serves both directions.
+// Source: docs/PROTOCOL.md §8.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 // Holds:  fields are joined by '|' and nothing is escaped, so a '|' inside a text field is refused
 //         (Err::kInvalidArgument naming the field). On an error nothing is appended.
 // Why:    two records with one text would share a signature.
+// Source: docs/PROTOCOL.md §2, §7, §7.1.
 // Not:    signing (sign.h), judging times, roles or capabilities (core/broker, core/daemon).
 #pragma once
 

@@ -3,6 +3,7 @@
 // Holds:  fields are separated by zero bytes, so a text field with a zero byte is refused.
 // Why:    the bare fingerprint would confirm guesses of short bodies; it never leaves the daemon
 //         except as an HMAC keyed from the member secret.
+// Source: docs/PROTOCOL.md §8.
 // Not:    minting ids, looking them up (core/daemon).
 #pragma once
 

@@ -2,7 +2,7 @@
 // Holds:  an answer that some meshes could not give to is 200 with what the others said and
 //         `errors:[{mesh,error,detail}]`; when all failed it is the first one's failure. "Not set"
 //         is said only when every mesh was asked successfully.
-// Source: spec/ipc.md §3.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3.
 // Not:    asking (calls.cc).
 #include <algorithm>
 

@@ -4,7 +4,7 @@
 //         the loss of its connection. A legacy broker says nothing to a command that succeeded:
 //         2 s of silence are "accepted, unconfirmed".
 // Why:    `_reqId` begins with random characters, so that no id that a client chose looks like it.
-// Source: spec/ipc.md §9; spec/wire.md §1.2; spec/observed.md.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §9; spec/wire.md §1.2; spec/observed.md.
 // Limits: Limits::ipc_requests_max jobs and parked sends together, broker_calls_max calls,
 //         broker_replies_bytes_max bytes of answers kept.
 // Not:    the form of the answers (answers.cc), which route asks what (routes_*.cc).

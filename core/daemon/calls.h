@@ -1,7 +1,8 @@
 // calls.h — the kinds of requests that are passed on to brokers, as one table.
 // Owns:   CallInfo, and Daemon::call().
 // Holds:  the order of the rows is that of CallKind.
-// Source: spec/wire.md §5.6, §6, §7; spec/observed.md, "Where the two ends miss each other".
+// Source: docs/PROTOCOL.md §3, §6, §10.3; spec/wire.md §5.6, §6, §7; spec/observed.md, "Where the
+//         two ends miss each other".
 // Not:    the machinery (calls.cc), the answers on the IPC (answers.cc).
 #pragma once
 

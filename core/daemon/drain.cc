@@ -2,7 +2,7 @@
 // Holds:  a lane is (mesh, sender key, target, priority), in enqueue order, one row in flight; a
 //         transient refusal stops that lane only. inflight is written before the frame leaves; a
 //         row leaves it only by an ack, a lost connection, a timeout or start-up recovery.
-// Source: design/delivery.md, promises 3 and 6, "Outbox: states".
+// Source: docs/PROTOCOL.md §4, §4.1; design/delivery.md, promises 3 and 6, "Outbox: states".
 // Not:    encryption: it happened at accept, draining only forwards.
 #include <algorithm>
 

@@ -3,7 +3,7 @@
 //         what the store says was in use. The last events are kept in a ring, so that a stream
 //         that comes back with its last id misses nothing, or is told that it did. An event
 //         leaves, and stays in the ring, only after the commit of what it tells.
-// Source: spec/ipc.md §6; the HTML standard, "Server-sent events".
+// Source: docs/PROTOCOL.md §10.4; spec/ipc.md §6; the HTML standard, "Server-sent events".
 // Limits: Limits::ipc_streams_max streams, event_ring_bytes kept.
 // Not:    the events themselves (receive.cc, link.cc); slow readers, whom the shell ends.
 #include <algorithm>

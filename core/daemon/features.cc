@@ -2,7 +2,8 @@
 // Holds:  asked once a connection, beside the traffic; a broker that says nothing for 2 s, or that
 //         does not know the question, is legacy. A required feature that is missing or below its
 //         floor ends the mesh with 4010 and a flat reason of at most 123 bytes.
-// Source: spec/wire.md §11.2; spec/decisions.md, "Negotiation"; design/delivery.md, "Age".
+// Source: docs/PROTOCOL.md §9; spec/wire.md §11.2; spec/decisions.md, "Negotiation";
+//         design/delivery.md, "Age".
 // Not:    reading the parameters (core/wire/mesh_replies.cc).
 #include <algorithm>
 

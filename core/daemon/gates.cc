@@ -2,7 +2,8 @@
 // Holds:  gates come first and in the order of spec/ipc.md §2: token in the query, Host, Origin,
 //         bearer, session, then the limits. Tokens are compared by their hashes, in constant time.
 //         Every reply goes through reply(), which counts it by route, status and transport.
-// Source: spec/ipc.md §2, §10; spec/decisions.md, "Limits", "Presence and identity".
+// Source: docs/PROTOCOL.md §10.1; spec/ipc.md §2, §10; spec/decisions.md, "Limits", "Presence and
+//         identity".
 // Not:    the routes themselves (routes_*.cc), sockets (core/net).
 #include <algorithm>
 

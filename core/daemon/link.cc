@@ -1,7 +1,7 @@
 // link.cc — the control-plane connection of each mesh: hello, frames of the broker, the roster.
 // Holds:  a hello is signed freshly for each CONNECTED of the transport; nothing but a hello is
 //         sent before its ack. The transport owns reconnecting, the core owns the hello deadline.
-// Source: spec/wire.md §2, §6; design/transports.md.
+// Source: docs/PROTOCOL.md §2; spec/wire.md §2, §6; design/transports.md.
 // Not:    pushes (receive.cc), acks of sends (drain.cc).
 #include <algorithm>
 

@@ -2,7 +2,8 @@
 // Holds:  client_ack is an effect: it leaves after the commit that has the row. A redelivery finds
 //         its key and is acked again without a second row. What cannot be opened is kept with a
 //         null body and a reason, never decoded as text.
-// Source: design/delivery.md, promise 5; spec/decisions.md, "Delivery"; spec/ipc.md §7.
+// Source: docs/PROTOCOL.md §5; design/delivery.md, promise 5; spec/decisions.md, "Delivery";
+//         spec/ipc.md §7.
 // Not:    showing the inbox (ipc.cc).
 #include <algorithm>
 

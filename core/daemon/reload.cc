@@ -6,6 +6,7 @@
 //         cannot be sent under the new one.
 // Why:    rows of a mesh that is merely absent when the daemon starts wait instead (drain.cc): a
 //         file that was damaged must not end them. reload() is given well-formed files only.
+// Source: docs/PROTOCOL.md §10.3.
 // Not:    reading config.json, watching it (cli/run_daemon.cc).
 #include <algorithm>
 

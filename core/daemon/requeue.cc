@@ -2,7 +2,8 @@
 // Holds:  in one transaction the old row becomes aborted (when, by whom, superseded by what) and a
 //         new row is pending with every routing field and the same bytes. An id is never freed.
 // Why:    the reference copies the text alone and may send a private message to everybody.
-// Source: design/delivery.md, "Outbox: states"; spec/ipc.md §3, §8; spec/decisions.md, "requeue".
+// Source: docs/PROTOCOL.md §10.3; design/delivery.md, "Outbox: states"; spec/ipc.md §3, §8;
+//         spec/decisions.md, "requeue".
 // Not:    automatic retries (drain.cc).
 #include "core/daemon/daemon.h"
 #include "core/wire/fields.h"

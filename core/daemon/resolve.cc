@@ -2,7 +2,7 @@
 // Holds:  display names are free, so a name is bound to a member key at first use; a name that two
 //         members bear, or that arrives under another key, is refused with both keys named. A name
 //         is refused as unknown only after the list was asked for once more.
-// Source: design/delivery.md, "Who a name is".
+// Source: docs/PROTOCOL.md §10.2; design/delivery.md, "Who a name is".
 // Not:    encryption; sessions' attestations (they come with sessions).
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // Holds:  a batch is a part of its iteration's transaction; if that is abandoned, the batch is
 //         done again. The dedupe key of a deleted row stays, so a late redelivery is a duplicate.
 // Why:    a mailbox of a hundred thousand rows deleted at once would hold up every message.
-// Source: spec/ipc.md §7, "Retention".
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §7, "Retention".
 // Not:    the outbox: its terminal rows become tombstones.
 #include "core/daemon/daemon.h"
 #include "core/wire/json_writer.h"

@@ -1,7 +1,7 @@
 // routes_inbox.cc — what was received: listing, marking as seen, deleting.
 // Holds:  a filter that cannot be understood deletes nothing: it is 400 and names the parameter.
 //         Replies are bounded. A deleted row leaves its dedupe key behind.
-// Source: spec/ipc.md §3, §7.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3, §7.
 // Not:    storing (receive.cc), the batches in which rows are deleted (retention.cc).
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"

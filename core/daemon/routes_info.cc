@@ -1,7 +1,7 @@
 // routes_info.cc — what the daemon says of itself: version, health, compatibility, metrics.
 // Holds:  no label of a metric is taken from a client: meshes by their slug, or by their id where
 //         the slug is not one.
-// Source: spec/ipc.md §3, §10.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3, §10.
 // Not:    the counters (core/base/metrics.h).
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"

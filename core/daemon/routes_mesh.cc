@@ -1,7 +1,7 @@
 // routes_mesh.cc — what the brokers keep for a mesh: peers, state, memory, skills, profiles.
 // Holds:  a listing asks every mesh at once unless one is named; a change needs exactly one mesh.
 //         Fields are checked here, by name and limit, before a broker sees anything.
-// Source: spec/ipc.md §3; spec/wire.md §6, §7.1, §7.2, §7.14.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3; spec/wire.md §6, §7.1, §7.2, §7.14.
 // Not:    waiting for the answers (calls.cc), their form (answers.cc).
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // routes_outbox.cc — what was sent: the outbox, and the status of one message.
 // Holds:  message status takes every id that a send has printed: the client's, ours, the broker's
 //         or the beginning of the broker's. A client's id is translated through the outbox.
-// Source: spec/ipc.md §8; spec/wire.md §5.6; design/delivery.md, "Ids".
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §8; spec/wire.md §5.6; design/delivery.md, "Ids".
 // Not:    sending (send.cc).
 #include <algorithm>
 

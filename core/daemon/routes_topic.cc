@@ -1,7 +1,8 @@
 // routes_topic.cc — topics and groups of a mesh.
 // Holds:  a topic is named by its name or id, with or without '#'; brokers get it without.
-// Source: spec/ipc.md §10 (post, subscribe, unsubscribe, list); spec/wire.md §6, §7.3. The routes
-//         for members, history, create, read and groups are ours, in the same style.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §10 (post, subscribe, unsubscribe, list);
+//         spec/wire.md §6, §7.3. The routes for members, history, create, read and groups are ours,
+//         in the same style.
 // Not:    posting: a post is a send to '#topic' (send.cc).
 #include "core/daemon/calls.h"
 #include "core/daemon/query_reader.h"

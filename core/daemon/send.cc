@@ -3,6 +3,7 @@
 //         when the peer is away by now. A row is written after every check has passed, and the
 //         202 leaves after the commit that has it.
 // Why:    accepted means durable (promise 1); an id names one request for good (promise 2).
+// Source: docs/PROTOCOL.md §10.2.
 // Not:    who a name is (resolve.cc), draining (drain.cc).
 #include <algorithm>
 

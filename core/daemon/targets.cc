@@ -2,7 +2,7 @@
 // Holds:  a topic's name is looked up in the list that is kept; it is refused only after the broker
 //         was asked anew. A name or key without a mesh goes to the one mesh that knows it; if
 //         several do, they are named and nothing is sent.
-// Source: spec/ipc.md §5; spec/wire.md §5.1, §7.3; the issue ("target resolution across meshes").
+// Source: docs/PROTOCOL.md §10.2; spec/ipc.md §5; spec/wire.md §5.1, §7.3.
 // Not:    who a name is within one mesh (resolve.cc).
 #include <algorithm>
 

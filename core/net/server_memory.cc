@@ -8,7 +8,7 @@
 //         fill the budget together would wait for each other until their deadlines.
 // Limits: limits.partial_bytes_max, limits.partial_group_bytes_max; strangers (group 0) of a server
 //         with WebSockets share a quarter of the former, so that they cannot starve members.
-// Source: spec/decisions.md, "Limits".
+// Source: docs/PROTOCOL.md §1; spec/decisions.md, "Limits".
 // Not:    the deadline of a frame (server_time.cc), pending output (room_for()).
 #include <algorithm>
 

@@ -2,7 +2,8 @@
 // Owns:   BrokerFrame, HelloAck, Ack, Push, PeerEntry, ErrorFrame and their writers.
 // Holds:  a client reads what reference brokers send, too: optional members stay optional, and a
 //         correlation id may stand in `id` instead of `_reqId` (spec/wire.md §1.2).
-// Source: spec/wire.md §2.3, §5.2, §5.4, §6; design/delivery.md, "Broker: accept".
+// Source: docs/PROTOCOL.md §2.3, §4, §5.1; spec/wire.md §2.3, §5.2, §5.4, §6; design/delivery.md,
+//         "Broker: accept".
 // Not:    what a daemon does with them (core/daemon).
 #pragma once
 

@@ -4,7 +4,8 @@
 // before a
 //         handler sees it. Views live until the scratch arena is reset. A parser overwrites the
 //         whole struct: nothing of an earlier frame stays in it.
-// Source: spec/wire.md §2.1, §2.2, §5.1, §5.5; spec/observed.md for the order of members.
+// Source: docs/PROTOCOL.md §2, §4, §5.2; spec/wire.md §2.1, §2.2, §5.1, §5.5; spec/observed.md for
+//         the order of members.
 // Not:    judging what a frame asks for (core/broker).
 #pragma once
 

@@ -1,6 +1,7 @@
 // fields.h — reads typed, bounded members of a JSON object; the first problem sticks.
 // Owns:   FieldReader, and the character rules of ids, names and targets.
 // Holds:  an error names the field, what was expected and the limit; nothing is truncated.
+// Source: docs/PROTOCOL.md §1.1, §1.2.
 // Not:    the frames themselves (client_frames.h, broker_frames.h).
 #pragma once
 

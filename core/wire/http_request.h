@@ -2,6 +2,7 @@
 // Owns:   HttpRequest.
 // Holds:  views live until the end of the iteration. The shell fills it from core/net.
 // Why:    the cores include nothing of core/net, and the simulator has no HTTP.
+// Source: docs/PROTOCOL.md §7, §10.
 // Not:    parsing (core/net/http_message.h).
 #pragma once
 

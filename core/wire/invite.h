@@ -1,7 +1,8 @@
 // invite.h — the v1 invite: a signed payload in a token, and the links that carry it.
 // Owns:   Invite, token and payload forms.
 // Holds:  the broker knows a token by its exact text, so a token is passed on unmodified.
-// Source: spec/enrollment.md §5.2, §5.3; canonical text: core/crypto/canonical.h.
+// Source: docs/PROTOCOL.md §7.1; spec/enrollment.md §5.2, §5.3; canonical text:
+//         core/crypto/canonical.h.
 // Not:    short codes (their resolver is HTTP), judging expiry and use (core/broker).
 #pragma once
 

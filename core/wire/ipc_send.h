@@ -2,7 +2,7 @@
 // Owns:   SendRequest and its parser.
 // Holds:  `to` is trimmed; the id from header and body must agree when both are given; `meta` is
 //         kept as canonical JSON, because that is what the fingerprint covers.
-// Source: spec/ipc.md §5, design/delivery.md "Ids".
+// Source: docs/PROTOCOL.md §10.2; spec/ipc.md §5, design/delivery.md "Ids".
 // Not:    target resolution, the accept table (core/daemon/send.cc).
 #pragma once
 

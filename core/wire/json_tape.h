@@ -4,6 +4,7 @@
 //         count bounded, duplicate keys refused after unescaping. No recursion anywhere.
 // Why:    a DOM recurses on hostile input and allocates node by node; a tape does neither.
 // Limits: core/wire/limits.h.
+// Source: docs/PROTOCOL.md §1.
 // Not:    what fields mean (fields.h and the frame files), canonical JSON (core/crypto/jcs.h).
 #pragma once
 

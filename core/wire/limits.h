@@ -2,6 +2,7 @@
 // Holds:  these bound what is parsed, before anything is allocated; operators cannot change them
 //         (capacities that they can change are in core/base/limits.h).
 // Why:    limits before parsing: a hostile peer chooses sizes, we choose what we keep.
+// Source: docs/PROTOCOL.md §1, §4.2.
 // Not:    frame size limits, which are negotiated and configured.
 #pragma once
 

@@ -3,8 +3,8 @@
 // Holds:  both variants of spec/observed.md are accepted: state_result and state_value/state_data,
 //         `id` and `memoryId`, `memories` and `matches`. A row is passed on as it was sent; one
 //         that already has a member "mesh" is left out, because ours must be the only one.
-// Source: spec/observed.md, "Where the reference's two ends miss each other"; spec/wire.md §7,
-//         §11.2.
+// Source: docs/PROTOCOL.md §3, §6; spec/observed.md, "Where the reference's two ends miss each
+//         other"; spec/wire.md §7, §11.2.
 // Not:    what a daemon answers on its IPC (core/daemon).
 #pragma once
 

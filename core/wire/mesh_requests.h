@@ -2,7 +2,7 @@
 // Owns:   one write function a request, and the one of feature negotiation.
 // Holds:  each request carries `_reqId`, also where the reference answers nothing: our broker then
 //         answers `ack` or `error`. Members stand in the order of spec/wire.md.
-// Source: spec/wire.md §5.6, §6, §7.1-7.3, §7.14, §11.2.
+// Source: docs/PROTOCOL.md §3, §6; spec/wire.md §5.6, §6, §7.1-7.3, §7.14, §11.2.
 // Not:    what callers may pass in (core/daemon checks it), parsing of the answers
 // (mesh_replies.h).
 #pragma once

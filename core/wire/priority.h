@@ -1,5 +1,6 @@
 // priority.h — the three priorities and their words on the wire.
 // Holds:  numbers sort as they are served: now, next, low. store::Priority has the same values.
+// Source: docs/PROTOCOL.md §5.3.
 // Not:    status gating (core/broker).
 #pragma once
 

@@ -1,7 +1,7 @@
 // query.h — parameters of a request target: strict percent-decoding, nothing guessed.
 // Holds:  names are compared decoded, so that no gate is passed by "to%6Ben"; a name given twice, a
 //         bad escape, a NUL or text that is not UTF-8 is malformed, and the caller answers 400.
-// Source: RFC 3986 §2.1; '+' is a space, as forms write it.
+// Source: docs/PROTOCOL.md §10.3; RFC 3986 §2.1; '+' is a space, as forms write it.
 // Limits: 64 parameters; the target itself is bounded by core/net.
 // Not:    request parsing (core/net).
 #pragma once

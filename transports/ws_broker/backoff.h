@@ -3,7 +3,7 @@
 // jitter). Holds:  1, 2, 4, 8, 16, 30, 30.. s; only an accepted hello resets it. After a refused
 // hello 30 s
 //         and up to 5 min, since connecting again soon would be refused the same way.
-// Source: spec/wire.md §1, design/transports.md.
+// Source: docs/PROTOCOL.md §1; spec/wire.md §1, design/transports.md.
 #pragma once
 
 #include <algorithm>

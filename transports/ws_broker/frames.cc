@@ -1,6 +1,6 @@
 // frames.cc — an open connection: messages both ways, ping, the stale rule, close.
 // Holds:  lost() and fail() may be called from anywhere here, so phase_ is checked after them.
-// Source: RFC 6455 §5 to §7; spec/wire.md §1.
+// Source: docs/PROTOCOL.md §1; RFC 6455 §5 to §7; spec/wire.md §1.
 // Not:    framing itself (core/net/ws_frame.h).
 #include <algorithm>
 #include <string>

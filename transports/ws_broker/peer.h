@@ -6,7 +6,7 @@
 //         through timers, descriptors and resume().
 // Why:    the core owns hello, order and retry; this owns the wire (design/transports.md).
 // Limits: 4 MiB of unsent output (or one larger frame), messages of at most 16 MiB.
-// Source: RFC 6455; spec/wire.md §1 (ping 30 s, stale 75 s).
+// Source: docs/PROTOCOL.md §1; RFC 6455; spec/wire.md §1 (ping 30 s, stale 75 s).
 #pragma once
 
 #include <array>
