@@ -16,6 +16,7 @@
 #include "cli/files.h"
 #include "cli/http.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 
 namespace cm::cli {
 namespace {
@@ -38,6 +39,7 @@ bool answers(std::uint32_t timeout_ms) {
 }
 
 bool answers_within(std::uint64_t ms) {
+  const Progress waiting("the daemon is there, and busy; waiting for it");
   const std::uint64_t end = now_ms() + ms;
   do {
     if (answers(kProbeMs)) return true;

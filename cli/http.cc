@@ -4,6 +4,7 @@
 #include "cli/config.h"
 #include "cli/ensure_daemon.h"
 #include "cli/files.h"
+#include "cli/progress.h"
 #include "core/net/http_client.h"
 #include "core/net/socket.h"
 #include "core/net/url.h"
@@ -65,6 +66,7 @@ Result<Reply> daemon_call_raw(std::string_view method, std::string_view target,
                               std::string_view body, std::uint32_t timeout_ms) {
   net::Endpoint endpoint;
   endpoint.unix_path = socket_path();
+  const Progress waiting("waiting for the daemon");
   auto answer = net::http_call(endpoint, method, target, {}, body, timeout_ms);
   if (!answer && answer.code() == Err::kUnavailable) {
     return fail(Err::kUnavailable, "no daemon listens on " + endpoint.unix_path);
@@ -104,6 +106,7 @@ Result<Reply> broker_call_as(std::string_view broker_url, std::string_view metho
   const net::HttpHeader header{"Authorization", authorization};
   net::HttpHeaders headers;
   if (!authorization.empty()) headers = {&header, 1};
+  const Progress waiting("waiting for the broker at " + endpoint.host);
   auto answer = net::http_call(endpoint, method, target, headers, body, 15'000);
   if (!answer && answer.code() == Err::kUnavailable) {
     return fail(Err::kUnavailable,

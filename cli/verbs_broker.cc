@@ -2,10 +2,12 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <optional>
 
 #include "cli/files.h"
 #include "cli/fsck.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
 #include "core/wire/json_writer.h"
@@ -39,14 +41,17 @@ int run_fsck(const std::string& directory, store::Role role) {
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
   json.begin_object().key("problems").begin_array();
+  std::optional<Progress> checking("checking the store");
   const store::FsckReport found = store::fsck(
       (*opened)->batch(), role, [&](std::string_view table, std::string_view problem, Bytes key) {
+        checking.reset();
         json.begin_object().field("table", table).field("problem", problem);
         json.field("key", hex(key)).end_object();
         if (!output().json) {
           print("  " + std::string(table) + ": " + std::string(problem) + "  " + dim(hex(key)));
         }
       });
+  checking.reset();
   json.end_array().field("rows", found.rows).field("ok", found.problems == 0).end_object();
   if (output().json) {
     print(text.view());

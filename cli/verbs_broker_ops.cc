@@ -19,6 +19,7 @@
 #include "cli/files.h"
 #include "cli/http.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/verbs.h"
 #include "core/base/time_text.h"
 #include "core/crypto/random.h"
@@ -91,6 +92,7 @@ Status check_store(const std::string& directory, std::uint64_t& rows) {
   ScratchArena scratch;
   auto opened = open_read_only(directory, scratch);
   if (!opened) return opened.error();
+  const Progress checking("checking the store");
   const store::FsckReport found =
       store::fsck((*opened)->batch(), store::Role::kBroker, [](auto, auto, auto) {});
   rows = found.rows;
@@ -112,6 +114,7 @@ Status copy_store(const std::string& directory, const std::string& to) {
   if (!opened) return opened.error();
   const auto fd = create_file(to);
   if (!fd) return fd.error();
+  const Progress copying("copying the store");
   Status copied = (*opened)->copy_to(*fd);
   if (copied && ::fsync(*fd) != 0) copied = errno_error("cannot flush " + to);
   ::close(*fd);

@@ -17,12 +17,14 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "cli/files.h"
 #include "cli/fsck.h"
 #include "cli/http.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
 #include "core/net/socket.h"
@@ -103,6 +105,7 @@ std::string log_file_of_child() {
 
 // What the child wrote before it closed the pipe, or nothing within the time.
 std::string wait_for_child(int fd) {
+  const Progress starting("starting the daemon");
   std::string text;
   pollfd entry{fd, POLLIN, 0};
   while (::poll(&entry, 1, kStartMs) > 0) {
@@ -229,7 +232,9 @@ int run_daemon_down() {
     return report(fail(Err::kIo, "cannot signal the daemon: " + std::string(std::strerror(errno))));
   }
   pollfd entry{process, POLLIN, 0};
+  std::optional<Progress> stopping("stopping the daemon");
   const bool ended = ::poll(&entry, 1, kStopMs) > 0;
+  stopping.reset();
   ::close(process);
   if (!ended) return report(fail(Err::kTimeout, "the daemon is still stopping"));
   if (output().json) return print_state(true, "stopped", true, pid, {});

@@ -8,7 +8,10 @@ deleting; a daemon that a verb starts by itself; the broker's operator verbs.
 import json
 import os
 import pathlib
+import pty
+import select
 import signal
+import socket
 import subprocess
 import sys
 
@@ -212,6 +215,31 @@ def a_verb_starts_its_daemon(world, bob):
         bob.run("daemon", "down")
 
 
+def a_long_wait_is_shown_on_a_terminal_only(world):
+    """A broker that takes the connection and never answers."""
+    dan = world.member("dan")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/ws"
+        words = [str(world.binary), "create", "mute", "--broker", url, "--display-name", "dan"]
+        ours, theirs = pty.openpty()
+        env = {**dan.env, "TERM": "xterm"}
+        waiting = subprocess.Popen(words, env=env, stderr=theirs, stdout=subprocess.DEVNULL)
+        os.close(theirs)
+        seen = b""
+        while b"waiting for the broker" not in seen:
+            expect(select.select([ours], [], [], 30)[0], f"no progress in 30 s, but {seen!r}")
+            seen += os.read(ours, 4096)
+        waiting.kill()
+        waiting.wait()
+        os.close(ours)
+        quiet = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        connection, _ = silent.accept()
+        connection2, _ = silent.accept()
+        connection.close()
+        connection2.close()
+        expect(b"waiting" not in quiet.communicate(timeout=60)[1], "progress in a pipe")
+
+
 def texts_come_from_the_table(world, alice):
     for shell in ("bash", "zsh", "fish"):
         text = alice.run("completions", shell).stdout
@@ -234,6 +262,7 @@ def main(build):
         presence(alice, bob)
         inboxes_are_kept(bob)
         texts_come_from_the_table(world, alice)
+        a_long_wait_is_shown_on_a_terminal_only(world)
         brokers_are_operated(world, alice, bob)
         a_verb_starts_its_daemon(world, bob)
         bob.daemon.start()
