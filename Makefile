@@ -7,9 +7,11 @@ T      ?= envelope
 S      ?= 60
 SEED   ?=
 TURNS  ?=
+PART   ?=
+LONG   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build demo test test-release test-asan sim fuzz bench bench-peers format lint tidy \
+.PHONY: help deps deps-dev build demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -35,6 +37,7 @@ test: test-release test-asan ## Every test, in release and under ASan and UBSan
 test-release: ## Every test, in release
 	@$(MAKE) --no-print-directory build PRESET=release
 	@$(MAKE) --no-print-directory tidy
+	@sh tests/deps.sh conf
 	@cd build/release && ctest --output-on-failure
 	@$(MAKE) --no-print-directory check-docs
 
@@ -45,6 +48,11 @@ test-asan: ## Every test under ASan and UBSan
 sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+
+conf: ## Proof against others: foreign clients, brokers, suites (PART=name, LONG=1)
+	@sh tests/deps.sh conf
+	@$(MAKE) --no-print-directory build PRESET=$(PRESET)
+	@python3 tests/conformance/run.py build/$(PRESET) $(PART) $(if $(LONG),--long)
 
 fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 	@sh fuzz/run.sh $(T) $(S)

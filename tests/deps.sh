@@ -1,7 +1,8 @@
 #!/bin/sh
-# deps.sh [dev|bench] — installs the Debian packages that are missing: those of building and
-# testing, with `dev` also those of fuzzing, formatting and linting, with `bench` the neighbours to
-# measure. Says what and why before it asks for more rights; does nothing when all are there.
+# deps.sh [dev|conf|bench] — installs the Debian packages that are missing: those of building and
+# testing, with `dev` also those of fuzzing, formatting and linting, with `conf` the foreign
+# implementations that `make conf` runs against, with `bench` the neighbours to measure. Says what
+# and why before it asks for more rights; does nothing when all are there.
 set -eu
 
 packages="build-essential cmake ninja-build ccache pkg-config python3 git
@@ -9,6 +10,12 @@ libevent-dev libwslay-dev libssl-dev libsodium-dev liblmdb-dev rapidjson-dev lib
 libhttp-parser-dev libsqlite3-dev libxxhash-dev libgtest-dev openssl"
 if [ "${1:-}" = "dev" ]; then
   packages="$packages clang-14 clang-format-14 libclang-rt-14-dev shellcheck"
+elif [ "${1:-}" = "conf" ]; then
+  # Node of another source than Debian's is as good.
+  command -v node >/dev/null 2>&1 || packages="$packages nodejs"
+  command -v npm >/dev/null 2>&1 || packages="$packages npm"
+  packages="$packages curl prometheus python3-websockets python3-nacl
+python3-cryptography-vectors libwebsockets-test-server"
 fi
 if [ "${1:-}" = "bench" ]; then
   packages="$packages redis-server mosquitto"
