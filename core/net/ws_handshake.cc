@@ -72,7 +72,9 @@ HttpRefusal ws_check_upgrade(const HttpRequest& request) noexcept {
   if (!ws_wants_upgrade(request) || !http_list_has(request.header("connection"), "upgrade")) {
     return {426, "this path speaks WebSocket only"};
   }
-  if (request.header("sec-websocket-version") != "13") {
+  // Of two versions each end could read another one (RFC 6455 §11.3.5).
+  if (count_of(request, "sec-websocket-version") != 1 ||
+      request.header("sec-websocket-version") != "13") {
     return {426, "the only WebSocket version spoken is 13"};
   }
   if (count_of(request, "sec-websocket-key") != 1 ||
