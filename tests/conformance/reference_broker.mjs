@@ -1,13 +1,13 @@
-// reference_broker.mjs — a broker that behaves as existing ones do, in JavaScript.
+// reference_broker.mjs [STACK] — a broker that behaves as existing ones do, in JavaScript.
 // Owns:   one mesh in memory, its members, presences and queue; faults on command.
 // Holds:  no reply to unknown types or bad JSON, no dedupe, the ack before the push, direct pushes
 //         without sender members, no permessage-deflate, the path exactly /ws.
 // Source: spec/wire.md tag [R], spec/observed.md. Shares no code with the product.
 import crypto from 'node:crypto';
 import http from 'node:http';
-import { WebSocketServer } from 'ws';
 import * as mesh from './mesh_crypto.mjs';
 import { serve } from './rpc.mjs';
+import { serveWebSockets } from './ws_servers.mjs';
 
 const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const newId = () => Array.from(crypto.randomBytes(32), (b) => ALPHABET[b % 62]).join('');
@@ -17,7 +17,7 @@ const tokens = new Set();
 const members = new Map(); // pubkey -> {id, name, revoked}
 const presences = new Set(); // {socket, member, key, ...}
 const queue = []; // rows
-const seen = { upgrades: [], joins: [], frames: [], closes: [] };
+const seen = { upgrades: [], joins: [], frames: [], closes: [], pongs: [] };
 const faults = { errors: [], dropAfterInsert: 0, bare: false };
 let port = 0;
 
@@ -63,12 +63,8 @@ const server = http.createServer((request, reply) => {
     reply.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
   });
 });
-const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false });
-server.on('upgrade', (request, socket, head) => {
-  seen.upgrades.push({ url: request.url, headers: request.headers });
-  if (request.url !== '/ws') { socket.destroy(); return; }
-  sockets.handleUpgrade(request, socket, head, accept);
-});
+serveWebSockets(process.argv[2] ?? 'ws', server, accept,
+  ({ url, headers }) => seen.upgrades.push({ url, headers }));
 
 const put = (presence, frame) => presence.socket.send(JSON.stringify(frame));
 const routing = (presence) => presence.sessionKey ?? presence.memberKey;
@@ -85,6 +81,7 @@ function accept(socket) {
     seen.closes.push({ code, reason: String(reason) });
     presences.delete(presence);
   });
+  socket.on('pong', (data) => seen.pongs.push(String(data)));
   socket.on('error', () => {});
 }
 
@@ -241,9 +238,9 @@ serve({
       for (const p of presences) if (p.memberKey === row.frame.targetSpec) push(p, row);
     }
   },
-  inject({ text = '', binary = false, ping = false }) {
+  inject({ text = '', binary = false, ping = false, pad = 0 }) {
     for (const p of presences) {
-      if (ping) p.socket.ping(); else p.socket.send(text, { binary });
+      if (ping) p.socket.ping(text); else p.socket.send(text.padEnd(pad), { binary });
     }
   },
   cut({ code }) {

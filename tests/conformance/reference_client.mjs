@@ -180,6 +180,7 @@ async function request({ via = 'member', frame, accept }) {
 
 serve({
   join,
+  adopt({ op, ...membership }) { me = membership; },
   start({ withSession, name = 'session', groups }) {
     if (withSession) session = { ...mesh.newPair(), id: crypto.randomUUID(), name, groups };
     links.member = new Link('member');
@@ -217,6 +218,10 @@ serve({
     await until(() => old.closes.length > 0, 'the older session socket is closed');
     await until(() => links.session.state === 'open', 'the newer session socket is open');
     return old.closes.at(-1);
+  },
+  hello: ({ sessionId }) => {
+    const hello = { ...memberHello(), sessionId };
+    return JSON.stringify(hello); // sessionId is not signed
   },
   stop() { for (const l of Object.values(links)) { l.stopped = true; l.socket.close(1000); } },
 });
