@@ -2,10 +2,12 @@
 // Owns:   public, sign, verify, seal, open; with sodium also box_public and unseal.
 // Source: crypto_probe.cc for the commands.
 import fs from 'node:fs';
-import sodium from 'libsodium-wrappers';
+import { createRequire } from 'node:module';
 import nacl from 'tweetnacl';
 import { hex, montgomeryPublic, montgomerySecret, unhex } from './mesh_crypto.mjs';
 
+// Its other build wants a global `crypto`, which Debian 12's Node has not.
+const sodium = createRequire(import.meta.url)('libsodium-wrappers');
 await sodium.ready;
 const bytes = (word) => (word === '-' ? new Uint8Array() : unhex(word));
 const text = (value) => (value ? hex(value) || '-' : 'no');
