@@ -3,7 +3,7 @@
 
 Each part prints one line (cases, passed, decided exceptions); the exit status is 1 if any failed.
 The packages of package-lock.json are installed once into build/conformance. --quick (what `make
-test` runs) leaves out what needs minutes and ends with 77 when node or a package is missing.
+test` runs) leaves out what needs minutes and ends with 77 when node or another tool is missing.
 """
 
 import fcntl
@@ -16,13 +16,15 @@ import traceback
 
 from suite import HERE, NODE_HOME, Failed, Part
 
+TOOLS = ["node", "npm", "curl", "promtool", "libwebsockets-test-client"]
 PARTS = ["clients", "brokers", "websocket", "json", "jcs", "crypto", "http", "hostile"]
 
 
 def install():
     """`npm ci` when the lock file changed, and the peers beside their packages."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        raise Failed("node and npm are missing: run 'sh tests/deps.sh conf'")
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise Failed(f"{', '.join(missing)} missing: run 'sh tests/deps.sh conf'")
     NODE_HOME.mkdir(parents=True, exist_ok=True)
     with open(NODE_HOME / ".lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
