@@ -3,11 +3,13 @@
 
 Each part prints one line (cases, passed, decided exceptions); the exit status is 1 if any failed.
 The packages of package-lock.json are installed once into build/conformance. --quick (what `make
-test` runs) leaves out what needs minutes and ends with 77 when node or another tool is missing.
+test` runs) leaves out what needs minutes and ends with 77 when node or another tool is missing,
+unless CM_NO_SKIP is set, as in CI.
 """
 
 import fcntl
 import importlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -54,7 +56,8 @@ def main():
         install()
     except (Failed, OSError) as error:
         print(f"conformance: {error}", file=sys.stderr)
-        sys.exit(77 if "--quick" in flags else 1)
+        may_skip = "--quick" in flags and not os.environ.get("CM_NO_SKIP")
+        sys.exit(77 if may_skip else 1)
     good = True
     for name in names or PARTS:
         part = Part(name, build, "--long" in flags)
