@@ -6,6 +6,7 @@ two daemons that were connected all along have not noticed.
 """
 
 import os
+import re
 import struct
 
 from raw_ws import (BINARY, CLOSE, NO_HELLO, PING, PONG, TEXT, Raw, accept_of, close_frame, frame,
@@ -159,6 +160,12 @@ class Scene:
         if code != 1000 or b"no_hello" not in error[1] or pong != (PONG, b"there?"):
             raise Failed(f"a good client saw {pong}, {error} and {code}")
 
+    def frame_errors(self):
+        with Raw(self.port) as raw:
+            raw.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            text = raw.response()[2].decode()
+        return int(re.search(r"^broker_frame_errors_total (\d+)", text, re.MULTILINE).group(1))
+
     def row(self, section, what, judge):
         def both():
             judge()
@@ -229,9 +236,12 @@ def in_one_segment(scene):
                   lambda: judge(data, code, frames))
     scene.row("4.1", "100 frames in one segment with the handshake",
               lambda: many_in_one_segment(scene))
+    before = scene.frame_errors()
+    scene.row("5.5.1", "100 frames and a close in one segment: all of them are read", lambda: (
+        judge(frame(TEXT, NO_HELLO) * 100 + close_frame(1000), 1000, 0),
+        wait_until(lambda: scene.frame_errors() == before + 100, "100 frames are counted")))
     scene.part.decide("frames in one segment with a close",
-                      "they are applied, and their answers are not sent any more: the peer said "
-                      "that it will not read on (RFC 6455 §5.5.1)")
+                      "their answers are not sent any more: the peer said that it is done")
 
 
 def many_in_one_segment(scene):
