@@ -369,8 +369,8 @@ TEST(WsHandshake, requests_that_are_refused) {
   for (const Row& row :
        {Row{con + v13 + kKey, 426}, Row{up + v13 + kKey, 426}, Row{up + con + kKey, 426},
         Row{up + con + "Sec-WebSocket-Version: 8\r\n" + kKey, 426}, Row{kFields, 400},
-        Row{kFields + kKey + "Sec-WebSocket-Version: 8\r\n", 426},
-        Row{kFields + kKey + kKey, 400}, Row{kFields + "Sec-WebSocket-Key: short==\r\n", 400},
+        Row{kFields + kKey + "Sec-WebSocket-Version: 8\r\n", 426}, Row{kFields + kKey + kKey, 400},
+        Row{kFields + "Sec-WebSocket-Key: short==\r\n", 400},
         Row{kFields + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=a\r\n", 400},
         Row{kFields + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBu!25jZQ==\r\n", 400}}) {
     ScratchArena arena;
