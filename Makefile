@@ -5,13 +5,15 @@ PRESET ?= release
 JOBS   ?= $(shell nproc)
 T      ?= envelope
 S      ?= 60
+DESTDIR ?=
+PREFIX ?= /usr
 SEED   ?=
 TURNS  ?=
 PART   ?=
 LONG   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -27,6 +29,10 @@ deps-dev: ## Also those that fuzz, format and lint need
 build: deps ## Build the product (PRESET=release or asan-ubsan)
 	@umask 022 && cmake --preset $(PRESET) --log-level=WARNING && \
 	  cmake --build build/$(PRESET) -j $(JOBS)
+
+install: ## Install below PREFIX (/usr), in the tree DESTDIR if it is set
+	@$(MAKE) --no-print-directory build PRESET=release
+	@umask 022 && DESTDIR="$(DESTDIR)" cmake --install build/release --prefix "$(PREFIX)"
 
 demo: ## The main job, end to end, on this machine: two members, one broker, kill -9 of each
 	@$(MAKE) --no-print-directory build PRESET=release

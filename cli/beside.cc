@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstdlib>
 #include <string_view>
 
 #include "cli/files.h"
@@ -32,16 +31,6 @@ pid_t pid_of(std::string_view text) {
   pid_t pid = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), pid);
   return parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() ? pid : 0;
-}
-
-bool is_set(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0';
-}
-
-bool is_word(const char* name, std::string_view word) {
-  const char* value = std::getenv(name);
-  return value != nullptr && word == value;
 }
 
 }  // namespace
@@ -75,21 +64,6 @@ Status write_pid_file(const std::string& store_dir) {
 void remove_pid_file(const std::string& store_dir) {
   remove_file(pid_path());
   remove_file(owner_path(store_dir));
-}
-
-bool in_container_or_ci() {
-  for (const char* name : {"KUBERNETES_SERVICE_HOST", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE",
-                           "CIRCLECI", "JENKINS_URL"}) {
-    if (is_set(name)) return true;
-  }
-  if (is_word("CONTAINER", "1") || is_word("CI", "true") || is_word("CI", "1")) return true;
-  if (::access("/.dockerenv", F_OK) == 0) return true;
-  const auto groups = read_file("/proc/1/cgroup", 65'536);
-  if (!groups) return false;
-  for (const char* mark : {"docker", "kubepods", "containerd"}) {
-    if (groups->find(mark) != std::string::npos) return true;
-  }
-  return false;
 }
 
 }  // namespace cm::cli

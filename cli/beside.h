@@ -17,7 +17,4 @@ Status refuse_beside_reference(const std::string& store_dir);
 Status write_pid_file(const std::string& store_dir);
 void remove_pid_file(const std::string& store_dir);
 
-// Is this a container or a CI job, by the marks of spec/ipc.md §1 and §10?
-bool in_container_or_ci();
-
 }  // namespace cm::cli

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "cli/beside.h"
 #include "cli/files.h"
 #include "cli/http.h"
 #include "core/crypto/encoding.h"
@@ -14,8 +13,6 @@
 
 namespace cm::cli {
 namespace {
-
-constexpr int kTcpPort = 47'823;
 
 std::string host_name() {
   char name[256] = "";
@@ -73,8 +70,7 @@ void append_shell_metrics(const void* context, TextBuf& out) {
           stats.dropped_slow);
 }
 
-daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options) {
-  const bool sync = options.durability == "sync";
+daemon::Config make_config(const Runtime& runtime, const Settings& settings) {
   daemon::Config config;
   config.version = kVersion;
   config.pid = ::getpid();
@@ -82,10 +78,11 @@ daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options)
                       std::string(crypto::view(crypto::base62_id(runtime.env.rng)).substr(0, 10));
   config.hostname = host_name();
   config.cwd = home_dir();
-  config.durability_sync = sync;
-  config.public_health = options.public_health;
-  config.legacy_brokers = !options.refuse_legacy;
-  config.outbox_age_hours = options.outbox_age_hours;
+  config.durability_sync = settings.text(Setting::kDurability) == "sync";
+  config.public_health = settings.is_on(Setting::kPublicHealth);
+  config.legacy_brokers = settings.text(Setting::kLegacyBroker) == "allow";
+  config.outbox_age_hours =
+      static_cast<std::uint32_t>(settings.number(Setting::kOutboxMaxAgeHours));
   return config;
 }
 
@@ -104,24 +101,18 @@ Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab,
   return meshes;
 }
 
-Status listen_tcp(net::Server& server, const DaemonOptions& options, std::string& shown) {
-  const bool wanted = !options.no_tcp && (options.tcp_port >= 0 || !in_container_or_ci());
-  if (!wanted) return {};
-  const bool loopback = options.http_bind == "127.0.0.1" || options.http_bind == "::1";
-  if (!loopback && !options.http_external_auth) {
-    return fail(Err::kForbidden, "--http-bind " + options.http_bind +
-                                     " is open to others; it needs --http-external-auth as well");
-  }
-  const int port = options.tcp_port >= 0 ? options.tcp_port : kTcpPort;
-  const auto bound = server.listen_tcp(options.http_bind, static_cast<std::uint16_t>(port));
+Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown) {
+  if (!settings.is_on(Setting::kTcp)) return {};
+  const std::string& address = settings.text(Setting::kHttpBind);
+  const auto port = static_cast<std::uint16_t>(settings.number(Setting::kTcpPort));
+  const auto bound = server.listen_tcp(address, port);
   if (bound) {
-    const bool brackets = options.http_bind.find(':') != std::string::npos;
-    shown = (brackets ? "[" + options.http_bind + "]" : options.http_bind) + ":" +
-            std::to_string(*bound);
+    const bool brackets = address.find(':') != std::string::npos;
+    shown = (brackets ? "[" + address + "]" : address) + ":" + std::to_string(*bound);
     return {};
   }
   if (bound.error().detail.ends_with(std::strerror(EADDRINUSE))) {
-    return fail(Err::kPortInUse, "port " + std::to_string(port) + " on " + options.http_bind +
+    return fail(Err::kPortInUse, "port " + std::to_string(port) + " on " + address +
                                      " is in use; --no-tcp serves the unix socket alone");
   }
   return bound.error();

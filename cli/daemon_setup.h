@@ -1,8 +1,7 @@
-// daemon_setup.h — from options and config.json to what the daemon's core and server are given.
+// daemon_setup.h — from settings and config.json to what the daemon's core and server are given.
 // Owns:   the core's Config, its meshes with their secrets in the slab, the TCP listener, and the
 //         metrics that the shell counts.
-// Holds:  an address that is open to others needs two words from the operator. A secret that was
-//         not used is not left in the slab.
+// Holds:  a secret that was not used is not left in the slab.
 // Not:    the order of the start, the loop (run_daemon.cc).
 #pragma once
 
@@ -25,7 +24,7 @@ struct ShellMetrics {
 };
 void append_shell_metrics(const void* shell_metrics, TextBuf& out);
 
-daemon::Config make_config(const Runtime& runtime, const DaemonOptions& options);
+daemon::Config make_config(const Runtime& runtime, const Settings& settings);
 
 // All meshes of the file with their secrets in the slab, or what is wrong with one of them; then
 // none of the secrets is kept.
@@ -35,8 +34,7 @@ Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab, cons
 Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file,
                   const Log& log);
 
-// Listens unless it is off: by --no-tcp, or by default in containers and CI jobs. `shown` becomes
-// the address. kPortInUse names the port, kForbidden the missing option.
-Status listen_tcp(net::Server& server, const DaemonOptions& options, std::string& shown);
+// Listens if ipc.tcp is on. `shown` becomes the address. kPortInUse names the port.
+Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown);
 
 }  // namespace cm::cli

@@ -95,40 +95,55 @@ std::string similar(std::string_view name) {
   return list.empty() ? "'claudemesh daemon limits' lists them" : "there are: " + list;
 }
 
-Status set_one(std::string_view assignment, Limits& limits) {
-  const std::size_t equals = assignment.find('=');
-  if (equals == std::string_view::npos || equals == 0) {
-    return fail(Err::kUsage, "--limit: expected NAME=VALUE, like rate_per_minute=600");
-  }
-  const std::string_view name = assignment.substr(0, equals);
-  const std::string_view text = assignment.substr(equals + 1);
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    return fail(Err::kUsage, "--limit " + std::string(name) + ": expected a whole number, got '" +
-                                 std::string(text) + "'");
-  }
-  for (const Entry& entry : kEntries) {
-    if (entry.name != name) continue;
-    if (entry.wide != nullptr) {
-      limits.*entry.wide = value;
-      return {};
-    }
-    if (value > UINT32_MAX) {
-      return fail(Err::kUsage, "--limit " + std::string(name) + ": at most 4294967295");
-    }
-    limits.*entry.narrow = static_cast<std::uint32_t>(value);
-    return {};
-  }
-  return fail(Err::kUsage,
-              "--limit: no limit is named '" + std::string(name) + "'; " + similar(name));
+// 0 is no limit for the one, and settled at the start for the other.
+bool may_be_zero(std::string_view name) {
+  return name == "rate_per_minute" || name == "tls_connection_bytes";
 }
 
 }  // namespace
 
+Status set_limit(std::string_view name, std::uint64_t value, Limits& limits) {
+  for (const Entry& entry : kEntries) {
+    if (entry.name != name) continue;
+    const std::uint64_t least = may_be_zero(name) ? 0 : 1;
+    const std::uint64_t most = entry.wide != nullptr ? UINT64_MAX : UINT32_MAX;
+    if (value < least || value > most) {
+      return fail(Err::kUsage, std::string(name) + ": expected a whole number from " +
+                                   std::to_string(least) + " to " + std::to_string(most));
+    }
+    if (entry.wide != nullptr) {
+      limits.*entry.wide = value;
+    } else {
+      limits.*entry.narrow = static_cast<std::uint32_t>(value);
+    }
+    return {};
+  }
+  return fail(Err::kUsage, "no limit is named '" + std::string(name) + "'; " + similar(name));
+}
+
+Result<std::pair<std::string, std::uint64_t>> read_limit(std::string_view assignment,
+                                                         Limits& limits) {
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0) {
+    return fail(Err::kUsage, "--limit: expected NAME=VALUE, like rate_per_minute=600");
+  }
+  const std::string name(assignment.substr(0, equals));
+  const std::string_view text = assignment.substr(equals + 1);
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return fail(Err::kUsage,
+                "--limit " + name + ": expected a whole number, got '" + std::string(text) + "'");
+  }
+  if (Status set = set_limit(name, value, limits); !set) {
+    return fail(Err::kUsage, "--limit: " + set.error().detail);
+  }
+  return std::pair(name, value);
+}
+
 Status set_limits(const std::vector<std::string>& assignments, Limits& limits) {
   for (const std::string& assignment : assignments) {
-    if (Status set = set_one(assignment, limits); !set) return set;
+    if (auto set = read_limit(assignment, limits); !set) return set.error();
   }
   return {};
 }

@@ -1,107 +1,16 @@
-// main.cc — finds the verb, lets CLI11 read its flags, runs it.
-// Holds:  exit statuses are those of spec/cli.md §2; exceptions end here.
-// Not:    any verb's work.
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-#include <algorithm>
+// main.cc — the program: its words, and the end of every exception.
+// Not:    finding and running verbs (dispatch.cc).
 #include <cstdio>
 #include <exception>
 #include <string>
 #include <vector>
 
-#include "cli/ensure_daemon.h"
-#include "cli/output.h"
-#include "cli/runtime.h"
-#include "cli/verbs.h"
-#include "core/base/arena.h"
+#include "cli/dispatch.h"
 #include "core/base/errors.h"
-#include "core/wire/json_writer.h"
-
-namespace cm::cli {
-namespace {
-
-// The verb whose path begins the arguments; `used` counts the words of that path.
-const Verb* find_verb(const std::vector<std::string>& words, std::size_t& used) {
-  const Verb* best = nullptr;
-  used = 0;
-  for (const Verb& verb : verbs()) {
-    std::string joined;
-    for (std::size_t count = 1; count <= words.size() && count <= 2; ++count) {
-      joined += (count == 1 ? "" : " ") + words[count - 1];
-      if (joined == verb.path && count > used) {
-        best = &verb;
-        used = count;
-      }
-    }
-  }
-  return best;
-}
-
-// `daemon` alone, or `daemon frobnicate`: say what there is.
-int unknown_verb(const std::vector<std::string>& words) {
-  std::string group;
-  for (const Verb& verb : verbs()) {
-    if (verb.path.starts_with(words[0] + " "))
-      group += (group.empty() ? "" : ", ") + std::string(verb.path);
-  }
-  const std::string asked = words[0] + (words.size() > 1 && !group.empty() ? " " + words[1] : "");
-  return report(fail(
-      Err::kUsage, "'" + asked + "' is no verb" + (group.empty() ? "" : "; there are: " + group)));
-}
-
-int run_verb(const Verb& verb, std::vector<std::string> arguments) {
-  CLI::App app(std::string(verb.summary), "claudemesh " + std::string(verb.path));
-  app.add_flag("--json", output().json, "Print JSON for scripts");
-  app.add_flag("-q,--quiet", output().quiet, "Print data only, no talk");
-  app.add_flag("--strict", daemon_policy().strict, "Do not start a daemon");
-  app.add_flag("--no-daemon", daemon_policy().no_daemon, "Do not use the daemon at all");
-  verb.declare(app);
-  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
-  try {
-    app.parse(arguments);
-  } catch (const CLI::CallForHelp&) {
-    print(app.help());
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    return report(fail(Err::kUsage, "claudemesh " + std::string(verb.path) + ": " + error.what()));
-  }
-  return verb.run();
-}
-
-int run_main(std::vector<std::string> words) {
-  for (const std::string& word : words) {
-    if (word == "--json") output().json = true;  // also for errors before the flags are read
-  }
-  if (words.empty() || words[0] == "--help" || words[0] == "-h") return run_help();
-  if (words[0] == "--version" || words[0] == "-V") words[0] = "version";
-  std::size_t used = 0;
-  const Verb* verb = find_verb(words, used);
-  if (verb == nullptr) return unknown_verb(words);
-  words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(used));
-  return run_verb(*verb, std::move(words));
-}
-
-}  // namespace
-
-int run_version() {
-  if (output().json) {
-    ScratchArena scratch(4096);
-    TextBuf text(scratch);
-    wire::JsonWriter json(text);
-    json.begin_object().field("version", kVersion).field("ipc_api", "v1").end_object();
-    print(text.view());
-  } else {
-    print("  claudemesh v" + std::string(kVersion));
-  }
-  return 0;
-}
-
-}  // namespace cm::cli
 
 int main(int argc, char** argv) {
   try {
-    return cm::cli::run_main(std::vector<std::string>(argv + 1, argv + argc));
+    return cm::cli::run_words(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "Fatal: %s\n", error.what());
     return cm::info_of(cm::Err::kInternal).exit_code;

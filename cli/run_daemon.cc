@@ -14,9 +14,12 @@
 #include "cli/config_watch.h"
 #include "cli/daemon_setup.h"
 #include "cli/files.h"
+#include "cli/host_identity.h"
 #include "cli/local_token.h"
 #include "cli/output.h"
+#include "cli/place.h"
 #include "cli/plugin_dirs.h"
+#include "cli/query.h"
 #include "cli/runtime.h"
 #include "core/base/check.h"
 #include "core/daemon/daemon.h"
@@ -30,7 +33,7 @@ class DaemonRole {
  public:
   DaemonRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
              plugins::Host& host, daemon::Daemon& core, daemon::Effects& effects,
-             crypto::SecretSlab& slab, ConfigWatch& watch)
+             crypto::SecretSlab& slab, ConfigWatch& watch, const DaemonOptions& options)
       : runtime_(runtime),
         store_(store),
         loop_(loop),
@@ -39,7 +42,8 @@ class DaemonRole {
         core_(core),
         effects_(effects),
         slab_(slab),
-        watch_(watch) {}
+        watch_(watch),
+        options_(options) {}
 
   // What the core asked for while it started: the links to open.
   void execute_start() {
@@ -172,7 +176,9 @@ class DaemonRole {
     const bool again = runtime_.env.mono_ms >= reload_again_ms_;
     if (!changed && !hung_up && !again && reload_for_.empty()) return false;
     reload_again_ms_ = net::kNever;
-    const Result<daemon::Reloaded> outcome = reload();
+    // A file that was written is config.json; config.toml is read when somebody asks for it, since
+    // a slip in the one must not keep a mesh that was joined from being served.
+    const Result<daemon::Reloaded> outcome = reload(hung_up || !reload_for_.empty());
     if (outcome) {
       runtime_.log.info("config_reloaded", {{"joined", outcome->joined},
                                             {"left", outcome->left},
@@ -187,7 +193,10 @@ class DaemonRole {
     return true;
   }
 
-  Result<daemon::Reloaded> reload() {
+  // All that was read is checked before any of it is applied.
+  Result<daemon::Reloaded> reload(bool with_settings) {
+    auto settings = with_settings ? load_settings(options_.flags) : Result(options_.settings);
+    if (!settings) return settings.error();
     auto file = load_config();
     if (!file) return file.error();
     // A file that is gone is no wish to leave every mesh; an empty list of meshes is.
@@ -196,7 +205,15 @@ class DaemonRole {
     }
     auto meshes = mesh_list(slab_, *file);
     if (!meshes) return meshes.error();
-    return core_.reload(*meshes);
+    auto outcome = core_.reload(*meshes);
+    if (!outcome || !with_settings) return outcome;
+    core_.set_options(settings->is_on(Setting::kPublicHealth),
+                      settings->text(Setting::kLegacyBroker) == "allow");
+    outcome->waiting = waiting_for_restart(options_.settings, *settings);
+    if (!outcome->waiting.empty()) {
+      runtime_.log.warn("settings_need_restart", {{"settings", joined(outcome->waiting)}});
+    }
+    return outcome;
   }
 
   void rotate_token(ConnRef conn) {
@@ -269,12 +286,53 @@ class DaemonRole {
   std::vector<std::pair<daemon::LinkRef, std::string>> unopened_;  // with the transport's reason
   crypto::SecretSlab& slab_;
   ConfigWatch& watch_;
+  const DaemonOptions& options_;
   std::vector<ConnRef> reload_for_;  // requests that wait for a reading of config.json
   std::uint64_t deadline_ = net::kNever;
   std::uint64_t reload_again_ms_ = net::kNever;
 };
 
-// Tells who started us, and us, why there will be no daemon.
+void write_crash_summary(int fd, const void* core) {
+  static_cast<const daemon::Daemon*>(core)->summarise(fd);
+}
+
+// Is this the machine that the store was made on? Nobody asks where each start is on another one.
+Status settle_host(const Settings& settings, const Log& log) {
+  const PlaceFound place = find_place();
+  if (!defaults_of(place.place).keeps_host_identity) {
+    log.info("host_identity_ephemeral", {{"mark", place.mark}});
+    return {};
+  }
+  const HostIdentity host = find_host_identity();
+  const HostVerdict verdict = check_host(host);
+  switch (verdict) {
+    case HostVerdict::kMatch: return {};
+    case HostVerdict::kFirstRun:
+    case HostVerdict::kOutdated: break;
+    case HostVerdict::kUnavailable:
+      log.warn("host_fingerprint_unavailable",
+               {{"path", host_fingerprint_path()},
+                {"remedy", "'claudemesh daemon accept-host' writes it anew"}});
+      return {};
+    case HostVerdict::kMismatch: {
+      const std::string& policy = settings.text(Setting::kClonePolicy);
+      if (policy == "refuse") {
+        return fail(Err::kHostMismatch, host_fingerprint_path() +
+                                            " names another machine; if this is a copy, remove " +
+                                            daemon_dir() + " and join the meshes again");
+      }
+      log.warn("host_fingerprint_mismatch", {{"policy", policy}});
+      return {};
+    }
+  }
+  if (Status written = write_host(host, net::Loop::wall_ms()); !written) return written;
+  log.info("host_fingerprint_written",
+           {{"reason", text_of(verdict)}, {"fingerprint_prefix", host.prefix()}});
+  return {};
+}
+
+}  // namespace
+
 int give_up(const DaemonOptions& options, const Error& error) {
   if (options.ready_fd >= 0) {
     const std::string line = std::string(info_of(error.code).wire_code) + " " + error.detail + "\n";
@@ -284,20 +342,16 @@ int give_up(const DaemonOptions& options, const Error& error) {
   return report(error);
 }
 
-void write_crash_summary(int fd, const void* core) {
-  static_cast<const daemon::Daemon*>(core)->summarise(fd);
-}
-
-}  // namespace
-
 int run_daemon(const DaemonOptions& options) {
   // 1. The configuration names at least one mesh.
   auto file = load_config();
   if (!file) return give_up(options, file.error());
   if (file->meshes.empty()) return give_up(options, fail(Err::kNoMesh));
+  const Settings& settings = options.settings;
   // 2. The process has descriptors, randomness and a memory bill that fits.
   Runtime runtime;
-  if (Status opened = open_log(runtime, options.log_file); !opened) {
+  settings.apply_limits(runtime.limits);
+  if (Status opened = open_log(runtime, settings.text(Setting::kLogFile)); !opened) {
     return give_up(options, opened.error());
   }
   if (Status ready = prepare(runtime, daemon_bill(runtime.limits)); !ready) {
@@ -305,13 +359,16 @@ int run_daemon(const DaemonOptions& options) {
   }
   // 3. The store is ours alone: LOCK is the singleton, the pid file only informs.
   if (Status made = make_private_dir(daemon_dir()); !made) return give_up(options, made.error());
-  const bool sync = options.durability == "sync";
+  const bool sync = settings.text(Setting::kDurability) == "sync";
   const std::string store_dir = daemon_dir() + "/store";
   auto store = open_store(runtime, store_dir, store::Role::kDaemon,
                           sync ? store::Durability::kSync : store::Durability::kRelaxed);
   if (!store) return give_up(options, store.error());
   if (Status alone = refuse_beside_reference(store_dir); !alone) {
     return give_up(options, alone.error());
+  }
+  if (Status host = settle_host(settings, runtime.log); !host) {
+    return give_up(options, host.error());
   }
   // 4. Signals arrive as marks, descriptors as callbacks.
   auto loop = net::Loop::create(runtime.limits.iteration_micros_max);
@@ -323,13 +380,14 @@ int run_daemon(const DaemonOptions& options) {
   }
   ::signal(SIGPIPE, SIG_IGN);
   // 5. Transports are loaded and checked; one that carries brokers is among them.
-  plugins::Host host(**loop, plugin_host_options(runtime.limits, runtime.env.rng, options.ca_file),
-                     runtime.log, runtime.metrics, runtime.scratch);
+  plugins::Host host(
+      **loop, plugin_host_options(runtime.limits, runtime.env.rng, settings.text(Setting::kCaFile)),
+      runtime.log, runtime.metrics, runtime.scratch);
   if (Status loaded = load_plugins(host); !loaded) return give_up(options, loaded.error());
   // 6. Secrets are in the slab, meshes in their table; the mirrors say what the store says.
   crypto::SecretSlab slab(runtime.limits.secret_slots_max);
   daemon::Effects effects;
-  daemon::Config config = make_config(runtime, options);
+  daemon::Config config = make_config(runtime, settings);
   ShellMetrics shell;
   shell.host = &host;
   config.append_metrics = append_shell_metrics;
@@ -361,7 +419,7 @@ int run_daemon(const DaemonOptions& options) {
     return give_up(options, listens.error());
   }
   std::string tcp;
-  if (Status listens = listen_tcp(server, options, tcp); !listens) {
+  if (Status listens = listen_tcp(server, settings, tcp); !listens) {
     return give_up(options, listens.error());
   }
   shell.server = &server;
@@ -369,14 +427,14 @@ int run_daemon(const DaemonOptions& options) {
     return give_up(options, written.error());
   }
   // 8. Links are opened, and whoever started us knows.
-  DaemonRole role(runtime, **store, **loop, server, host, core, effects, slab, watch);
+  DaemonRole role(runtime, **store, **loop, server, host, core, effects, slab, watch, options);
   role.execute_start();
   runtime.log.info("daemon_started", {{"version", kVersion},
                                       {"pid", static_cast<std::int64_t>(::getpid())},
                                       {"sock", socket_path()},
                                       {"tcp", tcp},
                                       {"meshes", meshes},
-                                      {"durability", options.durability},
+                                      {"durability", settings.text(Setting::kDurability)},
                                       {"secrets_locked", slab.locked()}});
   if (options.ready_fd >= 0) {
     const ssize_t written = ::write(options.ready_fd, "ok\n", 3);

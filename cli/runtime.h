@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/settings.h"
 #include "core/base/arena.h"
 #include "core/base/env.h"
 #include "core/base/limits.h"
@@ -71,18 +72,12 @@ struct BrokerOptions {
 int run_broker(const BrokerOptions& options);
 
 struct DaemonOptions {
-  std::string durability = "sync";
-  bool no_tcp = false;
-  int tcp_port = -1;  // -1: 47823, unless this is a container or a CI job; 0: any free port
-  std::string http_bind = "127.0.0.1";
-  bool http_external_auth = false;  // needed for any other address
-  bool public_health = false;
-  bool refuse_legacy = false;
-  std::uint32_t outbox_age_hours = 0;
+  Settings settings;
+  FlagValues flags;   // a reload reads file and environment again below these
   int ready_fd = -1;  // "ok" or an error line goes here once the outcome of the start is known
-  std::string log_file;
-  std::string ca_file;  // trusted for wss:// beside the system's authorities
 };
 int run_daemon(const DaemonOptions& options);
+// Tells who started us, and a person, why there will be no daemon. The exit status.
+int give_up(const DaemonOptions& options, const Error& error);
 
 }  // namespace cm::cli

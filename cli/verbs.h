@@ -49,6 +49,11 @@ int run_daemon_status();
 void declare_daemon_limits(CLI::App& app);
 int run_daemon_limits();
 int run_daemon_fsck();
+// verbs_config.cc; its flags are those of `daemon up`, in verbs_daemon.cc
+void declare_config(CLI::App& app);
+int run_config();
+int run_config_path();
+int run_config_check();
 // verbs_mesh.cc
 void declare_ca_file(CLI::App& app, std::string& path);  // or $CLAUDEMESH_CA_FILE
 void declare_create(CLI::App& app);
@@ -144,6 +149,7 @@ int run_daemon_logs();
 int run_daemon_restart();
 int run_daemon_reload();
 int run_daemon_rotate_token();
+int run_daemon_accept_host();
 // verbs_transport.cc
 int run_transport_list();
 // verbs_docs.cc
@@ -152,7 +158,6 @@ int run_completions();
 int run_man();
 void declare_help(CLI::App& app);
 int run_help();
-// main.cc
 int run_version();
 
 }  // namespace cm::cli

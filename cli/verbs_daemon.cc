@@ -34,7 +34,7 @@ namespace cm::cli {
 namespace {
 
 struct {
-  DaemonOptions daemon;
+  FlagValues flags;
   bool foreground = false;
   bool broker = false;
 } g_options;
@@ -61,16 +61,15 @@ int print_state(bool ok, std::string_view key, bool value, pid_t pid, std::strin
   return ok ? 0 : 1;
 }
 
-std::string log_file_of_child() {
-  return g_options.daemon.log_file.empty() ? daemon_dir() + "/daemon.log"
-                                           : g_options.daemon.log_file;
+std::string log_file_of_child(const Settings& settings) {
+  const std::string& path = settings.text(Setting::kLogFile);
+  return path.empty() ? daemon_dir() + "/daemon.log" : path;
 }
 
 // In the child: detached from the terminal, its lines in daemon.log.
-[[noreturn]] void become_daemon(int ready_fd) {
+[[noreturn]] void become_daemon(int ready_fd, const std::string& log) {
   ::setsid();
   const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const std::string log = log_file_of_child();
   const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (null < 0 || out < 0) ::_exit(info_of(Err::kIo).exit_code);
   ::dup2(null, STDIN_FILENO);
@@ -79,23 +78,11 @@ std::string log_file_of_child() {
   ::fcntl(ready_fd, F_SETFD, 0);
   ::setenv(kReadyFd, std::to_string(ready_fd).c_str(), 1);
   const std::string exe = exe_path();
-  const DaemonOptions& daemon = g_options.daemon;
-  std::vector<std::string> words{exe,
-                                 "daemon",
-                                 "up",
-                                 "--foreground",
-                                 "--durability=" + daemon.durability,
-                                 "--http-bind=" + daemon.http_bind};
-  words.push_back("--log-file=" + log);
-  if (!daemon.ca_file.empty()) words.push_back("--ca-file=" + daemon.ca_file);
-  if (daemon.no_tcp) words.push_back("--no-tcp");
-  if (daemon.tcp_port >= 0) words.push_back("--tcp-port=" + std::to_string(daemon.tcp_port));
-  if (daemon.http_external_auth) words.push_back("--http-external-auth");
-  if (daemon.public_health) words.push_back("--public-health");
-  if (daemon.refuse_legacy) words.push_back("--refuse-legacy-broker");
-  if (daemon.outbox_age_hours != 0) {
-    words.push_back("--outbox-max-age-hours=" + std::to_string(daemon.outbox_age_hours));
-  }
+  // It reads file and environment itself, as a reload will.
+  FlagValues flags = g_options.flags;
+  flags.values[static_cast<std::size_t>(Setting::kLogFile)] = log;
+  std::vector<std::string> words = {exe, "daemon", "up", "--foreground"};
+  for (std::string& word : flags.words()) words.push_back(std::move(word));
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -119,30 +106,31 @@ std::string wait_for_child(int fd) {
   return text;
 }
 
-int start_detached() {
+int start_detached(const Settings& settings) {
+  const std::string log = log_file_of_child(settings);
   if (Status made = make_private_dir(daemon_dir()); !made) return report(made.error());
-  if (Status usable = check_log(log_file_of_child()); !usable) return report(usable.error());
+  if (Status usable = check_log(log); !usable) return report(usable.error());
   int pipe_fds[2];
   if (::pipe2(pipe_fds, O_CLOEXEC) != 0) {
     return report(fail(Err::kIo, std::string("pipe: ") + std::strerror(errno)));
   }
   const pid_t child = ::fork();
   if (child < 0) return report(fail(Err::kIo, std::string("fork: ") + std::strerror(errno)));
-  if (child == 0) become_daemon(pipe_fds[1]);
+  if (child == 0) become_daemon(pipe_fds[1], log);
   ::close(pipe_fds[1]);
   const std::string outcome = wait_for_child(pipe_fds[0]);
   ::close(pipe_fds[0]);
   if (outcome == "ok") {
     if (output().json) return print_state(true, "detached", true, child, {});
     say_done("daemon runs, pid " + std::to_string(child));
-    say("log " + log_file_of_child());
+    say("log " + log);
     return 0;
   }
   // "<wire code> <detail>", or nothing at all.
   const std::size_t space = outcome.find(' ');
   const Err code = err_of_wire_code(outcome.substr(0, space));
   const std::string detail =
-      outcome.empty() ? "it did not report within 10 s; see " + log_file_of_child()
+      outcome.empty() ? "it did not report within 10 s; see " + log
                       : outcome.substr(space == std::string::npos ? outcome.size() : space + 1);
   return report(fail(outcome.empty() ? Err::kTimeout : code, detail));
 }
@@ -178,45 +166,33 @@ void print_health(const Reply& reply) {
 
 void declare_daemon_up(CLI::App& app) {
   app.add_flag("--foreground", g_options.foreground, "Stay in this terminal; log to stdout");
-  app.add_option("--durability", g_options.daemon.durability,
-                 "sync: a commit survives power loss; relaxed: kill -9 only")
-      ->check(CLI::IsMember({"sync", "relaxed"}))
-      ->capture_default_str();
-  app.add_option("--log-file", g_options.daemon.log_file,
-                 "Append JSON lines here; SIGHUP opens it again. In the foreground: stdout");
-  declare_ca_file(app, g_options.daemon.ca_file);
-  DaemonOptions& daemon = g_options.daemon;
-  app.add_flag("--no-tcp", daemon.no_tcp, "Serve the unix socket alone");
-  app.add_option("--tcp-port", daemon.tcp_port,
-                 "Port on the loopback, 0 for any (default 47823; none in containers and CI)")
-      ->check(CLI::Range(0, 65'535));
-  app.add_option("--http-bind", daemon.http_bind,
-                 "Another address than the loopback; needs --http-external-auth");
-  app.add_flag("--http-external-auth", daemon.http_external_auth,
-               "Something before this daemon protects --http-bind");
-  app.add_flag("--public-health", daemon.public_health, "GET /v1/health without a token on TCP");
-  app.add_flag("--refuse-legacy-broker", daemon.refuse_legacy,
-               "Leave brokers that cannot negotiate features (close 4010)");
-  app.add_option("--outbox-max-age-hours", daemon.outbox_age_hours,
-                 "Undelivered messages older than this are dead (default: by the broker)")
-      ->check(CLI::Range(1, 8'760));
+  declare_settings(app, g_options.flags);
 }
 
+void declare_config(CLI::App& app) { declare_settings(app, g_options.flags); }
+const FlagValues& daemon_flags() { return g_options.flags; }
+
 int run_daemon_up() {
-  if (g_options.foreground) {
-    if (const char* fd = std::getenv(kReadyFd); fd != nullptr) {
-      g_options.daemon.ready_fd = std::atoi(fd);
-      ::unsetenv(kReadyFd);
-      ::fcntl(g_options.daemon.ready_fd, F_SETFD, FD_CLOEXEC);
+  if (!g_options.foreground) {
+    if (const pid_t pid = serving_pid(); pid > 0) {
+      if (output().json) return print_state(true, "already_running", true, pid, {});
+      say_done("daemon already runs, pid " + std::to_string(pid));
+      return 0;
     }
-    return run_daemon(g_options.daemon);
+    const auto settings = load_settings(g_options.flags);
+    return settings ? start_detached(*settings) : report(settings.error());
   }
-  if (const pid_t pid = serving_pid(); pid > 0) {
-    if (output().json) return print_state(true, "already_running", true, pid, {});
-    say_done("daemon already runs, pid " + std::to_string(pid));
-    return 0;
+  DaemonOptions options;
+  options.flags = g_options.flags;
+  if (const char* fd = std::getenv(kReadyFd); fd != nullptr) {
+    options.ready_fd = std::atoi(fd);
+    ::unsetenv(kReadyFd);
+    ::fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
   }
-  return start_detached();
+  auto settings = load_settings(g_options.flags);
+  if (!settings) return give_up(options, settings.error());
+  options.settings = std::move(*settings);
+  return run_daemon(options);
 }
 
 int run_daemon_down() {
@@ -265,7 +241,12 @@ void declare_daemon_limits(CLI::App& app) {
 }
 
 int run_daemon_limits() {
-  const Limits limits;
+  Limits limits;
+  if (!g_options.broker) {
+    const auto settings = load_settings({});
+    if (!settings) return report(settings.error());
+    settings->apply_limits(limits);
+  }
   const MemoryBill bill = g_options.broker ? broker_bill(limits) : daemon_bill(limits);
   if (output().json) {
     ScratchArena scratch;

@@ -1,4 +1,4 @@
-// verbs_daemon_ops.cc — daemon version, logs, restart, reload, rotate-token.
+// verbs_daemon_ops.cc — daemon version, logs, restart, reload, rotate-token, accept-host.
 // Holds:  what these print is the daemon's own answer; `logs -f` follows a rotated file.
 // Source: spec/cli.md §16.
 // Not:    up, down and status (verbs_daemon.cc).
@@ -14,9 +14,11 @@
 #include <cstring>
 
 #include "cli/files.h"
+#include "cli/host_identity.h"
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "core/wire/json_writer.h"
 
 namespace cm::cli {
 namespace {
@@ -121,13 +123,41 @@ int run_daemon_restart() {
 }
 
 int run_daemon_reload() {
-  return print_reply(daemon_call_raw("POST", "/v1/reload", "{}"),
-                     "the daemon has read its configuration again");
+  const auto reply = daemon_call_raw("POST", "/v1/reload", "{}");
+  const int status = print_reply(reply, "the daemon has read its configuration again");
+  if (status != 0 || output().json) return status;
+  const wire::JsonNode* waiting = reply->tape.find("settings_need_restart");
+  if (waiting == nullptr || waiting->type != wire::JsonType::kArray) return 0;
+  for (std::uint32_t at = reply->tape.first(*waiting); at < waiting->next;
+       at = reply->tape.at(at).next) {
+    say("warning: " + harmless(reply->tape.at(at).text) + " waits for 'claudemesh daemon restart'");
+  }
+  return 0;
 }
 
 int run_daemon_rotate_token() {
   return print_reply(daemon_call_raw("POST", "/v1/token/rotate", "{}"),
                      "the local token is new; the old one is valid for another 60 s");
+}
+
+int run_daemon_accept_host() {
+  const HostIdentity host = find_host_identity();
+  if (!host.known()) {
+    return report(fail(Err::kIo,
+                       "/etc/machine-id is missing and no network card has an address: this "
+                       "machine cannot be told from others"));
+  }
+  if (Status written = write_host(host, now_ms()); !written) return report(written.error());
+  if (output().json) {
+    ScratchArena scratch;
+    TextBuf text(scratch);
+    wire::JsonWriter json(text);
+    json.begin_object().field("ok", true).field("fingerprint_prefix", host.prefix()).end_object();
+    print(text.view());
+  } else {
+    say_done("this machine is accepted (" + host.prefix() + ")");
+  }
+  return 0;
 }
 
 }  // namespace cm::cli

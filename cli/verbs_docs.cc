@@ -1,4 +1,4 @@
-// verbs_docs.cc — help, completions and the man page, all from the table of verbs and its flags.
+// verbs_docs.cc — version, help, completions and the man page.
 // Holds:  nothing about a verb is written twice: texts come from verbs.cc and the declarations.
 // Source: spec/cli.md §17.
 // Not:    the verbs.
@@ -279,7 +279,7 @@ int run_completions() {
 }
 
 int run_man() {
-  print(".TH CLAUDEMESH 1 \"\" \"claudemesh " + std::string(kVersion) + "\"");
+  print(".TH CLAUDEMESH 1 " CM_RELEASE_DATE " \"claudemesh " + std::string(kVersion) + "\"");
   print(".SH NAME");
   print("claudemesh \\- encrypted, durable messages between coding sessions, servers and agents");
   print(".SH SYNOPSIS");
@@ -302,6 +302,19 @@ int run_man() {
   print(".TP\n.I ~/.claudemesh/config.toml\nSettings of the daemon.");
   print(".TP\n.I ~/.claudemesh/daemon/\nThe daemon's store, socket, token and log.");
   print(".TP\n.I ~/.claudemesh/broker/\nThe broker's store and admin token.");
+  return 0;
+}
+
+int run_version() {
+  if (output().json) {
+    ScratchArena scratch(4096);
+    TextBuf text(scratch);
+    wire::JsonWriter json(text);
+    json.begin_object().field("version", kVersion).field("ipc_api", "v1").end_object();
+    print(text.view());
+  } else {
+    print("  claudemesh v" + std::string(kVersion));
+  }
   return 0;
 }
 

@@ -7,9 +7,9 @@ set -eu
 
 packages="build-essential cmake ninja-build ccache pkg-config python3 git
 libevent-dev libwslay-dev libssl-dev libsodium-dev liblmdb-dev rapidjson-dev libcli11-dev
-libhttp-parser-dev libsqlite3-dev libxxhash-dev libgtest-dev openssl"
+libtomlplusplus-dev libhttp-parser-dev libsqlite3-dev libxxhash-dev libgtest-dev openssl"
 if [ "${1:-}" = "dev" ]; then
-  packages="$packages clang-14 clang-format-14 libclang-rt-14-dev shellcheck"
+  packages="$packages clang-14 clang-format-14 libclang-rt-14-dev shellcheck mandoc"
 elif [ "${1:-}" = "conf" ]; then
   # Node of another source than Debian's is as good.
   command -v node >/dev/null 2>&1 || packages="$packages nodejs"

@@ -37,6 +37,7 @@ LIBRARIES = {
     r"wslay/": ("core/net", "plugins/host", "transports"),
     r"openssl/(ssl|bio|err|pem|x509)": ("core/net", "transports"),
     r"CLI/": ("cli",),
+    r"toml\+\+/": ("cli",),
 }
 # Calls that no source makes, and those that only shells make.
 BANNED = [r"\bstrcpy\(", r"\bstrcat\(", r"\bsprintf\(", r"\bgets\(", r"(?<![\w.>:])system\(",

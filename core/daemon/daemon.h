@@ -49,6 +49,7 @@ struct Config {
 // What reload() changed.
 struct Reloaded {
   std::uint32_t joined = 0, left = 0, changed = 0, kept = 0;
+  std::vector<std::string> waiting;  // settings that changed and need a restart; by the shell
 };
 
 enum class LinkEvent : std::uint8_t { kConnecting = 1, kConnected = 2, kClosed = 3 };
@@ -69,6 +70,12 @@ class Daemon {
   // in the list become dead with the reason mesh_left. Idempotent: after an abandoned iteration
   // it is called again. kInvalidArgument or kFull, and nothing changed but the secrets released.
   Result<Reloaded> reload(const std::vector<MeshConfig>& meshes);
+  // The options that may change while it runs. Legacy brokers are judged when they negotiate: a
+  // connection that is open stays.
+  void set_options(bool public_health, bool legacy_brokers) noexcept {
+    config_.public_health = public_health;
+    config_.legacy_brokers = legacy_brokers;
+  }
 
   // The bearer of TCP requests, by its SHA-256: the token itself stays with the shell. The one
   // before stays valid for 60 s.
@@ -373,7 +380,7 @@ class Daemon {
   ScratchArena& scratch() noexcept { return env_.batch->scratch(); }
   store::Batch& batch() noexcept { return *env_.batch; }
 
-  const Config config_;
+  Config config_;
   const Limits& limits_;
   Env& env_;
   Effects& effects_;

@@ -163,7 +163,9 @@ void Daemon::on_reloaded(ConnRef conn, const Result<Reloaded>& outcome) {
   wire::JsonWriter json(text);
   json.begin_object().field("ok", true).field("joined", outcome->joined);
   json.field("left", outcome->left).field("changed", outcome->changed);
-  json.field("kept", outcome->kept).end_object();
+  json.field("kept", outcome->kept).key("settings_need_restart").begin_array();
+  for (const std::string& name : outcome->waiting) json.text(name);
+  json.end_array().end_object();
   reply(conn, 200, text.view());
 }
 

@@ -177,11 +177,15 @@ TEST_F(DaemonReload, a_request_to_reload_is_answered_when_it_is_done) {
   const ConnRef good = http("POST", "/v1/reload");
   const ConnRef bad = http("POST", "/v1/reload");
   EXPECT_EQ(count(EffectKind::kReload), 1u);
-  core_->on_reloaded(good, core_->reload({mesh(0), mesh(1)}));
+  auto outcome = core_->reload({mesh(0), mesh(1)});
+  ASSERT_TRUE(outcome);
+  outcome->waiting = {"ipc.tcp"};
+  core_->on_reloaded(good, outcome);
   core_->on_reloaded(bad, fail(Err::kMalformed, "config.json: at byte 7"));
   run();
   EXPECT_EQ(status(good), 200u);
-  EXPECT_EQ(reply_, R"({"ok":true,"joined":1,"left":0,"changed":0,"kept":1})");
+  EXPECT_EQ(reply_, R"({"ok":true,"joined":1,"left":0,"changed":0,"kept":1,)"
+                    R"("settings_need_restart":["ipc.tcp"]})");
   EXPECT_EQ(status(bad), 400u);
   EXPECT_TRUE(has(reply_, "byte 7"));
 }

@@ -1,0 +1,29 @@
+// dispatch.h — from the words of a command line to a verb with its flags read.
+// Owns:   find_verb, read_flags, run_words.
+// Holds:  reading flags changes the option structs of the verbs and nothing else: no file, socket
+//         or process. No exception leaves, whatever the words are.
+// Why:    apart from main(), so that a fuzzer can read command lines without running them.
+// Source: spec/cli.md §1, §2.
+// Not:    any verb's work (verbs_*.cc).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/verbs.h"
+#include "core/base/result.h"
+
+namespace cm::cli {
+
+// The verb whose path begins the words, the longest one; `used` counts the words of that path.
+// Null if there is none. The verb is a row of the table and lives as long as the program.
+const Verb* find_verb(const std::vector<std::string>& words, std::size_t& used);
+
+// Lets the verb's declaration read what follows its path. True if the words asked for help; then
+// `help` is that text. kUsage with CLI11's sentence.
+Result<bool> read_flags(const Verb& verb, std::vector<std::string> arguments, std::string& help);
+
+// A whole command line without the program's name: its exit status.
+int run_words(std::vector<std::string> words);
+
+}  // namespace cm::cli
