@@ -109,6 +109,8 @@ constexpr Verb kVerbs[] = {
      run_config_path},
     {kMore, "config check", "Check config.toml; changes nothing", declare_nothing,
      run_config_check},
+    {kMore, "doctor", "Check this installation, and say what to do about what is wrong",
+     declare_nothing, run_doctor},
     {kMore, "transport list", "List transport plugins and why any was refused", declare_nothing,
      run_transport_list},
     {kMore, "completions", "Print the completions of a shell", declare_completions,

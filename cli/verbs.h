@@ -150,6 +150,8 @@ int run_daemon_restart();
 int run_daemon_reload();
 int run_daemon_rotate_token();
 int run_daemon_accept_host();
+// verbs_doctor.cc
+int run_doctor();
 // verbs_transport.cc
 int run_transport_list();
 // verbs_docs.cc
