@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """tidy.py — the rules of this tree that a compiler does not know.
 
-Include arrows between folders, the form of file heads, banned calls, line length, leftovers, and
-that every error and metric is complete. Prints each violation as path:line: sentence.
+Include arrows between folders, the form of file heads, banned calls, line length, leftovers, that
+every error and metric is complete, and that docs/METRICS.md knows every metric. Prints each violation as path:line: sentence.
 """
 
 import pathlib
@@ -156,6 +156,56 @@ def check_protocol(page, report):
                 report(where, 1, f"the route {route} is not documented")
 
 
+def metrics_of_code():
+    """{name: (section, type, {label: values})}; those that their owners write have no values."""
+    found = {}
+    for row in rows_of("CM_METRICS", (ROOT / "core/base/metrics.h").read_text()):
+        role, kind = (word.strip() for word in row.split(",")[1:3])
+        name, labels = re.findall(r'"((?:\\.|[^"])*)"', row)[:2]
+        section = "Both roles" if role == "Both" else role
+        entry = found.setdefault(name, (section, kind.lower(), {}))
+        for label, value in re.findall(r'(\w+)=\\"(\w+)', labels):
+            entry[2].setdefault(label, []).append(value)
+    for path in sources():
+        if not path.startswith(("core/daemon/", "core/broker/", "cli/", "plugins/host/")):
+            continue
+        text = (ROOT / path).read_text()
+        for match in re.finditer(r'"# HELP (\w+) |\b(?:family|counter)\(\s*"(\w+)"', text):
+            section = "Broker" if path.startswith("core/broker/") else "Daemon"
+            found.setdefault(match.group(1) or match.group(2), (section, None, None))
+    return found
+
+
+def metrics_of_page(text):
+    """{name: (section, type, labels, unit, meaning)} of the tables of docs/METRICS.md."""
+    found, section = {}, None
+    for line in text.split("\n"):
+        if line.startswith("## "):
+            section = line[3:]
+        match = re.match(r"\| `(\w+)` \|(.*)\|$", line)
+        if match:
+            found[match.group(1)] = (section, *(c.strip() for c in match.group(2).split("|")))
+    return found
+
+
+def check_metrics(code, page, report):
+    where = "docs/METRICS.md"
+    for name in sorted(code.keys() ^ page.keys()):
+        report(where, 1, f"{name} is " + ("not documented" if name in code else "in no code"))
+    for name in sorted(code.keys() & page.keys()):
+        section, kind, labels = code[name]
+        if len(page[name]) != 5 or not all(page[name]):
+            report(where, 1, f"{name}: expected type, labels, unit and meaning")
+            continue
+        if page[name][0] != section:
+            report(where, 1, f"{name} belongs below '## {section}'")
+        if kind is None:
+            continue
+        wanted = ", ".join(f"`{k}`: {' '.join(v)}" for k, v in labels.items()) or "–"
+        if page[name][1:3] != (kind, wanted):
+            report(where, 1, f"{name}: expected '{kind} | {wanted}'")
+
+
 def main():
     problems = []
 
@@ -168,6 +218,7 @@ def main():
         check_lines(path, text, report)
     check_tables(report)
     check_protocol((ROOT / "docs/PROTOCOL.md").read_text(), report)
+    check_metrics(metrics_of_code(), metrics_of_page((ROOT / "docs/METRICS.md").read_text()), report)
     for problem in problems:
         print(problem)
     print(f"tidy: {len(problems)} violations in {len(sources())} files")
