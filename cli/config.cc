@@ -75,29 +75,40 @@ Result<ConfigLock> lock_config() {
 }
 
 Result<ConfigFile> load_config() {
-  ConfigFile config;
-  config.path = config_dir() + "/config.json";
-  auto text = read_file(config.path);
+  const std::string path = config_dir() + "/config.json";
+  auto text = read_file(path);
   if (!text) {
-    if (text.code() == Err::kNotFound) return config;
-    return text.error();
+    if (text.code() != Err::kNotFound) return text.error();
+    ConfigFile none;
+    none.path = path;
+    return none;
   }
+  auto config = parse_config(*text, path);
+  wipe(*text);
+  return config;
+}
+
+Result<ConfigFile> parse_config(std::string_view text, const std::string& path) {
+  ConfigFile config;
+  config.path = path;
   ScratchArena scratch;
   wire::JsonParser parser;
   wire::JsonTape tape;
   const auto refuse = [&](const Error& error) {
-    wipe(*text);
     scratch.wipe();
-    return fail(Err::kMalformed, config.path + ": " + error.detail);
+    return fail(Err::kMalformed, path + ": " + error.detail);
   };
-  if (Status parsed = parser.parse(*text, scratch, tape); !parsed) return refuse(parsed.error());
+  if (Status parsed = parser.parse(text, scratch, tape); !parsed) return refuse(parsed.error());
   const wire::JsonNode& root = tape.root();
   if (root.type != wire::JsonType::kObject) {
     return refuse(fail(Err::kMalformed, "expected one JSON object"));
   }
   for (std::uint32_t index = tape.first(root); index < root.next; index = tape.at(index).next) {
     const wire::JsonNode& member = tape.at(index);
-    if (member.key == "meshes" && member.type == wire::JsonType::kArray) {
+    if (member.key == "meshes" && member.type != wire::JsonType::kArray) {
+      return refuse(fail(Err::kMalformed, "field 'meshes': expected a list"));
+    }
+    if (member.key == "meshes") {
       for (std::uint32_t at = tape.first(member); at < member.next; at = tape.at(at).next) {
         Mesh mesh;
         if (Status parsed = parse_mesh(tape, tape.at(at), mesh); !parsed) {
@@ -105,21 +116,17 @@ Result<ConfigFile> load_config() {
         }
         config.meshes.push_back(std::move(mesh));
       }
-    } else if (member.key != "version" && member.key != "meshes") {
+    } else if (member.key != "version") {
       TextBuf raw(scratch, 64);
       wire::JsonWriter(raw).value(member);
       config.others.emplace_back(std::string(member.key), std::string(raw.view()));
     }
   }
-  wipe(*text);
   scratch.wipe();
   return config;
 }
 
-namespace {
-
-Status write_config(const ConfigFile& config) {
-  if (Status made = make_private_dir(config_dir()); !made) return made;
+std::string config_text(const ConfigFile& config) {
   ScratchArena scratch;
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
@@ -130,9 +137,17 @@ Status write_config(const ConfigFile& config) {
   json.end_object();
   text.append('\n');
   std::string content(text.view());
+  scratch.wipe();
+  return content;
+}
+
+namespace {
+
+Status write_config(const ConfigFile& config) {
+  if (Status made = make_private_dir(config_dir()); !made) return made;
+  std::string content = config_text(config);
   const Status written = write_private_file(config.path, content);
   wipe(content);
-  scratch.wipe();
   return written;
 }
 

@@ -50,6 +50,9 @@ Result<ConfigLock> lock_config();
 
 // No file: an empty configuration. kMalformed names the path and the field.
 Result<ConfigFile> load_config();
+// The two parts of it and of save_mesh() that touch no file. The text holds secrets: wipe it.
+Result<ConfigFile> parse_config(std::string_view json, const std::string& path);
+std::string config_text(const ConfigFile& config);
 // Adds or replaces (by mesh id) and writes the file.
 Status save_mesh(ConfigFile& config, Mesh mesh);
 

@@ -18,7 +18,11 @@
   X(jcs, cm_wire, 8192)         \
   X(row, cm_store, 4096)        \
   X(http, cm_net_sansio, 20000) \
-  X(ws, cm_net_sansio, 8192)
+  X(ws, cm_net_sansio, 8192)    \
+  X(config, cm_cli, 8192)       \
+  X(cli, cm_cli, 2048)          \
+  X(broker, cm_broker, 4096)    \
+  X(sse, cm_daemon, 2048)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE
