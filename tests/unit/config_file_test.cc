@@ -34,12 +34,13 @@ TEST(ConfigFile, what_is_not_understood_is_refused_with_path_and_field) {
       {"short key", R"({"meshes":[)" + mesh_text("ab") + "]}", "'pubkey'"},
       {"upper case key", R"({"meshes":[)" + mesh_text(std::string(64, 'A')) + "]}", "'pubkey'"},
       {"long key", R"({"meshes":[)" + mesh_text(std::string(65, 'a')) + "]}", "'pubkey'"},
-      {"duplicate key", R"({"meshes":[],"meshes":[]})", "meshes"},
-      {"duplicate field", R"({"meshes":[)" + mesh_text(kPubkey, R"(,"slug":"x")") + "]}", "slug"},
+      {"duplicate key", R"({"meshes":[],"meshes":[]})", "duplicate key"},
+      {"duplicate field", R"({"meshes":[)" + mesh_text(kPubkey, R"(,"slug":"x")") + "]}",
+       "duplicate key"},
       {"not UTF-8", "{\"a\":\"\xff\"}", "byte"},
       {"lone surrogate", R"({"a":"\ud800"})", "byte"},
       {"deep", R"({"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "nested"},
-      {"huge number", R"({"a":1e999})", "number"},
+      {"huge number", R"({"a":1e999})", "Number too big"},
       {"something behind", "{}x", "byte"},
   };
   for (const auto& bad : table) {
