@@ -27,9 +27,8 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
       store::hello_key(static_cast<std::uint64_t>(hello.timestamp_ms), facts.signature).bytes(),
       member_no);
   forget_old_hellos();
-  if (facts.session) bind_session(facts);
-
   auto& clients = tables_.clients;
+  clients.get<kClientSessionNo>(client) = facts.session ? bind_session(facts) : 0;
   clients.get<kClientHelloDeadline>(client) = 0;
   clients.get<kClientMeshNo>(client) = facts.mesh_no;
   clients.get<kClientMemberNo>(client) = facts.member_no;
@@ -99,7 +98,8 @@ void Broker::acknowledge_hello(ClientRef client, PresenceRef presence, const Hel
   send_text(client, text);
 }
 
-void Broker::bind_session(const HelloFacts& facts) {
+// The number of the key's mailbox.
+std::uint32_t Broker::bind_session(const HelloFacts& facts) {
   const store::Key key = store::u32_bytes_key(facts.mesh_no, *facts.session);
   store::BindingRow binding;
   const bool found = batch().get(TableId::kBinding, key.bytes(), binding);
@@ -118,13 +118,14 @@ void Broker::bind_session(const HelloFacts& facts) {
   if (facts.proved) binding.fixed.proved = 1;
   binding.fixed.last_ms = env_.wall_ms;
   batch().put(TableId::kBinding, key.bytes(), binding);
-  if (!facts.proved) return;
+  if (!facts.proved) return binding.fixed.session_no;
   store::AttestationRow attestation;
   attestation.fixed.expires_ms = facts.attestation_ms;
   attestation.fixed.member_no = facts.member_no;
   attestation.fixed.version = facts.attestation_version;
   attestation.text[store::kAttestationJson] = facts.attestation;
   batch().put(TableId::kAttestation, key.bytes(), attestation);
+  return binding.fixed.session_no;
 }
 
 // Another member had claimed this key without proof. Its presence goes, and the mail that came

@@ -119,9 +119,11 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
              frame.request_id);
 }
 
-void Broker::on_closed(ConnRef conn) {
+void Broker::on_closed(ConnRef conn, std::uint16_t code) {
+  constexpr std::uint16_t kTooLarge = 1009;
   const ClientRef client = client_of(conn);
   if (!client) return;
+  if (code == kTooLarge) note_too_large(client);
   release_claims_of(client);
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
   if (member_no != 0) {

@@ -60,7 +60,8 @@ class Broker {
   // `address` is the other end's, for what is judged by where it comes from.
   void on_open(ConnRef conn, const wire::PeerAddress& address = {});
   void on_text(ConnRef conn, std::string_view frame);
-  void on_closed(ConnRef conn);
+  // `code`: what the peer said when it closed; 0 if it was not the peer.
+  void on_closed(ConnRef conn, std::uint16_t code = 0);
   void on_http(ConnRef conn, const wire::HttpRequest& request);
   // Due deadlines, then everything that can be pushed. Call once an iteration, last.
   void step();
@@ -129,7 +130,7 @@ class Broker {
   // attach.cc
   void admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
              std::vector<PeerGroup> groups);
-  void bind_session(const HelloFacts& facts);
+  std::uint32_t bind_session(const HelloFacts& facts);
   void take_over_binding(const HelloFacts& facts, store::BindingRow& binding);
   void forget_old_hellos();
   PresenceRef attach(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
@@ -220,7 +221,15 @@ class Broker {
       bytes -= std::min(bytes, pushed);
     }
   };
+  struct DrainState {
+    bool rescan = false;   // rows behind the mark may be claimed, and are not then
+    bool skipped = false;  // rows of lapsed lanes were passed over
+    bool stopped = false;  // the window is full, or the budget is spent
+    bool left = false;     // ... with work left for the next iteration
+  };
   bool drain(MailboxRef box, DrainBudget& budget);
+  void drain_priority(MailboxRef box, ClientRef client, std::uint8_t priority, DrainBudget& budget,
+                      DrainState& state);
   void forget_if_empty(MailboxRef box);
   bool push_row(MailboxRef box, ClientRef client, const store::DeliveryKeyParts& key,
                 const store::DeliveryRow& row);
@@ -231,7 +240,8 @@ class Broker {
   void expire_old_mail();
   bool end_row(MailboxRef box, std::uint8_t priority, const Ulid& message,
                store::ReceiptState state, std::string_view reason);
-  ClaimRef find_claim(ClientRef client, const Ulid& message) const;
+  // The claim of this row; without a mailbox, the first one of this message.
+  ClaimRef find_claim(ClientRef client, const Ulid& message, MailboxRef box = {}) const;
   ClaimRef find_claim_by_client_id(ClientRef client, std::string_view id, bool& ambiguous);
   void handle_client_ack(ClientRef client, const Frame& frame);
   void acknowledge_late(ClientRef client, const Ulid& message);
@@ -239,6 +249,8 @@ class Broker {
   void unlink_claim(ClientRef client, ClaimRef claim);
   void release_claims_of(ClientRef client);
   void expire_claims();
+  void note_too_large(ClientRef client);
+  void drop_claim(MailboxRef box, const Ulid& message);
   void write_push_for(const Ulid& id, const store::MessageRow& row, TextBuf& out);
 
   // peers.cc
@@ -256,10 +268,10 @@ class Broker {
   Status find_own_message(ClientRef client, std::string_view text, Ulid& id,
                           store::MessageRow& row);
   bool concerns(ClientRef client, const Ulid& id, const store::MessageRow& row);
-  void write_recipients(const Ulid& id, const store::MessageRow& row, TextBuf& out,
-                        std::uint64_t& delivered_ms, bool& all_delivered);
-  void write_recipient(MailboxId mailbox, std::uint32_t member_no, const store::ReceiptRow* receipt,
-                       TextBuf& out);
+  void write_recipients(const Ulid& id, const store::MessageRow& row, std::uint32_t only,
+                        TextBuf& out, std::uint64_t& delivered_ms, bool& all_delivered);
+  void write_recipient(const Ulid& id, MailboxId mailbox, std::uint32_t member_no,
+                       const store::ReceiptRow* receipt, TextBuf& out);
   bool concerns_at(ClientRef client, const Ulid& id);
 
   // topics.cc, topic_history.cc

@@ -12,12 +12,15 @@ namespace cm::broker {
 
 using store::TableId;
 
-ClaimRef Broker::find_claim(ClientRef client, const Ulid& message) const {
-  // Acks come in push order: the first claim is nearly always the one.
+ClaimRef Broker::find_claim(ClientRef client, const Ulid& message, MailboxRef box) const {
+  // Acks come in push order: the first claim is nearly always the one. A connection may hold one
+  // message for its member and for its session.
+  const auto is_it = [&](ClaimRef claim) {
+    return tables_.claims.get<kClaimMessage>(claim) == message &&
+           (!box || tables_.claims.get<kClaimMailbox>(claim) == box);
+  };
   ClaimRef claim = tables_.clients.get<kClientClaims>(client).first;
-  while (claim && !(tables_.claims.get<kClaimMessage>(claim) == message)) {
-    claim = tables_.claims.get<kClaimLinks>(claim).next;
-  }
+  while (claim && !is_it(claim)) claim = tables_.claims.get<kClaimLinks>(claim).next;
   return claim;
 }
 
@@ -42,8 +45,8 @@ void Broker::handle_client_ack(ClientRef client, const Frame& frame) {
     send_error(client, "malformed", parsed.error().detail, frame.request_id);
     return;
   }
-  if (auto& lapsed = tables_.clients.get<kClientLapsed>(client); lapsed != 0) {
-    lapsed = 0;
+  if (auto& lapsed = tables_.clients.get<kClientLapsed>(client); lapsed.any()) {
+    lapsed.clear();
     mark_mailboxes_of(client);  // also when the ack names no row: nothing else would push again
   }
   ClaimRef claim;
@@ -79,31 +82,56 @@ void Broker::acknowledge_late(ClientRef client, const Ulid& message) {
   if (!batch().get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return;
   const auto priority = static_cast<std::uint8_t>(row.fixed.priority);
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
-  const PresenceKey& key =
-      tables_.presences.get<kPresKey>(tables_.clients.get<kClientPresence>(client));
   MailboxId id{MailboxKind::kMember, member_no};
-  if (key.kind == MailboxKind::kSession) {
-    store::BindingRow binding;
-    const store::Key bound = store::u32_bytes_key(key.mesh_no, key.key);
-    if (batch().get(TableId::kBinding, bound.bytes(), binding) &&
-        batch().get_raw(TableId::kDelivery,
-                        store::delivery_key({MailboxKind::kSession, binding.fixed.session_no},
-                                            priority, message)
-                            .bytes())) {
-      id = {MailboxKind::kSession, binding.fixed.session_no};
-    }
+  const MailboxId own{MailboxKind::kSession, tables_.clients.get<kClientSessionNo>(client)};
+  if (own.no != 0 &&
+      batch().get_raw(TableId::kDelivery, store::delivery_key(own, priority, message).bytes())) {
+    id = own;
   }
   const auto found = tables_.mailbox_of.find(id.bits());
   if (found == tables_.mailbox_of.end()) return;
   const MailboxRef box = found->second;
-  // Another connection of the member may hold it by now: its claim goes with the row.
-  const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(box);
-  if (tables_.mailboxes.get<kBoxClaimed>(box) > 0) {
-    // Of this mailbox only: the holder may have the same message claimed for its session.
-    const ClaimRef claim = find_claim(holder, message);
-    if (claim && tables_.claims.get<kClaimMailbox>(claim) == box) unlink_claim(holder, claim);
-  }
+  drop_claim(box, message);
   end_delivery(box, priority, message);
+  mark_dirty(box);
+}
+
+// The row is about to end: whoever holds it holds it no more.
+void Broker::drop_claim(MailboxRef box, const Ulid& message) {
+  if (tables_.mailboxes.get<kBoxClaimed>(box) == 0) return;
+  const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(box);
+  if (const ClaimRef claim = find_claim(holder, message, box)) unlink_claim(holder, claim);
+}
+
+// The peer closed because a frame was too large for it: the largest one that it did not
+// acknowledge. The second time the row ends, so that it does not stop all mail behind it.
+void Broker::note_too_large(ClientRef client) {
+  constexpr std::size_t kNotedMax = 1024;
+  ClaimRef largest;
+  for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;
+       claim = tables_.claims.get<kClaimLinks>(claim).next) {
+    if (!largest ||
+        tables_.claims.get<kClaimBytes>(claim) > tables_.claims.get<kClaimBytes>(largest)) {
+      largest = claim;
+    }
+  }
+  if (!largest) return;
+  const MailboxRef box = tables_.claims.get<kClaimMailbox>(largest);
+  const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
+  const Ulid message = tables_.claims.get<kClaimMessage>(largest);
+  auto& noted = tables_.too_large;
+  const auto known = std::find_if(noted.begin(), noted.end(), [&](const TooLarge& row) {
+    return row.box == id && row.message == message;
+  });
+  if (known == noted.end()) {
+    if (noted.size() >= kNotedMax) noted.erase(noted.begin());
+    noted.push_back({id, message});
+    return;
+  }
+  noted.erase(known);
+  const std::uint8_t priority = tables_.claims.get<kClaimPriority>(largest);
+  drop_claim(box, message);
+  end_row(box, priority, message, store::ReceiptState::kExpired, "too_large");
   mark_dirty(box);
 }
 
@@ -191,7 +219,8 @@ void Broker::expire_claims() {
     }
     const ClientRef client = tables_.lanes.get<kLaneClient>(lane);
     const MailboxRef box = tables_.lanes.get<kLaneMailbox>(lane);
-    tables_.clients.get<kClientLapsed>(client) = 1;
+    tables_.clients.get<kClientLapsed>(client).add(LapsedLanes::hash_of(
+        tables_.mailboxes.get<kBoxId>(box).bits(), tables_.lanes.get<kLaneHash>(lane)));
     for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;) {
       const ClaimRef next = tables_.claims.get<kClaimLinks>(claim).next;
       if (tables_.claims.get<kClaimLane>(claim) == lane) {

@@ -52,7 +52,9 @@ void Broker::handle_message_status(ClientRef client, const Frame& frame) {
   std::uint64_t delivered_ms = 0;
   bool all_delivered = true;
   const std::string target(row.text[store::kMessageTarget]);
-  write_recipients(id, row, recipients, delivered_ms, all_delivered);
+  const std::uint32_t asker_no = tables_.clients.get<kClientMemberNo>(client);
+  const std::uint32_t only = row.fixed.sender_member_no == asker_no ? 0 : asker_no;
+  write_recipients(id, row, only, recipients, delivered_ms, all_delivered);
   const UlidText full = ulid_text(id);
   TextBuf reply(scratch(), 1024);
   wire::JsonWriter json(reply);
@@ -112,16 +114,13 @@ bool Broker::concerns(ClientRef client, const Ulid& id, const store::MessageRow&
            batch().get_raw(TableId::kReceipt, store::receipt_key(id, box).bytes());
   };
   if (has_row({MailboxKind::kMember, member_no})) return true;
-  const PresenceKey& key = tables_.presences.get<kPresKey>(presence_of(client));
-  store::BindingRow binding;
-  return key.kind == MailboxKind::kSession &&
-         batch().get(TableId::kBinding, store::u32_bytes_key(key.mesh_no, key.key).bytes(),
-                     binding) &&
-         has_row({MailboxKind::kSession, binding.fixed.session_no});
+  const std::uint32_t session_no = tables_.clients.get<kClientSessionNo>(client);
+  return session_no != 0 && has_row({MailboxKind::kSession, session_no});
 }
 
-void Broker::write_recipients(const Ulid& id, const store::MessageRow& row, TextBuf& out,
-                              std::uint64_t& delivered_ms, bool& all_delivered) {
+// All recipients, for the sender; those of the member `only` otherwise.
+void Broker::write_recipients(const Ulid& id, const store::MessageRow& row, std::uint32_t only,
+                              TextBuf& out, std::uint64_t& delivered_ms, bool& all_delivered) {
   wire::JsonWriter json(out);
   bool any = false;
   {
@@ -133,10 +132,11 @@ void Broker::write_recipients(const Ulid& id, const store::MessageRow& row, Text
       store::ReceiptRow receipt;
       if (!cursor.row(receipt)) continue;
       any = true;
+      if (only != 0 && receipt.fixed.recipient_member_no != only) continue;
       delivered_ms = std::max(delivered_ms, receipt.fixed.ended_ms);
       if (receipt.fixed.state != store::ReceiptState::kDelivered) all_delivered = false;
       TextBuf entry(scratch(), 256);
-      write_recipient(mailbox, receipt.fixed.recipient_member_no, &receipt, entry);
+      write_recipient(id, mailbox, receipt.fixed.recipient_member_no, &receipt, entry);
       json.raw(entry.view());
     }
   }
@@ -149,9 +149,9 @@ void Broker::write_recipients(const Ulid& id, const store::MessageRow& row, Text
   TextBuf entry(scratch(), 256);
   store::BindingRow binding;
   if (const auto member_no = batch().get_number(TableId::kMemberKey, stored.bytes())) {
-    write_recipient({MailboxKind::kMember, *member_no}, *member_no, nullptr, entry);
+    write_recipient(id, {MailboxKind::kMember, *member_no}, *member_no, nullptr, entry);
   } else if (batch().get(TableId::kBinding, stored.bytes(), binding)) {
-    write_recipient({MailboxKind::kSession, binding.fixed.session_no}, binding.fixed.member_no,
+    write_recipient(id, {MailboxKind::kSession, binding.fixed.session_no}, binding.fixed.member_no,
                     nullptr, entry);
   } else {
     return;
@@ -160,15 +160,20 @@ void Broker::write_recipients(const Ulid& id, const store::MessageRow& row, Text
 }
 
 // `status` is what existing clients know; `state` says it exactly.
-void Broker::write_recipient(MailboxId mailbox, std::uint32_t member_no,
+void Broker::write_recipient(const Ulid& id, MailboxId mailbox, std::uint32_t member_no,
                              const store::ReceiptRow* receipt, TextBuf& out) {
   using store::ReceiptState;
   const MemberMirror* owner = member(member_no);
   const ReceiptState state = receipt == nullptr ? ReceiptState::kQueued : receipt->fixed.state;
-  const bool online = owner != nullptr && !owner->clients.empty();
+  const bool online = owner != nullptr &&
+                      std::any_of(owner->clients.begin(), owner->clients.end(), [&](auto client) {
+                        return mailbox.kind == MailboxKind::kMember ||
+                               tables_.clients.get<kClientSessionNo>(client) == mailbox.no;
+                      });
   const auto box = tables_.mailbox_of.find(mailbox.bits());
   const bool claimed = state == ReceiptState::kQueued && box != tables_.mailbox_of.end() &&
-                       tables_.mailboxes.get<kBoxClaimed>(box->second) > 0;
+                       tables_.mailboxes.get<kBoxClaimed>(box->second) > 0 &&
+                       find_claim(tables_.mailboxes.get<kBoxClaimer>(box->second), id, box->second);
   wire::JsonWriter json(out);
   json.begin_object().field("name", owner == nullptr ? "unknown" : std::string_view(owner->name));
   if (owner != nullptr) json.key("pubkey").hex(owner->key);

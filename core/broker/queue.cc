@@ -57,45 +57,35 @@ void Broker::mark_mailboxes_of(ClientRef client) {
     if (found != tables_.mailbox_of.end()) mark_dirty(found->second);
   };
   mark({MailboxKind::kMember, tables_.clients.get<kClientMemberNo>(client)});
-  const PresenceRef presence = tables_.clients.get<kClientPresence>(client);
-  if (!presence) return;
-  const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
-  if (key.kind != MailboxKind::kSession) return;
-  store::BindingRow binding;
-  if (batch().get(TableId::kBinding, store::u32_bytes_key(key.mesh_no, key.key).bytes(), binding)) {
-    mark({MailboxKind::kSession, binding.fixed.session_no});
-  }
+  const std::uint32_t session_no = tables_.clients.get<kClientSessionNo>(client);
+  if (session_no != 0) mark({MailboxKind::kSession, session_no});
 }
 
 // The connection that holds claims keeps the mailbox; else the best class, newest hello first.
-// One whose lease ran out gets nothing until it acks something.
+// One on which leases ran out comes behind all others, and gets the other lanes only.
 ClientRef Broker::choose_claimer(MailboxRef box) {
   const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(box);
   if (tables_.mailboxes.get<kBoxClaimed>(box) > 0) {
     CHECK(tables_.clients.alive(holder));
-    return tables_.clients.get<kClientLapsed>(holder) != 0 ? ClientRef{} : holder;
+    return holder;
   }
   MemberMirror* owner = member(tables_.mailboxes.get<kBoxMemberNo>(box));
   if (owner == nullptr || owner->revoked) return {};
   const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
   ClientRef best;
   for (const ClientRef client : owner->clients) {
-    if (tables_.clients.get<kClientLapsed>(client) != 0) continue;
-    if (id.kind == MailboxKind::kSession) {
-      const PresenceRef presence = tables_.clients.get<kClientPresence>(client);
-      const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
-      store::BindingRow binding;
-      if (key.kind != MailboxKind::kSession ||
-          !batch().get(TableId::kBinding, store::u32_bytes_key(key.mesh_no, key.key).bytes(),
-                       binding) ||
-          binding.fixed.session_no != id.no) {
-        continue;
-      }
+    const LapsedLanes& lapsed = tables_.clients.get<kClientLapsed>(client);
+    if (lapsed.all) continue;
+    if (id.kind == MailboxKind::kSession &&
+        tables_.clients.get<kClientSessionNo>(client) != id.no) {
+      continue;
     }
-    if (!best) {
+    const bool rests = best && tables_.clients.get<kClientLapsed>(best).any();
+    if (!best || (rests && !lapsed.any())) {
       best = client;
       continue;
     }
+    if (lapsed.any() && !rests) continue;
     const ClientClass left = tables_.clients.get<kClientClass>(client);
     const ClientClass right = tables_.clients.get<kClientClass>(best);
     const bool newer =
@@ -110,34 +100,56 @@ bool Broker::drain(MailboxRef box, DrainBudget& budget) {
   if (tables_.mailboxes.get<kBoxRows>(box) == tables_.mailboxes.get<kBoxClaimed>(box)) return true;
   const ClientRef client = choose_claimer(box);
   if (!client) return true;
-  const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
-  const bool rescan = tables_.mailboxes.get<kBoxRescan>(box) != 0;
-  if (rescan) tables_.mailboxes.get<kBoxAfter>(box) = {};
-  store::Cursor cursor(batch(), TableId::kDelivery);
-  for (std::uint8_t priority = 0; priority < wire::kPriorities; ++priority) {
-    Ulid after = tables_.mailboxes.get<kBoxAfter>(box)[priority];
-    const store::Key from = store::delivery_key(id, priority, after);
-    for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
-      store::DeliveryKeyParts parts;
-      if (!store::parse_delivery_key(cursor.key(), parts)) break;
-      if (!(parts.mailbox == id) || parts.priority != priority) break;
-      if (parts.message == after) continue;
-      if (rescan && find_claim(client, parts.message)) {
-        // Claimed rows lie behind the mark as well: without it they would be pushed twice.
-        tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
-        continue;
-      }
-      if (is_gated(client, parts)) break;  // newer rows of this priority wait as well
-      if (!budget.left()) return false;
-      store::DeliveryRow row;
-      if (!cursor.row(row)) continue;  // damaged: counted, confined, found by fsck
-      if (!push_row(box, client, parts, row)) return true;  // the window is full
-      budget.spend(row.fixed.bytes);
-      tables_.mailboxes.get<kBoxAfter>(box)[priority] = parts.message;
-    }
+  DrainState state;
+  state.rescan = tables_.mailboxes.get<kBoxRescan>(box) != 0;
+  if (state.rescan) tables_.mailboxes.get<kBoxAfter>(box) = {};
+  for (std::uint8_t priority = 0; priority < wire::kPriorities && !state.stopped; ++priority) {
+    drain_priority(box, client, priority, budget, state);
   }
-  tables_.mailboxes.get<kBoxRescan>(box) = 0;
-  return true;
+  if (!state.stopped) tables_.mailboxes.get<kBoxRescan>(box) = 0;
+  if (state.skipped) tables_.mailboxes.get<kBoxRescan>(box) = 1;
+  return !state.left;
+}
+
+void Broker::drain_priority(MailboxRef box, ClientRef client, std::uint8_t priority,
+                            DrainBudget& budget, DrainState& state) {
+  constexpr std::size_t kSkippedMax = 1024;
+  const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
+  const LapsedLanes& lapsed = tables_.clients.get<kClientLapsed>(client);
+  Ulid& mark = tables_.mailboxes.get<kBoxAfter>(box)[priority];
+  const Ulid after = mark;
+  std::size_t skipped = 0;
+  store::Cursor cursor(batch(), TableId::kDelivery);
+  const store::Key from = store::delivery_key(id, priority, after);
+  for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
+    store::DeliveryKeyParts parts;
+    if (!store::parse_delivery_key(cursor.key(), parts)) break;
+    if (!(parts.mailbox == id) || parts.priority != priority) break;
+    if (parts.message == after) continue;
+    if (state.rescan && find_claim(client, parts.message, box)) {
+      // Claimed rows lie behind the mark as well: without it they would be pushed twice.
+      mark = parts.message;
+      continue;
+    }
+    if (is_gated(client, parts)) break;  // newer rows of this priority wait as well
+    if (!budget.left()) {
+      state.stopped = state.left = true;
+      return;
+    }
+    store::DeliveryRow row;
+    if (!cursor.row(row)) continue;  // damaged: counted, confined, found by fsck
+    if (lapsed.any() && lapsed.has(LapsedLanes::hash_of(id.bits(), row.fixed.lane))) {
+      state.skipped = true;
+      if (++skipped >= kSkippedMax) return;
+      continue;
+    }
+    if (!push_row(box, client, parts, row)) {  // the window is full
+      state.stopped = true;
+      return;
+    }
+    budget.spend(row.fixed.bytes);
+    mark = parts.message;
+  }
 }
 
 bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKeyParts& key,
@@ -267,12 +279,7 @@ void Broker::expire_old_mail() {
       }
     }
   });
-  for (const RefusedRow& old : tables_.refused) {
-    if (tables_.mailboxes.get<kBoxClaimed>(old.box) == 0) continue;
-    const ClientRef holder = tables_.mailboxes.get<kBoxClaimer>(old.box);
-    const ClaimRef claim = find_claim(holder, old.message);
-    if (claim && tables_.claims.get<kClaimMailbox>(claim) == old.box) unlink_claim(holder, claim);
-  }
+  for (const RefusedRow& old : tables_.refused) drop_claim(old.box, old.message);
   end_refused_rows();
 }
 

@@ -52,12 +52,37 @@ enum ClientCol {
   kClientClaims,  // first and last claim
   kClientClaimCount,
   kClientClaimBytes,
-  kClientLapsed,  // a lease ran out here; no push until it acks something
+  kClientLapsed,  // lanes whose lease ran out here; no push in them until it acks something
   kClientErrors,  // error frames sent in the current minute
   kClientErrorsSince,
   kClientTouched,  // delivered a frame in this iteration
   kClientAddress,
   kClientKnowsPolicy,  // negotiated concurrent_connection_policy
+  kClientSessionNo,    // of its session key; 0 without one
+};
+// Lanes as hash_of(mailbox, lane). When there are too many of them, all: who never acks is
+// bounded, too.
+struct LapsedLanes {
+  static constexpr std::size_t kMax = 64;
+  std::vector<std::uint64_t> lanes;
+  bool all = false;
+
+  bool any() const noexcept { return all || !lanes.empty(); }
+  bool has(std::uint64_t lane) const noexcept {
+    return all || std::find(lanes.begin(), lanes.end(), lane) != lanes.end();
+  }
+  void add(std::uint64_t lane) {
+    if (has(lane)) return;
+    if (lanes.size() == kMax) all = true;
+    if (!all) lanes.push_back(lane);
+  }
+  void clear() noexcept {
+    lanes.clear();
+    all = false;
+  }
+  static std::uint64_t hash_of(std::uint64_t mailbox, std::uint64_t lane) noexcept {
+    return (mailbox * 0xc2b2ae3d27d4eb4full) ^ lane;
+  }
 };
 struct ClaimList {
   ClaimRef first;
@@ -65,8 +90,8 @@ struct ClaimList {
 };
 using ClientTable =
     Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
-          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, std::uint8_t, std::uint32_t,
-          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t>;
+          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, LapsedLanes, std::uint32_t,
+          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t, std::uint32_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -136,6 +161,12 @@ struct RefusedRow {
   std::string_view reason;  // a literal
 };
 
+// A row after which its recipient closed with 1009.
+struct TooLarge {
+  MailboxId box;
+  Ulid message;
+};
+
 // A mailbox in memory: it has queued rows, or a connection that could take them.
 enum MailboxCol {
   kBoxId,
@@ -145,7 +176,8 @@ enum MailboxCol {
   kBoxRows,     // undelivered rows, claimed ones included
   kBoxBytes,
   kBoxAfter,   // per priority: rows up to here are claimed (unless `rescan`)
-  kBoxRescan,  // claims were released: start from the front and skip what is still claimed
+  kBoxRescan,  // claims were released or rows passed over: start from the front and skip what
+               // is still claimed
   kBoxDirty,   // in the list of mailboxes to drain
 };
 using MailboxTable =
@@ -237,6 +269,7 @@ struct Tables {
   Budget budget;
   std::vector<MailboxRef> dirty;
   std::vector<RefusedRow> refused;
+  std::vector<TooLarge> too_large;  // seen once; the oldest is forgotten when there are many
   std::vector<MailboxRef> starved;  // found the table of claims full; looked at when it is not
   std::vector<ClientRef> touched;   // delivered a frame in this iteration
   std::vector<ConnRef> closing;     // closed by us in this iteration: closed again if it fails

@@ -49,6 +49,7 @@ enum class NetEventKind : std::uint8_t {
 struct NetEvent {
   NetEventKind kind = NetEventKind::kHttpRequest;
   bool binary = false;
+  bool by_peer = false;  // kWsClosed: the peer's close frame said `code`
   std::uint16_t code = 0;
   ConnRef conn;
   PeerInfo peer;
@@ -213,7 +214,8 @@ class Server {
   bool process_ws(Conn& conn);
   void take_message(Conn& conn, const WsEvent& event);
   void fail_ws(Conn& conn, std::uint16_t code, std::string_view sentence);
-  void report_ws_closed(Conn& conn, std::uint16_t code, std::string_view reason);
+  void report_ws_closed(Conn& conn, std::uint16_t code, std::string_view reason,
+                        bool by_peer = false);
   void start_close(Conn& conn, std::uint16_t code, std::string_view reason);
   bool put_frame(Conn& conn, WsOpcode opcode, std::string_view payload);
 

@@ -60,7 +60,7 @@ bool Server::process_ws(Conn& conn) {
       break;
     case WsEvent::Kind::kPong: break;
     case WsEvent::Kind::kClose:
-      report_ws_closed(conn, event.code, event.payload);
+      report_ws_closed(conn, event.code, event.payload, true);
       // The peer's own code goes back (RFC 6455 §5.5.1); ours was sent before if we began.
       if (conn.state == ConnState::kWs) {
         if (!room_for(conn, 127)) return false;
@@ -81,11 +81,13 @@ void Server::take_message(Conn& conn, const WsEvent& message) {
   event.payload = message.payload;
 }
 
-void Server::report_ws_closed(Conn& conn, std::uint16_t code, std::string_view reason) {
+void Server::report_ws_closed(Conn& conn, std::uint16_t code, std::string_view reason,
+                              bool by_peer) {
   if (conn.closed_told) return;
   conn.closed_told = true;
   NetEvent& event = add_event(conn, NetEventKind::kWsClosed);
   event.code = code;
+  event.by_peer = by_peer;
   event.payload = reason;
 }
 

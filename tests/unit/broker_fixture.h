@@ -186,6 +186,12 @@ class BrokerTest : public ::testing::Test {
     std::int64_t ttl_ms = 12 * 3600 * 1000;
     std::string capabilities_csv;
   };
+  static SessionText session_of(const Member& parent) {
+    SessionText text;
+    text.parent = parent;
+    text.session = Member::make();
+    return text;
+  }
   std::string write_session(const SessionText& hello) {
     parts_.advance(1);
     const std::string time = std::to_string(parts_.env.wall_ms);
