@@ -102,6 +102,15 @@ bool may_be_zero(std::string_view name) {
 
 }  // namespace
 
+std::vector<std::pair<std::string_view, std::uint64_t>> list_limits(const Limits& limits) {
+  std::vector<std::pair<std::string_view, std::uint64_t>> list;
+  for (const Entry& entry : kEntries) {
+    list.emplace_back(entry.name,
+                      entry.narrow != nullptr ? limits.*entry.narrow : limits.*entry.wide);
+  }
+  return list;
+}
+
 Status set_limit(std::string_view name, std::uint64_t value, Limits& limits) {
   for (const Entry& entry : kEntries) {
     if (entry.name != name) continue;

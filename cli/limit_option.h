@@ -22,5 +22,7 @@ Status set_limit(std::string_view name, std::uint64_t value, Limits& limits);
 Result<std::pair<std::string, std::uint64_t>> read_limit(std::string_view assignment,
                                                          Limits& limits);
 Status set_limits(const std::vector<std::string>& assignments, Limits& limits);
+// Every name with its value, in the order of core/base/limits.h.
+std::vector<std::pair<std::string_view, std::uint64_t>> list_limits(const Limits& limits);
 
 }  // namespace cm::cli

@@ -136,7 +136,9 @@ class BrokerRole {
     switch (event.kind) {
       case net::NetEventKind::kWsOpen: core_.on_open(event.conn, event.peer.address); break;
       case net::NetEventKind::kWsMessage: core_.on_text(event.conn, event.payload); break;
-      case net::NetEventKind::kWsClosed: core_.on_closed(event.conn, event.by_peer ? event.code : 0); break;
+      case net::NetEventKind::kWsClosed:
+        core_.on_closed(event.conn, event.by_peer ? event.code : 0);
+        break;
       case net::NetEventKind::kHttpRequest: core_.on_http(event.conn, to_core(event)); break;
       case net::NetEventKind::kHttpClosed:
       case net::NetEventKind::kWritable: break;  // the claim window bounds what is pending

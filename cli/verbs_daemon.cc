@@ -23,6 +23,7 @@
 #include "cli/files.h"
 #include "cli/fsck.h"
 #include "cli/http.h"
+#include "cli/limit_option.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/runtime.h"
@@ -135,6 +136,12 @@ int start_detached(const Settings& settings) {
   return report(fail(outcome.empty() ? Err::kTimeout : code, detail));
 }
 
+// What the broker can: "negotiated", "legacy", or nothing while nobody knows.
+std::string negotiation_of(const Reply& reply, const wire::JsonNode& mesh) {
+  const std::string_view word = text_of(reply.tape, mesh, "negotiation");
+  return text_of(reply.tape, mesh, "state") == "open" ? std::string(word) : std::string();
+}
+
 void print_health(const Reply& reply) {
   say_done("daemon runs, pid " +
            std::to_string(reply.tape.find("pid") != nullptr ? reply.tape.find("pid")->integer : 0));
@@ -145,8 +152,8 @@ void print_health(const Reply& reply) {
          at = reply.tape.at(at).next) {
       const wire::JsonNode& mesh = reply.tape.at(at);
       const auto field = [&](std::string_view key) { return text_of(reply.tape, mesh, key); };
-      rows.push_back({bold(field("slug")), std::string(field("state")), dim(field("broker_url")),
-                      harmless(field("last_error"))});
+      rows.push_back({bold(field("slug")), std::string(field("state")), negotiation_of(reply, mesh),
+                      dim(field("broker_url")), harmless(field("last_error"))});
     }
   }
   print_table(rows);
@@ -259,7 +266,9 @@ int run_daemon_limits() {
     }
     json.end_array().field("total_bytes", bill.total());
     json.field("budget_bytes", limits.memory_budget_bytes);
-    json.field("store_bound_bytes", limits.store_bound_bytes).end_object();
+    json.field("store_bound_bytes", limits.store_bound_bytes).key("limits").begin_object();
+    for (const auto& [name, value] : list_limits(limits)) json.field(name, value);
+    json.end_object().end_object();
     print(text.view());
     return 0;
   }
@@ -272,6 +281,12 @@ int run_daemon_limits() {
   rows.push_back({std::to_string(limits.memory_budget_bytes / 1024) + " KiB", "memory budget"});
   rows.push_back({std::to_string(limits.store_bound_bytes / 1024) + " KiB",
                   "admission bound of the store, on disk"});
+  print_table(rows);
+  say("\nlimits, for --limit NAME=VALUE and [limits] of config.toml:");
+  rows.clear();
+  for (const auto& [name, value] : list_limits(limits)) {
+    rows.push_back({std::string(name), std::to_string(value)});
+  }
   print_table(rows);
   return 0;
 }

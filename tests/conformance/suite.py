@@ -19,10 +19,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 from harness import DEADLINE_S, Failed, World, wait_until  # noqa: E402
 
 # "part: case" -> why it fails today.
-EXPECTED_FAILURES = {
-    "brokers: daemon status says so":
-        "the table of daemon status has no column for the negotiation",
-}
+EXPECTED_FAILURES = {}
 
 NODE_HOME = ROOT / "build" / "conformance"
 __all__ = ["DEADLINE_S", "Failed", "HERE", "NODE_HOME", "Node", "Part", "Peer", "ROOT", "World",

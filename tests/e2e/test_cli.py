@@ -8,6 +8,7 @@ metrics, and the accept table over a real socket.
 import http.client
 import json
 import pathlib
+import re
 import signal
 import stat
 import subprocess
@@ -158,7 +159,9 @@ def json_is_on_every_list(alice, bob):
     expect(alice.json("outbox", "list")["items"], "outbox list --json is empty")
     transports = alice.json("transport", "list")["transports"]
     expect(any(t["kind"] == "ws-broker" and t["loaded"] for t in transports), f"{transports}")
-    expect(alice.json("daemon", "limits")["total_bytes"] > 0, "limits")
+    limits = alice.json("daemon", "limits")
+    expect(limits["total_bytes"] > 0 and limits["limits"]["ipc_streams_max"] == 32, "limits")
+    expect(re.search(r"ipc_streams_max +32\n", alice.run("daemon", "limits").stdout), "names")
     health = alice.json("daemon", "status")
     expect(health["running"] and health["health"]["brokers"] == {"demo": "open"}, f"{health}")
 
