@@ -109,6 +109,10 @@ std::uint64_t now_ms() {
                                         .count());
 }
 
+std::string counted(std::int64_t number, std::string_view thing) {
+  return std::to_string(number) + " " + std::string(thing) + (number == 1 ? "" : "s");
+}
+
 std::string ago(std::uint64_t then_ms, std::uint64_t now) {
   const std::uint64_t seconds = now > then_ms ? (now - then_ms) / 1000 : 0;
   if (seconds < 60) return std::to_string(seconds) + " s ago";

@@ -35,6 +35,8 @@ void print_table(const std::vector<std::vector<std::string>>& rows);
 // "3 s ago", "2 min ago", "5 h ago", "4 d ago".
 std::string ago(std::uint64_t then_ms, std::uint64_t now_ms);
 std::uint64_t now_ms();
+// "1 member", "2 members".
+std::string counted(std::int64_t number, std::string_view thing);
 
 // What a peer sent may hold control characters; a terminal must not act on them.
 std::string harmless(std::string_view utf8);

@@ -215,7 +215,7 @@ int run_share() {
   if (!reply->text("short_url").empty())
     say("or, shorter: " + std::string(reply->text("short_url")));
   say("valid until " + std::string(reply->text("expires_at")) + ", for " +
-      std::to_string(g_options.uses) + " member(s); it is not shown again");
+      counted(g_options.uses, "member") + "; it is not shown again");
   say("join with: claudemesh join <invite>");
   return 0;
 }

@@ -40,9 +40,9 @@ Status confirm(const std::string& question, const std::string& expected) {
   return fail(Err::kUsage, "not confirmed; nothing was changed");
 }
 
-std::string number_at(const Reply& reply, const wire::JsonNode& object, std::string_view key) {
+std::int64_t number_at(const Reply& reply, const wire::JsonNode& object, std::string_view key) {
   const wire::JsonNode* node = reply.tape.find(object, key);
-  return node == nullptr ? std::string() : std::to_string(node->integer);
+  return node == nullptr ? 0 : node->integer;
 }
 
 }  // namespace
@@ -245,7 +245,7 @@ int run_member_list() {
       rows.push_back({online ? "●" : "○",
                       bold(harmless(field("displayName"))) + (self ? dim(" (you)") : ""),
                       std::string(field("permission")),
-                      number_at(*reply, member, "sessionCount") + " connections",
+                      counted(number_at(*reply, member, "sessionCount"), "connection"),
                       std::string(field("pubkey").substr(0, 16)) + "…",
                       field("lastSeenAt").empty()
                           ? std::string()

@@ -99,7 +99,7 @@ int run_topic_list() {
       const auto field = [&](std::string_view key) { return text_of(reply->tape, topic, key); };
       const wire::JsonNode* count = reply->tape.find(topic, "memberCount");
       rows.push_back({bold("#" + harmless(field("name"))), std::string(field("visibility")),
-                      std::to_string(count == nullptr ? 0 : count->integer) + " members",
+                      counted(count == nullptr ? 0 : count->integer, "member"),
                       harmless(field("description")), dim(field("mesh"))});
     });
   }
