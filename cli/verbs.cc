@@ -57,6 +57,7 @@ constexpr Verb kVerbs[] = {
     {kShared, "topic members", "List who has joined a topic", declare_topic_members,
      run_topic_members},
     {kShared, "topic history", "Show what was posted", declare_topic_history, run_topic_history},
+    {kShared, "topic tail", "Follow what is posted", declare_topic_tail, run_topic_tail},
     {kShared, "topic read", "Mark a topic as read", declare_topic_read, run_topic_read},
     {kShared, "topic post", "Post to a topic", declare_topic_post, run_topic_post},
     {kShared, "state get", "Show a value that the mesh shares", declare_state_get, run_state_get},

@@ -123,6 +123,8 @@ void declare_topic_leave(CLI::App& app);
 int run_topic_leave();
 void declare_topic_members(CLI::App& app);
 int run_topic_members();
+void declare_topic_tail(CLI::App& app);
+int run_topic_tail();
 void declare_topic_history(CLI::App& app);
 int run_topic_history();
 void declare_topic_read(CLI::App& app);

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 from harness import Failed, World, wait_until
 
@@ -215,6 +216,31 @@ def a_verb_starts_its_daemon(world, bob):
         bob.run("daemon", "down")
 
 
+def a_topic_is_followed(world, alice, bob):
+    """What was posted and what comes, once each and in order, though they overlap."""
+    bob.run("topic", "join", "deploys")
+    for number in range(3):
+        alice.run("topic", "post", "deploys", f"before {number}")
+    tail = subprocess.Popen([str(world.binary), "topic", "tail", "deploys", "--limit", "2", "--json"],
+                            env=bob.env, stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(60, tail.kill)
+    watchdog.start()
+    try:
+        lines = [json.loads(tail.stdout.readline()) for _ in range(2)]
+        expect([l["message"] for l in lines] == ["before 1", "before 2"], f"history: {lines}")
+        alice.run("topic", "post", "deploys", "live, with\na line feed")
+        line = json.loads(tail.stdout.readline())
+        expect(line["message"] == "live, with\na line feed", f"live: {line}")
+        expect(line["sender_name"] == "alice" and line["topic"] == "deploys", f"live: {line}")
+    finally:
+        watchdog.cancel()
+        tail.kill()
+        tail.wait()
+        tail.stdout.close()
+    bob.run("topic", "leave", "deploys")
+    expect(exit_of(bob, "topic", "tail", "nowhere") == 5, "a topic that is not there")
+
+
 def a_long_wait_is_shown_on_a_terminal_only(world):
     """A broker that takes the connection and never answers."""
     dan = world.member("dan")
@@ -262,6 +288,7 @@ def main(build):
         presence(alice, bob)
         inboxes_are_kept(bob)
         texts_come_from_the_table(world, alice)
+        a_topic_is_followed(world, alice, bob)
         a_long_wait_is_shown_on_a_terminal_only(world)
         brokers_are_operated(world, alice, bob)
         a_verb_starts_its_daemon(world, bob)
