@@ -103,6 +103,10 @@ Result<ConfigFile> parse_config(std::string_view text, const std::string& path) 
   if (root.type != wire::JsonType::kObject) {
     return refuse(fail(Err::kMalformed, "expected one JSON object"));
   }
+  // Without the list nobody said that every mesh is to be left, which cannot be undone.
+  if (tape.find("meshes") == nullptr) {
+    return refuse(fail(Err::kMalformed, "field 'meshes': missing; [] if no mesh is joined"));
+  }
   for (std::uint32_t index = tape.first(root); index < root.next; index = tape.at(index).next) {
     const wire::JsonNode& member = tape.at(index);
     if (member.key == "meshes" && member.type != wire::JsonType::kArray) {

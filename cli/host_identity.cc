@@ -154,6 +154,8 @@ HostVerdict judge_host(const std::optional<std::string>& stored, const HostIdent
   if (schema == nullptr || schema->type != wire::JsonType::kInteger || fingerprint.empty()) {
     return HostVerdict::kUnavailable;
   }
+  // Early at boot, without machine-id and network, nothing is known that could differ.
+  if (!host.known()) return HostVerdict::kUnavailable;
   if (schema->integer == 1) {
     return fingerprint == host.fingerprint_of_v1() ? HostVerdict::kOutdated
                                                    : HostVerdict::kMismatch;

@@ -26,6 +26,15 @@ Result<Reply> parse_reply(Result<net::HttpReply> answer) {
   return reply;
 }
 
+// kUnavailable: nobody listens, and nothing was asked.
+Result<net::HttpReply> exchange(std::string_view method, std::string_view target,
+                                std::string_view body, std::uint32_t timeout_ms) {
+  net::Endpoint endpoint;
+  endpoint.unix_path = socket_path();
+  const Progress waiting("waiting for the daemon");
+  return net::http_call(endpoint, method, target, {}, body, timeout_ms);
+}
+
 }  // namespace
 
 std::string_view text_of(const wire::JsonTape& tape, const wire::JsonNode& object,
@@ -53,10 +62,11 @@ bool Reply::boolean(std::string_view key) const {
 
 Result<Reply> daemon_call(std::string_view method, std::string_view target, std::string_view body,
                           std::uint32_t timeout_ms) {
-  // The common case costs one call: only a daemon that does not answer is looked after.
+  // The common case costs one call: only where nobody listens is a daemon looked after. What a
+  // daemon answered is its answer, also that a broker is unavailable: nothing is asked twice.
   if (daemon_mode() != DaemonMode::kNone) {
-    auto reply = daemon_call_raw(method, target, body, timeout_ms);
-    if (reply || reply.code() != Err::kUnavailable) return reply;
+    auto answer = exchange(method, target, body, timeout_ms);
+    if (answer || answer.code() != Err::kUnavailable) return parse_reply(std::move(answer));
   }
   if (Status ready = ensure_daemon(); !ready) return ready.error();
   return daemon_call_raw(method, target, body, timeout_ms);
@@ -64,12 +74,9 @@ Result<Reply> daemon_call(std::string_view method, std::string_view target, std:
 
 Result<Reply> daemon_call_raw(std::string_view method, std::string_view target,
                               std::string_view body, std::uint32_t timeout_ms) {
-  net::Endpoint endpoint;
-  endpoint.unix_path = socket_path();
-  const Progress waiting("waiting for the daemon");
-  auto answer = net::http_call(endpoint, method, target, {}, body, timeout_ms);
+  auto answer = exchange(method, target, body, timeout_ms);
   if (!answer && answer.code() == Err::kUnavailable) {
-    return fail(Err::kUnavailable, "no daemon listens on " + endpoint.unix_path);
+    return fail(Err::kUnavailable, "no daemon listens on " + socket_path());
   }
   return parse_reply(std::move(answer));
 }

@@ -21,21 +21,93 @@ bool coloured(int fd) {
          (term == nullptr || std::strcmp(term, "dumb") != 0);
 }
 
-std::string styled(std::string_view code, std::string_view text) {
+// Styles travel as kStyle and one of "012" until they are printed: what a peer sent can then be
+// told from what we wrote.
+constexpr char kStyle = '\x01';
+
+std::string styled(char code, std::string_view text) {
   if (!coloured(STDOUT_FILENO)) return std::string(text);
-  return "\x1b[" + std::string(code) + "m" + std::string(text) + "\x1b[0m";
+  return std::string{kStyle, code} + std::string(text) + std::string{kStyle, '0'};
 }
 
 // Code points are a good enough measure for names; continuation bytes take no column.
 std::size_t width(std::string_view text) {
   std::size_t columns = 0;
-  bool escape = false;
-  for (const char c : text) {
-    if (c == '\x1b') escape = true;
-    if (!escape && (static_cast<unsigned char>(c) & 0xc0) != 0x80) ++columns;
-    if (escape && c == 'm') escape = false;
+  for (std::size_t index = 0; index < text.size(); ++index) {
+    if (text[index] == kStyle) {
+      ++index;
+    } else if ((static_cast<unsigned char>(text[index]) & 0xc0) != 0x80) {
+      ++columns;
+    }
   }
   return columns;
+}
+
+// Bytes of the code point at `index` if a terminal would act on it: C1 controls and what turns the
+// direction of text; else 0. Single bytes are judged by their caller.
+std::size_t acting_bytes(std::string_view utf8, std::size_t index) {
+  const auto at = [&](std::size_t behind) {
+    return index + behind < utf8.size() ? static_cast<unsigned char>(utf8[index + behind]) : 0u;
+  };
+  if (at(0) == 0xc2 && at(1) >= 0x80 && at(1) < 0xa0) return 2;
+  if (at(0) == 0xd8 && at(1) == 0x9c) return 2;  // Arabic letter mark
+  if (at(0) != 0xe2) return 0;
+  const bool mark = at(1) == 0x80 && (at(2) == 0x8e || at(2) == 0x8f);
+  const bool embeds = at(1) == 0x80 && at(2) >= 0xa8 && at(2) <= 0xae;
+  const bool isolates = at(1) == 0x81 && at(2) >= 0xa6 && at(2) <= 0xa9;
+  return mark || embeds || isolates ? 3 : 0;
+}
+
+bool is_control(char c) { return (static_cast<unsigned char>(c) < 0x20) || c == 0x7f; }
+
+constexpr std::string_view kReplaced = "\xef\xbf\xbd";
+
+// For a terminal: lines and our styles stay, nothing else acts.
+std::string rendered(std::string_view text) {
+  std::string out;
+  for (std::size_t index = 0; index < text.size(); ++index) {
+    const char c = text[index];
+    const char code = index + 1 < text.size() ? text[index + 1] : '\0';
+    if (c == kStyle && code >= '0' && code <= '2') {
+      out += "\x1b[";
+      out += code;
+      out += 'm';
+      ++index;
+    } else if (c == '\n' || c == '\t') {
+      out += c;
+    } else if (is_control(c)) {
+      out += kReplaced;
+    } else if (const std::size_t acting = acting_bytes(text, index); acting != 0) {
+      out += kReplaced;
+      index += acting - 1;
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+// For a terminal, and JSON still: what would act becomes an escape.
+std::string rendered_json(std::string_view json) {
+  std::string out;
+  for (std::size_t index = 0; index < json.size(); ++index) {
+    const std::size_t acting = acting_bytes(json, index);
+    if (acting == 0) {
+      out += json[index] == 0x7f ? std::string("\\u007f") : std::string(1, json[index]);
+      continue;
+    }
+    const auto bits = [&](std::size_t behind, unsigned mask) {
+      return static_cast<unsigned>(static_cast<unsigned char>(json[index + behind])) & mask;
+    };
+    const unsigned point = acting == 2
+                               ? (bits(0, 0x1f) << 6) | bits(1, 0x3f)
+                               : (bits(0, 0x0f) << 12) | (bits(1, 0x3f) << 6) | bits(2, 0x3f);
+    char escape[8];
+    std::snprintf(escape, sizeof escape, "\\u%04x", point);
+    out += escape;
+    index += acting - 1;
+  }
+  return out;
 }
 
 }  // namespace
@@ -45,20 +117,26 @@ Output& output() {
   return instance;
 }
 
+// A pipe gets the bytes as they are; a terminal must not act on what a peer sent.
 void print(std::string_view text) {
+  static const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+  std::string safe;
+  if (terminal) {
+    safe = output().json ? rendered_json(text) : rendered(text);
+    text = safe;
+  }
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fputc('\n', stdout);
 }
 
 void say(std::string_view text) {
-  if (output().quiet) return;
-  std::fprintf(stderr, "  %.*s\n", static_cast<int>(text.size()), text.data());
+  if (!output().quiet) std::fprintf(stderr, "  %s\n", rendered(text).c_str());
 }
 
 void say_done(std::string_view text) {
   if (output().quiet) return;
   const char* mark = coloured(STDERR_FILENO) ? "\x1b[32m✔\x1b[0m" : "✔";
-  std::fprintf(stderr, "  %s %.*s\n", mark, static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "  %s %s\n", mark, rendered(text).c_str());
 }
 
 int report(const Error& error) {
@@ -81,10 +159,16 @@ int report(const Error& error) {
   return info.exit_code;
 }
 
-std::string dim(std::string_view text) { return styled("2", text); }
-std::string bold(std::string_view text) { return styled("1", text); }
+std::string dim(std::string_view text) { return styled('2', text); }
+std::string bold(std::string_view text) { return styled('1', text); }
 
-void print_table(const std::vector<std::vector<std::string>>& rows) {
+void print_table(std::vector<std::vector<std::string>> rows) {
+  for (auto& row : rows) {
+    for (std::string& cell : row) {
+      std::replace_if(
+          cell.begin(), cell.end(), [](char c) { return is_control(c) && c != kStyle; }, ' ');
+    }
+  }
   std::vector<std::size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -124,20 +208,12 @@ std::string ago(std::uint64_t then_ms, std::uint64_t now) {
 std::string harmless(std::string_view utf8) {
   std::string shown;
   for (std::size_t index = 0; index < utf8.size(); ++index) {
-    const auto c = static_cast<unsigned char>(utf8[index]);
-    const auto next = index + 1 < utf8.size() ? static_cast<unsigned char>(utf8[index + 1]) : 0;
-    const bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
-    const bool bidi = c == 0xe2 && index + 2 < utf8.size() &&
-                      ((next == 0x80 && static_cast<unsigned char>(utf8[index + 2]) >= 0xa8) ||
-                       (next == 0x81 && static_cast<unsigned char>(utf8[index + 2]) >= 0xa6));
-    if (c == '\n' || c == '\t') {
+    const std::size_t acting = acting_bytes(utf8, index);
+    if (utf8[index] == '\n' || utf8[index] == '\t') {
       shown += ' ';
-    } else if (c < 0x20 || c == 0x7f) {
-      shown += "\xef\xbf\xbd";
-    } else if (c1 || (bidi && static_cast<unsigned char>(utf8[index + 2]) <= 0xae) ||
-               (bidi && next == 0x81)) {
-      shown += "\xef\xbf\xbd";
-      index += c1 ? 1 : 2;
+    } else if (acting != 0 || is_control(utf8[index])) {
+      shown += kReplaced;
+      index += acting != 0 ? acting - 1 : 0;
     } else {
       shown += utf8[index];
     }

@@ -21,7 +21,9 @@ struct Output {
 };
 Output& output();
 
-void print(std::string_view text);     // stdout, with a newline
+// stdout, with a newline. On a terminal nothing in it acts but the styles below: control
+// characters and what turns the direction of text are replaced, in JSON escaped.
+void print(std::string_view text);
 void say(std::string_view text);       // stderr, unless --quiet
 void say_done(std::string_view text);  // stderr with a mark, unless --quiet
 // Prints the error in the mode of the call and answers its exit status.
@@ -31,14 +33,14 @@ std::string dim(std::string_view text);
 std::string bold(std::string_view text);
 
 // Columns are aligned by display width of the bytes; the last one is not padded.
-void print_table(const std::vector<std::vector<std::string>>& rows);
+void print_table(std::vector<std::vector<std::string>> rows);
 // "3 s ago", "2 min ago", "5 h ago", "4 d ago".
 std::string ago(std::uint64_t then_ms, std::uint64_t now_ms);
 std::uint64_t now_ms();
 // "1 member", "2 members".
 std::string counted(std::int64_t number, std::string_view thing);
 
-// What a peer sent may hold control characters; a terminal must not act on them.
+// One line of what a peer sent, also for a pipe: control characters and line feeds are gone.
 std::string harmless(std::string_view utf8);
 
 }  // namespace cm::cli

@@ -202,27 +202,43 @@ int run_daemon_up() {
   return run_daemon(options);
 }
 
-int run_daemon_down() {
+Result<pid_t> stop_daemon() {
   const pid_t pid = serving_pid();
-  if (pid <= 0) {
-    if (output().json) return print_state(true, "stopped", false, 0, "not running");
-    say("no daemon is running");
-    return 0;
-  }
+  if (pid <= 0) return pid_t{0};
   // The descriptor names the process even if its number is given to another one meanwhile.
   const int process = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
   if (process < 0 || ::syscall(SYS_pidfd_send_signal, process, SIGTERM, nullptr, 0) != 0) {
-    return report(fail(Err::kIo, "cannot signal the daemon: " + std::string(std::strerror(errno))));
+    return fail(Err::kIo, "cannot signal the daemon: " + std::string(std::strerror(errno)));
   }
   pollfd entry{process, POLLIN, 0};
   std::optional<Progress> stopping("stopping the daemon");
   const bool ended = ::poll(&entry, 1, kStopMs) > 0;
   stopping.reset();
   ::close(process);
-  if (!ended) return report(fail(Err::kTimeout, "the daemon is still stopping"));
-  if (output().json) return print_state(true, "stopped", true, pid, {});
-  say_done("daemon stopped, pid " + std::to_string(pid));
+  if (!ended) return fail(Err::kTimeout, "the daemon is still stopping");
+  return pid;
+}
+
+int run_daemon_down() {
+  const auto pid = stop_daemon();
+  if (!pid) return report(pid.error());
+  if (output().json) {
+    return print_state(true, "stopped", *pid > 0, *pid, *pid > 0 ? "" : "not running");
+  }
+  if (*pid > 0) {
+    say_done("daemon stopped, pid " + std::to_string(*pid));
+  } else {
+    say("no daemon is running");
+  }
   return 0;
+}
+
+// One document with --json: that of the daemon that runs now.
+int run_daemon_restart() {
+  const auto pid = stop_daemon();
+  if (!pid) return report(pid.error());
+  if (!output().json && *pid > 0) say_done("daemon stopped, pid " + std::to_string(*pid));
+  return run_daemon_up();
 }
 
 int run_daemon_status() {

@@ -17,6 +17,7 @@
 #include "cli/host_identity.h"
 #include "cli/http.h"
 #include "cli/output.h"
+#include "cli/settings.h"
 #include "cli/verbs.h"
 #include "core/wire/json_writer.h"
 
@@ -49,12 +50,27 @@ off_t tail_start(int fd, off_t size, int lines) {
   return 0;
 }
 
-void copy_from(int fd, off_t& at) {
+// Whole lines; `rest` keeps the beginning of the one that is being written.
+void copy_from(int fd, off_t& at, std::string& rest) {
   char chunk[16384];
   for (ssize_t size = 0; (size = ::pread(fd, chunk, sizeof chunk, at)) > 0; at += size) {
-    std::fwrite(chunk, 1, static_cast<std::size_t>(size), stdout);
+    rest.append(chunk, static_cast<std::size_t>(size));
+    std::size_t begin = 0;
+    for (std::size_t end = 0; (end = rest.find('\n', begin)) != std::string::npos;) {
+      print(std::string_view(rest).substr(begin, end - begin));
+      begin = end + 1;
+    }
+    rest.erase(0, begin);
   }
   std::fflush(stdout);
+}
+
+// Where a detached daemon of these settings writes.
+Result<std::string> log_path() {
+  const auto settings = load_settings({});
+  if (!settings) return settings.error();
+  const std::string& named = settings->text(Setting::kLogFile);
+  return named.empty() ? daemon_dir() + "/daemon.log" : named;
 }
 
 int print_reply(const Result<Reply>& reply, const std::string& done) {
@@ -89,7 +105,9 @@ void declare_daemon_logs(CLI::App& app) {
 }
 
 int run_daemon_logs() {
-  const std::string path = daemon_dir() + "/daemon.log";
+  const auto found = log_path();
+  if (!found) return report(found.error());
+  const std::string& path = *found;
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat info {};
   if (fd < 0 || ::fstat(fd, &info) != 0) {
@@ -98,10 +116,11 @@ int run_daemon_logs() {
         fail(Err::kNotFound, path + " (a daemon in the foreground logs to its terminal)"));
   }
   off_t at = g_options.lines == 0 ? info.st_size : tail_start(fd, info.st_size, g_options.lines);
-  copy_from(fd, at);
+  std::string rest;
+  copy_from(fd, at, rest);
   while (g_options.follow && std::ferror(stdout) == 0) {
     ::poll(nullptr, 0, kFollowMs);
-    copy_from(fd, at);
+    copy_from(fd, at, rest);
     struct stat now {};
     if (::stat(path.c_str(), &now) != 0 || (now.st_ino == info.st_ino && now.st_size >= at)) {
       continue;
@@ -115,11 +134,6 @@ int run_daemon_logs() {
   }
   ::close(fd);
   return 0;
-}
-
-int run_daemon_restart() {
-  if (const int stopped = run_daemon_down(); stopped != 0) return stopped;
-  return run_daemon_up();
 }
 
 int run_daemon_reload() {

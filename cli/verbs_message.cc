@@ -75,6 +75,20 @@ void declare_inbox(CLI::App& app) {
   app.add_flag("--keep-unread", g_options.keep_unread, "Do not mark anything as seen");
 }
 
+// What a name alone does not say: the key behind it, and what the text's way was.
+std::string marks_of(const Reply& reply, const wire::JsonNode& item) {
+  const auto field = [&](std::string_view key) { return text_of(reply.tape, item, key); };
+  const auto is = [&](std::string_view key, bool wanted) {
+    const wire::JsonNode* node = reply.tape.find(item, key);
+    return node != nullptr && node->type == wire::JsonType::kBool && node->boolean == wanted;
+  };
+  std::string marks = " " + std::string(field("sender_pubkey").substr(0, 8)) + "…";
+  if (!field("topic").empty()) marks += " #" + std::string(field("topic"));
+  if (is("name_conflict", true)) marks += " (another key than the one known by this name)";
+  if (is("encrypted", false)) marks += " (not end-to-end encrypted)";
+  return dim(harmless(marks));
+}
+
 int run_inbox() {
   const Target target = Target("/v1/inbox")
                             .add("limit", std::to_string(g_options.limit))
@@ -99,7 +113,8 @@ int run_inbox() {
     const bool unread = field("seen_at").empty();
     const wire::JsonNode* body = reply->tape.find(item, "body");
     const bool readable = body != nullptr && body->type == wire::JsonType::kText;
-    rows.push_back({unread ? "●" : "○", bold(harmless(field("sender_name"))),
+    rows.push_back({unread ? "●" : "○",
+                    bold(harmless(field("sender_name"))) + marks_of(*reply, item),
                     dim(ago(time_of(field("received_at")), now)),
                     readable ? harmless(body->text)
                              : dim("(unreadable: " + harmless(field("body_missing")) + ")")});

@@ -13,6 +13,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "core/base/limits.h"
 #include "store/migrate.h"
@@ -80,7 +81,15 @@ Status Store::take_lock() {
   const std::string path = options_.directory + "/LOCK";
   lock_fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock_fd_ < 0) return fail(Err::kIo, errno_text("cannot open " + path, errno));
-  if (::flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
+  // Who only looks whether it is taken (cli/ensure_daemon.cc) holds it for an instant.
+  constexpr int kTries = 10;
+  constexpr timespec kPause{0, 20'000'000};
+  bool taken = ::flock(lock_fd_, LOCK_EX | LOCK_NB) == 0;
+  for (int attempt = 1; !taken && attempt < kTries; ++attempt) {
+    ::nanosleep(&kPause, nullptr);
+    taken = ::flock(lock_fd_, LOCK_EX | LOCK_NB) == 0;
+  }
+  if (!taken) {
     return fail(Err::kAlreadyRunning, "the store " + options_.directory + " is in use");
   }
   return {};

@@ -5,6 +5,7 @@ Topics, groups, state, memory, profile, status, members, invites by short link, 
 deleting; a daemon that a verb starts by itself; the broker's operator verbs.
 """
 
+import http.server
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import pty
 import select
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -210,7 +212,7 @@ def a_verb_starts_its_daemon(world, bob):
         expect(int((bob.home / ".claudemesh/daemon/daemon.pid").read_text()) == pid,
                "and it is the same one")
         expect("daemon_started" in bob.run("daemon", "logs").stdout, "daemon logs")
-        bob.run("daemon", "restart")
+        expect(bob.json("daemon", "restart")["ok"] is True, "one document of a restart")
         expect(bob.json("daemon", "version")["ipc_api"] == "v1", "daemon version")
     finally:
         bob.run("daemon", "down")
@@ -239,6 +241,82 @@ def a_topic_is_followed(world, alice, bob):
         tail.stdout.close()
     bob.run("topic", "leave", "deploys")
     expect(exit_of(bob, "topic", "tail", "nowhere") == 5, "a topic that is not there")
+
+
+def on_a_terminal(world, member, *words):
+    """What a verb writes to a terminal."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([str(world.binary), *words], env={**member.env, "TERM": "xterm"},
+                             stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 4096):
+            seen += part
+    except OSError:
+        pass  # the other end is closed
+    os.close(ours)
+    child.wait(60)
+    return seen
+
+
+def a_terminal_obeys_no_peer(world, alice, bob):
+    """Escape sequences, C1 controls and what turns text around, wherever a peer can write."""
+    evil = "a\x1b]0;owned\x07b\u009b31mc\u202ed"
+    bob.call("POST", "/v1/state", {"key": "evil", "value": {"text": evil}})
+    bob.run("send", "alice", evil)
+    bob.run("remember", evil)
+    wait_until(lambda: any(m["body"] == evil for m in alice.inbox()), "the message arrives")
+    for words in (["state", "get", "evil"], ["state", "list"], ["inbox", "--keep-unread"],
+                  ["recall", "a"], ["inbox", "--keep-unread", "--json"], ["state", "list", "--json"]):
+        seen = on_a_terminal(world, alice, *words)
+        for bad in (b"\x1b]", b"\x07", "\u009b".encode(), "\u202e".encode()):
+            expect(bad not in seen, f"{words} let {bad!r} through: {seen!r}")
+    piped = alice.run("state", "list", "--json").stdout
+    expect(evil in [e["value"].get("text") for e in json.loads(piped)["entries"]
+                    if isinstance(e["value"], dict)], "a pipe gets what was stored")
+
+
+class Impostor(http.server.BaseHTTPRequestHandler):
+    """A daemon that lives, and whose broker does not."""
+
+    asked = []
+
+    def do_POST(self):
+        self.asked.append(self.path)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answer(503, b'{"error":"unavailable","detail":"the link broke","remedy":"wait"}')
+
+    def do_GET(self):
+        self.answer(200, b'{"daemon_version":"0","ipc_api":"v1"}')
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "local"
+
+    def log_message(self, *_):
+        pass
+
+
+def a_request_that_was_answered_is_not_repeated(world):
+    eve = world.member("eve")
+    eve.socket.parent.mkdir(mode=0o700, parents=True)
+    eve.socket.parent.parent.chmod(0o700)
+    server = socketserver.UnixStreamServer(str(eve.socket), Impostor)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        done = eve.run("remember", "once", check=False)
+        expect(done.returncode == 4, f"exit {done.returncode}: {done.stderr}")
+        expect(Impostor.asked == ["/v1/memory"], f"asked: {Impostor.asked}")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def a_long_wait_is_shown_on_a_terminal_only(world):
@@ -289,6 +367,8 @@ def main(build):
         inboxes_are_kept(bob)
         texts_come_from_the_table(world, alice)
         a_topic_is_followed(world, alice, bob)
+        a_terminal_obeys_no_peer(world, alice, bob)
+        a_request_that_was_answered_is_not_repeated(world)
         a_long_wait_is_shown_on_a_terminal_only(world)
         brokers_are_operated(world, alice, bob)
         a_verb_starts_its_daemon(world, bob)

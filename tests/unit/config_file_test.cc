@@ -27,6 +27,8 @@ TEST(ConfigFile, what_is_not_understood_is_refused_with_path_and_field) {
       {"truncated", R"({"meshes":[)" + mesh_text().substr(0, 40), "byte"},
       {"a list", "[]", "one JSON object"},
       {"wrong type of meshes", R"({"meshes":{}})", "'meshes'"},
+      {"no list of meshes", R"({"version":1})", "'meshes'"},
+      {"a misspelt list", R"({"meshs":[]})", "'meshes'"},
       {"null meshes", R"({"meshes":null})", "'meshes'"},
       {"a mesh that is a text", R"({"meshes":["m"]})", "object"},
       {"missing field", R"({"meshes":[{}]})", "'meshId'"},

@@ -54,6 +54,8 @@ TEST(HostIdentity, a_stored_fingerprint_means_what_the_table_says) {
   const std::string other(64, 'a');
   EXPECT_EQ(judge_host({}, kHere), HostVerdict::kFirstRun);
   EXPECT_EQ(judge_host({}, HostIdentity{}), HostVerdict::kUnavailable);
+  EXPECT_EQ(judge_host(stored(2, other, "linux:x"), HostIdentity{}), HostVerdict::kUnavailable)
+      << "early at boot nothing is known that could differ";
   EXPECT_EQ(judge_host(stored(2, kHere.fingerprint(), "x"), kHere), HostVerdict::kMatch);
   EXPECT_EQ(judge_host(stored(2, other, kHere.host_id), kHere), HostVerdict::kOutdated);
   EXPECT_EQ(judge_host(stored(2, other, "linux:x"), kHere), HostVerdict::kMismatch);
