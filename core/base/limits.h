@@ -14,11 +14,13 @@ namespace cm {
 
 struct Limits {
   // --- one iteration of the loop (design/architecture.md) ---
-  std::uint32_t iteration_rows_max = 4096;          // rows written before the commit is forced
-  std::uint32_t iteration_bytes_max = 4 << 20;      // bytes of frames applied
-  std::uint32_t iteration_micros_max = 20'000;      // time spent applying
-  std::uint32_t socket_read_bytes_max = 256 << 10;  // read from one socket in one iteration
-  std::uint32_t scratch_keep_bytes = 4 << 20;       // arena kept between iterations
+  std::uint32_t iteration_rows_max = 4096;             // rows written before the commit is forced
+  std::uint32_t iteration_bytes_max = 4 << 20;         // bytes of frames applied
+  std::uint32_t iteration_micros_max = 20'000;         // time spent applying
+  std::uint32_t socket_read_bytes_max = 256 << 10;     // read from one socket in one iteration
+  std::uint32_t scratch_keep_bytes = 4 << 20;          // arena kept between iterations
+  std::uint32_t iteration_effect_bytes_max = 8 << 20;  // broker: replies and pushes; then the rest
+                                                       // of the events waits
 
   // --- network, both roles ---
   std::uint32_t pool_keep_bytes = 8 << 20;             // free buffers kept for reuse
@@ -48,7 +50,8 @@ struct Limits {
   std::uint32_t claims_max = 1 << 20;       // of all connections; then mailboxes wait
   std::uint32_t rate_per_minute = 6'000;    // messages of one member; 0: no limit
   std::uint32_t rate_burst = 600;
-  std::uint32_t queue_pair_rows_max = 1'000;  // per (sender member, recipient)
+  std::uint32_t member_reply_bytes_max = 8 << 20;  // of lists and values to one member in a second
+  std::uint32_t queue_pair_rows_max = 1'000;       // per (sender member, recipient)
   std::uint32_t queue_pair_bytes_max = 16 << 20;
   std::uint64_t queue_sender_bytes_max = 256 << 20;  // undelivered, per (sender, mesh)
   std::uint32_t queue_rows_max = 10'000;             // per recipient

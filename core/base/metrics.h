@@ -75,6 +75,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(BrokerQueueDepth, Broker, Gauge, "broker_queue_depth", "", "Undelivered rows")                 \
   X(BrokerFrameErrors, Broker, Counter, "broker_frame_errors_total", "",                           \
     "Frames answered with an error")                                                               \
+  X(BrokerRateRefusals, Broker, Counter, "cm_broker_requests_rate_limited_total", "",              \
+    "Requests other than messages refused because their member asks for too much")                 \
   X(BrokerLeasesExpired, Broker, Counter, "broker_presence_leases_expired_total", "",              \
     "Presence leases that ran out")                                                                \
   X(DaemonSendAccepted, Daemon, Counter, "cm_daemon_send_total", "status=\"accepted\"",            \

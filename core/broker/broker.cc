@@ -21,8 +21,8 @@ constexpr std::uint64_t kMinuteMs = 60'000;
 const Broker::FrameRoute Broker::kFrameRoutes[] = {
     {"send", &Broker::handle_send, kCapNone},
     {"client_ack", &Broker::handle_client_ack, kCapNone},
-    {"list_peers", &Broker::handle_list_peers, kCapNone},
-    {"message_status", &Broker::handle_message_status, kCapNone},
+    {"list_peers", &Broker::handle_list_peers, kCapNone, Cost::kReply},
+    {"message_status", &Broker::handle_message_status, kCapNone, Cost::kReply},
     {"feature_negotiation_request", &Broker::handle_negotiation, kCapNone},
     {"set_status", &Broker::handle_set_status, kCapProfileWrite},
     {"set_summary", &Broker::handle_set_summary, kCapProfileWrite},
@@ -32,21 +32,21 @@ const Broker::FrameRoute Broker::kFrameRoutes[] = {
     {"join_group", &Broker::handle_join_group, kCapProfileWrite},
     {"leave_group", &Broker::handle_leave_group, kCapProfileWrite},
     {"topic_create", &Broker::handle_topic_create, kCapBroadcast},
-    {"topic_list", &Broker::handle_topic_list, kCapNone},
+    {"topic_list", &Broker::handle_topic_list, kCapNone, Cost::kReply},
     {"topic_join", &Broker::handle_topic_join, kCapNone},
     {"topic_leave", &Broker::handle_topic_leave, kCapNone},
-    {"topic_members", &Broker::handle_topic_members, kCapNone},
-    {"topic_history", &Broker::handle_topic_history, kCapNone},
+    {"topic_members", &Broker::handle_topic_members, kCapNone, Cost::kReply},
+    {"topic_history", &Broker::handle_topic_history, kCapNone, Cost::kReply},
     {"topic_mark_read", &Broker::handle_topic_mark_read, kCapNone},
     {"set_state", &Broker::handle_set_state, kCapStateWrite},
-    {"get_state", &Broker::handle_get_state, kCapStateRead},
-    {"list_state", &Broker::handle_list_state, kCapStateRead},
+    {"get_state", &Broker::handle_get_state, kCapStateRead, Cost::kReply},
+    {"list_state", &Broker::handle_list_state, kCapStateRead, Cost::kReply},
     {"remember", &Broker::handle_remember, kCapStateWrite},
-    {"recall", &Broker::handle_recall, kCapStateRead},
+    {"recall", &Broker::handle_recall, kCapStateRead, Cost::kReply},
     {"forget", &Broker::handle_forget, kCapStateWrite},
     {"share_skill", &Broker::handle_share_skill, kCapStateWrite},
-    {"get_skill", &Broker::handle_get_skill, kCapStateRead},
-    {"list_skills", &Broker::handle_list_skills, kCapStateRead},
+    {"get_skill", &Broker::handle_get_skill, kCapStateRead, Cost::kReply},
+    {"list_skills", &Broker::handle_list_skills, kCapStateRead, Cost::kReply},
     {"remove_skill", &Broker::handle_remove_skill, kCapStateWrite},
 };
 
@@ -113,6 +113,7 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
           "missing session capability \"" + std::string(name_of_cap(route.capability)) + "\"",
           frame.request_id);
     }
+    if (!may_pay(client, frame, route.cost)) return;
     return (this->*route.handler)(client, frame);
   }
   send_error(client, "unknown_message_type", "this broker does not know this message type",
@@ -187,6 +188,7 @@ void Broker::confirm(ClientRef client, const Frame& frame, std::string_view id) 
 void Broker::finish_reply(ClientRef client, const Frame& frame, wire::JsonWriter& json,
                           const TextBuf& text) {
   json.optional_field("_reqId", frame.request_id).end_object();
+  charge_reply(client, text.size());
   send_text(client, text);
 }
 
@@ -242,7 +244,6 @@ void Broker::committed() noexcept {
   }
   tables_.touched.clear();
   tables_.closing.clear();
-  listed_bytes_ = 0;
 }
 
 }  // namespace cm::broker

@@ -4,8 +4,9 @@
 //         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
 //         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
 //         redelivery, acks), message_status.cc, topics.cc and topic_history.cc, state.cc,
-//         memory.cc, skills.cc, negotiate.cc; over HTTP http.cc (routes), authority.cc, enroll.cc,
-//         codes.cc, mesh_admin.cc, members.cc, grants.cc, hook.cc; load.cc (mirrors), verify.cc.
+//         memory.cc, skills.cc, negotiate.cc; meter.cc (what frames cost); over HTTP http.cc
+//         (routes), authority.cc, enroll.cc, codes.cc, mesh_admin.cc, members.cc, grants.cc,
+//         hook.cc; load.cc (mirrors), verify.cc.
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
 // Why:    the same object code runs in the product and in the simulator.
@@ -88,10 +89,13 @@ class Broker {
 
  private:
   using Frame = wire::ClientFrame;
+  // What a frame is charged to its member: nothing here, or the bytes that it asks for.
+  enum class Cost : std::uint8_t { kFree, kReply };
   struct FrameRoute {
     std::string_view type;
     void (Broker::*handler)(ClientRef client, const Frame& frame);
     std::uint16_t capability;  // of core/broker/capability.h; a session without it is refused
+    Cost cost = Cost::kFree;
   };
   static const FrameRoute kFrameRoutes[];
 
@@ -424,6 +428,12 @@ class Broker {
   // Ends a reply that is an open object: correlation, brace, effect.
   void finish_reply(ClientRef client, const Frame& frame, wire::JsonWriter& json,
                     const TextBuf& text);
+  // meter.cc
+  bool may_pay(ClientRef client, const Frame& frame, Cost cost);
+  std::uint64_t replies_of(MemberMirror& asker) noexcept;
+  void charge_reply(ClientRef client, std::size_t bytes);
+  void refuse_rate(ClientRef client, const Frame& frame, std::string_view message,
+                   std::uint64_t retry_after_ms);
   std::string_view name_of(ClientRef client) const;
   void send_text(ClientRef client, const TextBuf& text);
   void close(ClientRef client, std::uint32_t code, std::string_view reason);
@@ -467,7 +477,6 @@ class Broker {
   MinuteCount look_ups_{kLookUpsAMinute};  // of short codes, by address
   MinuteCount hooks_{kHooksAMinute};       // by address, pid and cwd
   std::vector<HookCall> hooks_waiting_;    // at most kHooksWaitingMax, each for 10 s
-  std::uint64_t listed_bytes_ = 0;         // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

@@ -33,27 +33,38 @@ struct Effect {
 class Effects {
  public:
   void ws_text(ConnRef conn, std::string_view text) {
-    list_.push_back({EffectKind::kWsText, conn, 0, text, {}});
+    add({EffectKind::kWsText, conn, 0, text, {}});
   }
   void ws_close(ConnRef conn, std::uint32_t code, std::string_view reason) {
-    list_.push_back({EffectKind::kWsClose, conn, code, reason, {}});
+    add({EffectKind::kWsClose, conn, code, reason, {}});
   }
   void frame_limit(ConnRef conn, std::uint32_t bytes) {
-    list_.push_back({EffectKind::kFrameLimit, conn, bytes, {}, {}});
+    add({EffectKind::kFrameLimit, conn, bytes, {}, {}});
   }
   void group(ConnRef conn, std::uint32_t member_no) {
-    list_.push_back({EffectKind::kGroup, conn, member_no, {}, {}});
+    add({EffectKind::kGroup, conn, member_no, {}, {}});
   }
   void http_reply(ConnRef conn, std::uint32_t status, std::string_view body,
                   std::string_view content_type = "application/json") {
-    list_.push_back({EffectKind::kHttpReply, conn, status, body, content_type});
+    add({EffectKind::kHttpReply, conn, status, body, content_type});
   }
 
   const std::vector<Effect>& list() const noexcept { return list_; }
-  void clear() noexcept { list_.clear(); }
+  // What they cost until they are executed: the list itself and each text once a receiver.
+  std::uint64_t bytes() const noexcept { return bytes_; }
+  void clear() noexcept {
+    list_.clear();
+    bytes_ = 0;
+  }
 
  private:
+  void add(const Effect& effect) {
+    list_.push_back(effect);
+    bytes_ += sizeof(Effect) + effect.text.size();
+  }
+
   std::vector<Effect> list_;
+  std::uint64_t bytes_ = 0;
 };
 
 }  // namespace cm::broker

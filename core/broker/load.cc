@@ -209,7 +209,6 @@ void Broker::abandon() {
   tables_.refused.clear();
   memories_.clear();
   memories_loaded_ = false;
-  listed_bytes_ = 0;
   load_numbers();
   load_presences();
   load_mailboxes();

@@ -228,8 +228,10 @@ struct MemberMirror {
   std::vector<ClientRef> clients;  // of this member, any class
   std::uint32_t presences = 0;     // leased ones included
   std::uint8_t is_admin = 0;
-  std::uint16_t caps = 0xffff;  // what its permissions leave to any of its connections
-  std::uint8_t has_grants = 0;  // at least one row names this member as recipient
+  std::uint16_t caps = 0xffff;    // what its permissions leave to any of its connections
+  std::uint8_t has_grants = 0;    // at least one row names this member as recipient
+  std::uint64_t reply_bytes = 0;  // of replies, less what has leaked away since (meter.cc)
+  std::uint64_t reply_at_ms = 0;  // when that was true
 };
 struct MeshMirror {
   std::string id;

@@ -191,6 +191,7 @@ void write_error(const ErrorFrame& error, TextBuf& out) {
   JsonWriter json(out);
   json.begin_object().field("type", "error").field("code", error.code);
   json.field("message", error.message).optional_field("_reqId", error.id);
+  if (error.retry_after_ms != 0) json.field("retry_after_ms", error.retry_after_ms);
   json.end_object();
 }
 

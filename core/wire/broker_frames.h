@@ -112,7 +112,8 @@ void write_peer(const PeerEntry& peer, TextBuf& out);  // one object, no comma
 struct ErrorFrame {
   std::string_view code;
   std::string_view message;
-  std::string_view id;  // `_reqId`, or the `id` of brokers that misplace it
+  std::string_view id;               // `_reqId`, or the `id` of brokers that misplace it
+  std::uint64_t retry_after_ms = 0;  // of rate_limit; written only
 };
 Status parse_error(const BrokerFrame& frame, ErrorFrame& error);
 void write_error(const ErrorFrame& error, TextBuf& out);

@@ -1,0 +1,52 @@
+// meter.cc — what frames cost their member, beside messages: the bytes that they ask for.
+// Holds:  a member's replies leak away at member_reply_bytes_max a second. Who has as many of them
+//         outstanding asks again later; what is being answered may go beyond.
+// Why:    a list is long and a request for it short: without a bound one member's requests fill
+//         the memory and the time of all meshes.
+// Limits: member_reply_bytes_max.
+// Source: docs/PROTOCOL.md §1.2.
+// Not:    messages (budget.h), how much one iteration does (Broker::iteration_full()).
+#include <algorithm>
+
+#include "core/broker/broker.h"
+
+namespace cm::broker {
+
+bool Broker::may_pay(ClientRef client, const Frame& frame, Cost cost) {
+  if (cost == Cost::kFree) return true;
+  MemberMirror& asker = *member(tables_.clients.get<kClientMemberNo>(client));
+  const std::uint64_t used = replies_of(asker);
+  if (used < limits_.member_reply_bytes_max) return true;
+  const std::uint64_t excess = used - limits_.member_reply_bytes_max + 1;
+  refuse_rate(client, frame, "rate_limit: you ask for too much at once; ask again later",
+              excess * 1000 / limits_.member_reply_bytes_max + 1);
+  return false;
+}
+
+std::uint64_t Broker::replies_of(MemberMirror& asker) noexcept {
+  constexpr std::uint64_t kHourMs = 3'600'000;
+  const std::uint64_t passed = std::min(env_.mono_ms - asker.reply_at_ms, kHourMs);
+  const std::uint64_t leaked = passed * limits_.member_reply_bytes_max / 1000;
+  if (leaked > 0) {
+    asker.reply_bytes -= std::min(asker.reply_bytes, leaked);
+    asker.reply_at_ms = env_.mono_ms;
+  }
+  return asker.reply_bytes;
+}
+
+void Broker::charge_reply(ClientRef client, std::size_t bytes) {
+  MemberMirror& asker = *member(tables_.clients.get<kClientMemberNo>(client));
+  replies_of(asker);
+  asker.reply_bytes += bytes;
+}
+
+// No sign of a broken peer: it does not count with its errors, and nothing is closed.
+void Broker::refuse_rate(ClientRef client, const Frame& frame, std::string_view message,
+                         std::uint64_t retry_after_ms) {
+  metrics_.add(Metric::kBrokerRateRefusals);
+  TextBuf text(scratch());
+  wire::write_error({"rate_limit", message, frame.request_id, retry_after_ms}, text);
+  send_text(client, text);
+}
+
+}  // namespace cm::broker
