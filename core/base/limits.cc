@@ -28,7 +28,9 @@ std::uint64_t MemoryBill::total() const noexcept {
 
 MemoryBill broker_bill(const Limits& limits) noexcept {
   Bill bill;
-  bill.add("iteration arenas: scratch and effects", 2ull * limits.scratch_keep_bytes);
+  bill.add("iteration arenas: input and scratch", 2ull * limits.scratch_keep_bytes);
+  // Texts of the effects in the arena and, as far as sockets do not take them at once, in output.
+  bill.add("replies and pushes of one iteration", 2ull * limits.iteration_effect_bytes_max);
   bill.add("free buffers kept for reuse", limits.pool_keep_bytes);
   // An idle connection: its row in the net and core tables and one libevent event.
   bill.add("idle connections at 1 KiB", 1024ull * limits.broker_connections_max);
@@ -40,7 +42,7 @@ MemoryBill broker_bill(const Limits& limits) noexcept {
   bill.add("claims and lane leases at 160 B", 160ull * limits.claims_max);
   bill.add("mailboxes at 192 B", 192ull * limits.mailboxes_max);
   bill.add("partial frames of all connections", limits.partial_bytes_max);
-  bill.add("unsent output before connections drop", 256ull << 20);
+  bill.add("unsent output before connections drop", limits.output_bytes_max);
   return bill.take();
 }
 

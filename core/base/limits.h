@@ -32,6 +32,8 @@ struct Limits {
   std::uint32_t partial_frame_ms_max = 30'000;        // from a frame's first byte to its last
   std::uint32_t partial_bytes_max = 256u << 20;       // of unfinished input, all connections
   std::uint32_t partial_group_bytes_max = 16 << 20;   // of unfinished input, one member
+  std::uint32_t output_bytes_max = 256u << 20;        // unsent, all connections
+  std::uint32_t output_group_bytes_max = 64 << 20;    // unsent, one member
   std::uint32_t tls_handshake_ms = 10'000;            // from accepting to the end of the handshake
   std::uint32_t tls_connection_bytes = 0;  // of an idle connection beside its row; set with TLS
 
@@ -50,12 +52,15 @@ struct Limits {
   std::uint32_t claims_max = 1 << 20;       // of all connections; then mailboxes wait
   std::uint32_t rate_per_minute = 6'000;    // messages of one member; 0: no limit
   std::uint32_t rate_burst = 600;
+  std::uint32_t peers_list_bytes_max = 8 << 20;    // then the list ends and says so
   std::uint32_t member_reply_bytes_max = 8 << 20;  // of lists and values to one member in a second
   std::uint32_t queue_pair_rows_max = 1'000;       // per (sender member, recipient)
   std::uint32_t queue_pair_bytes_max = 16 << 20;
   std::uint64_t queue_sender_bytes_max = 256 << 20;  // undelivered, per (sender, mesh)
   std::uint32_t queue_rows_max = 10'000;             // per recipient
   std::uint32_t queue_bytes_max = 64 << 20;
+  // Recipients that have undelivered rows of one sender.
+  std::uint32_t queue_sender_mailboxes_max = 20'000;
   std::uint32_t meshes_max = 10'000;
   std::uint32_t multicast_recipients_max = 10'000;
   std::uint32_t mesh_topics_max = 1'000;      // of one mesh
@@ -67,6 +72,8 @@ struct Limits {
   std::uint32_t undelivered_days_max = 7;     // then a row ends as expired
   std::uint32_t mailboxes_max = 200'000;      // recipients that ever had mail
   std::uint32_t presences_max = 40'000;       // online and leased
+  // Of one mesh: its state, memories and skills together.
+  std::uint64_t mesh_shared_bytes_max = 256 << 20;
 
   // --- daemon ---
   std::uint32_t daemon_meshes_max = 256;

@@ -39,6 +39,10 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "TLS handshakes that failed or did not end in time")                                           \
   X(BrokerPartialBytes, Broker, Gauge, "cm_broker_partial_input_bytes", "",                        \
     "Memory of frames and requests that have not fully arrived")                                   \
+  X(BrokerOutputBytes, Broker, Gauge, "cm_broker_unsent_output_bytes", "",                         \
+    "Memory of output that connections have not taken")                                            \
+  X(BrokerDroppedSlow, Broker, Counter, "cm_broker_slow_consumers_total", "",                      \
+    "Connections dropped with too much unread output")                                             \
   X(BrokerRoutedNow, Broker, Counter, "broker_messages_routed_total", "priority=\"now\"",          \
     "Messages accepted, by priority")                                                              \
   X(BrokerRoutedNext, Broker, Counter, "broker_messages_routed_total", "priority=\"next\"",        \

@@ -44,6 +44,7 @@ struct Conn {
   std::unique_ptr<TlsStream> tls;   // null: plain
   std::uint64_t group = 0;          // whose budget of unfinished input; 0: none yet
   std::uint32_t charged = 0;        // bytes of unfinished input, as the budgets know it
+  std::uint32_t out_charged = 0;    // bytes of unsent output, likewise
   std::uint32_t wire_left = 0;      // bytes that a TLS stream may still take from the socket now
   std::uint64_t last_heard = 0;     // last byte read
   std::uint64_t last_wrote = 0;     // last byte written, or when output began to wait
@@ -53,14 +54,14 @@ struct Conn {
   ConnState state = ConnState::kHttpRead;
 
   bool doomed : 1 = false;
-  bool dirty : 1 = false;     // in dirty_
-  bool touched : 1 = false;   // in touched_
-  bool resuming : 1 = false;  // in resume_
-  bool heard : 1 = true;      // since the last tick()
-  bool sent : 1 = true;       // since the last tick()
-  bool partial : 1 = false;   // `in` or `ws` holds the beginning of something
-  bool blocked : 1 = false;   // the socket takes no more for now
-  bool over_soft : 1 = false;
+  bool dirty : 1 = false;      // in dirty_
+  bool touched : 1 = false;    // in touched_
+  bool resuming : 1 = false;   // in resume_
+  bool heard : 1 = true;       // since the last tick()
+  bool sent : 1 = true;        // since the last tick()
+  bool partial : 1 = false;    // `in` or `ws` holds the beginning of something
+  bool blocked : 1 = false;    // the socket takes no more for now
+  bool over_soft : 1 = false;  // of a WebSocket: not read until half of it is sent
   bool peer_eof : 1 = false;
   bool shut : 1 = false;          // our half is shut down, or will be as soon as TLS allows
   bool keep_alive : 1 = true;     // after the reply that is due

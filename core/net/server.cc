@@ -2,7 +2,7 @@
 // Owns:   the life of a Conn, and the lists that carry it from one iteration to the next.
 // Holds:  rows leave the table only in reap(), which no callback is inside of.
 // Not:    HTTP (server_http.cc), WebSocket (server_ws.cc), deadlines (server_time.cc), the byte
-//         path (server_tls.cc), budgets of memory (server_memory.cc).
+//         path (server_tls.cc), budgets of memory (server_memory.cc, server_output.cc).
 #include "core/net/server.h"
 
 #include <poll.h>
@@ -182,7 +182,8 @@ void Server::read_some(Conn& conn) {
   std::size_t left = options_.limits.socket_read_bytes_max;
   std::size_t want = kFirstRead;
   conn.wire_left = options_.limits.socket_read_bytes_max;
-  while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming && !conn.starved) {
+  while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming && !conn.starved &&
+         !waits_for_output(conn)) {
     const bool paused = conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream;
     if (paused && conn.in.size() >= kPipelineBytes) break;
     const std::size_t granted = grant(conn, want);
@@ -223,6 +224,7 @@ void Server::process(Conn& conn) {
       return;
     }
     if (conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream) return;
+    if (waits_for_output(conn)) return;
     if (!budget_left()) {
       resume_later(conn);
       return;
@@ -292,9 +294,12 @@ void Server::flush() {
     if (conn == nullptr) continue;
     conn->dirty = false;
     if (!conn->blocked) flush_one(*conn);
-    if (!conn->doomed) update_interest(*conn);
+    if (conn->doomed) continue;
+    charge_output(*conn);
+    update_interest(*conn);
   }
   dirty_.clear();
+  shed_output();
 }
 
 void Server::flush_one(Conn& conn) {
@@ -328,9 +333,9 @@ void Server::flush_one(Conn& conn) {
 }
 
 void Server::after_flush(Conn& conn) {
+  charge_output(conn);
   if (conn.over_soft && conn.out.size() < options_.limits.slow_consumer_soft_bytes / 2) {
-    conn.over_soft = false;
-    writable_.push_back(conn.ref);
+    output_went(conn);
   }
   if (conn.state != ConnState::kLinger || !conn.out.empty()) return;
   if (!conn.shut) {
@@ -357,7 +362,8 @@ void Server::linger(Conn& conn) {
 }
 
 void Server::update_interest(Conn& conn) {
-  bool read = !conn.peer_eof && !conn.resuming && !conn.starved && !conn.read_wants_write;
+  bool read = !conn.peer_eof && !conn.resuming && !conn.starved && !conn.read_wants_write &&
+              !waits_for_output(conn);
   if (conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream) {
     read = read && conn.in.size() < kPipelineBytes;
   }

@@ -62,7 +62,7 @@ struct ServerStats {
   std::uint64_t refused_full = 0;      // over connections_max
   std::uint64_t refused_requests = 0;  // malformed, too long or too slow HTTP
   std::uint64_t protocol_errors = 0;   // WebSockets closed with 1002, 1007, 1008 or 1009
-  std::uint64_t dropped_slow = 0;      // pending output over the hard limit
+  std::uint64_t dropped_slow = 0;      // pending output over the hard limit or a budget
   std::uint64_t dropped_stale = 0;     // silence
   std::uint64_t tls_failed = 0;        // handshakes that came to nothing
   std::uint64_t starved = 0;           // times that a connection waited for memory
@@ -118,8 +118,8 @@ class Server {
   bool ws_close(ConnRef conn, std::uint16_t code, std::string_view reason);
   // Bytes of one message. A new connection begins with limits.unauthenticated_bytes_max.
   bool ws_set_frame_limit(ConnRef conn, std::uint32_t bytes);
-  // Whose connection this is: unfinished input of one group is bounded together
-  // (limits.partial_group_bytes_max). 0: nobody's, as at first.
+  // Whose connection this is: unfinished input and unsent output of one group are bounded
+  // together (limits.partial_group_bytes_max, output_group_bytes_max). 0: nobody's, as at first.
   bool ws_set_group(ConnRef conn, std::uint64_t group);
 
   bool alive(ConnRef conn) const noexcept;
@@ -137,6 +137,8 @@ class Server {
   std::uint32_t connections() const noexcept { return conns_.count(); }
   // Memory of unfinished input, as the budgets count it.
   std::uint64_t partial_bytes() const noexcept { return everyone_.charged; }
+  // Memory of output that the sockets have not taken, likewise.
+  std::uint64_t output_bytes() const noexcept { return everyone_.output; }
   const ServerStats& stats() const noexcept { return stats_; }
   // Invariants of the table and of every connection; part of verify_all().
   bool verify() const;
@@ -178,6 +180,7 @@ class Server {
   // server_memory.cc: budgets of unfinished input
   struct PartialScope {
     std::uint64_t charged = 0;
+    std::uint64_t output = 0;       // see server_output.cc
     std::uint32_t connections = 0;  // of a group
     ConnRef favourite;              // goes on although the scope is full
   };
@@ -192,6 +195,13 @@ class Server {
   void discharge(Conn& conn);
   void leave_group(Conn& conn);
   bool verify_charges() const;
+
+  // server_output.cc: budgets of unsent output
+  static bool waits_for_output(const Conn& conn) noexcept;
+  void output_went(Conn& conn);
+  void charge_output(Conn& conn);
+  void shed_output();
+  void drop_largest(std::uint64_t group);
 
   // server_time.cc: deadlines
   void touch(Conn& conn);
@@ -243,6 +253,7 @@ class Server {
   PartialScope strangers_;                                  // group 0
   std::unordered_map<std::uint64_t, PartialScope> groups_;  // while they have connections
   bool memory_freed_ = false;                               // since the last feed_starved()
+  std::vector<std::uint64_t> over_;                         // groups with too much unsent output
 
   std::uint64_t now_ = 0;
   std::uint64_t last_sweep_ = 0;

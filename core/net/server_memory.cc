@@ -9,7 +9,7 @@
 // Limits: limits.partial_bytes_max, limits.partial_group_bytes_max; strangers (group 0) of a server
 //         with WebSockets share a quarter of the former, so that they cannot starve members.
 // Source: docs/PROTOCOL.md §1; spec/decisions.md, "Limits".
-// Not:    the deadline of a frame (server_time.cc), pending output (room_for()).
+// Not:    the deadline of a frame (server_time.cc), pending output (server_output.cc).
 #include <algorithm>
 
 #include "core/net/connection.h"
@@ -113,8 +113,11 @@ void Server::discharge(Conn& conn) {
   PartialScope& scope = scope_of(conn);
   scope.charged -= conn.charged;
   everyone_.charged -= conn.charged;
+  scope.output -= conn.out_charged;
+  everyone_.output -= conn.out_charged;
   if (conn.charged != 0) memory_freed_ = true;
   conn.charged = 0;
+  conn.out_charged = 0;
   if (scope.favourite == conn.ref) scope.favourite = {};
   if (everyone_.favourite == conn.ref) everyone_.favourite = {};
   leave_group(conn);
@@ -131,9 +134,12 @@ bool Server::verify_charges() const {
   std::uint64_t all = 0;
   std::uint64_t strangers = 0;
   std::uint64_t members = 0;
+  std::uint64_t output = 0;
+  std::uint64_t grouped_output = strangers_.output;
   conns_.each([&](ConnRef ref) {
     const Conn& conn = *conns_.get<kRow>(ref);
     all += conn.charged;
+    output += conn.out_charged;
     if (conn.group == 0) strangers += conn.charged;
     if (conn.group != 0) ++members;
   });
@@ -142,9 +148,11 @@ bool Server::verify_charges() const {
   std::uint64_t counted = 0;
   for (const auto& [group, scope] : groups_) {
     grouped += scope.charged;
+    grouped_output += scope.output;
     counted += scope.connections;
     sound = sound && group != 0 && scope.connections > 0;
   }
+  sound = sound && output == everyone_.output && output == grouped_output;
   return sound && grouped == all - strangers && counted == members;
 }
 

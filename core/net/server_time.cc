@@ -55,7 +55,8 @@ std::uint64_t Server::deadline_of(const Conn& conn) const noexcept {
   const Limits& limits = options_.limits;
   std::uint64_t deadline = kNever;
   if (conn.blocked && !conn.out.empty()) deadline = conn.last_wrote + limits.stale_ms;
-  if (conn.partial_since != 0) {
+  const bool waits = waits_for_output(conn);  // the silence is ours
+  if (conn.partial_since != 0 && !waits) {
     deadline = std::min(deadline, conn.partial_since + limits.partial_frame_ms_max);
   }
   switch (conn.state) {
@@ -73,7 +74,8 @@ std::uint64_t Server::deadline_of(const Conn& conn) const noexcept {
     case ConnState::kHttpReply:
     case ConnState::kHttpStream: break;
     case ConnState::kWs:
-      deadline = std::min({deadline, conn.ping_at, conn.last_heard + limits.stale_ms});
+      deadline = std::min(deadline, conn.ping_at);
+      if (!waits) deadline = std::min(deadline, conn.last_heard + limits.stale_ms);
       break;
     case ConnState::kWsClosing: deadline = std::min(deadline, conn.close_by); break;
     case ConnState::kLinger:
@@ -85,9 +87,10 @@ std::uint64_t Server::deadline_of(const Conn& conn) const noexcept {
 
 void Server::expire(Conn& conn) {
   const Limits& limits = options_.limits;
+  const bool waits = waits_for_output(conn);
   const bool partial =
-      conn.partial_since != 0 && now_ >= conn.partial_since + limits.partial_frame_ms_max;
-  const bool silent = now_ >= conn.last_heard + limits.stale_ms;
+      !waits && conn.partial_since != 0 && now_ >= conn.partial_since + limits.partial_frame_ms_max;
+  const bool silent = !waits && now_ >= conn.last_heard + limits.stale_ms;
   if (conn.blocked && !conn.out.empty() && now_ >= conn.last_wrote + limits.stale_ms) {
     ++stats_.dropped_stale;
     doom(conn);

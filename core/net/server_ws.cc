@@ -148,6 +148,7 @@ bool Server::ws_set_group(ConnRef ref, std::uint64_t group) {
   scope_of(*conn).charged += held;
   everyone_.charged += held;
   conn->charged = held;
+  charge_output(*conn);
   return true;
 }
 

@@ -1,4 +1,4 @@
-// net_server_memory_test.cc — budgets of unfinished input: of a group, of strangers, of all.
+// net_server_memory_test.cc — budgets of unfinished input and unsent output: a group's, all's.
 // Holds:  unix sockets deliver within send(), so what was sent is what can be read.
 // Not:    the deadline of one frame (net_server_ws_test.cc), records of TLS.
 #include <vector>
@@ -231,6 +231,89 @@ TEST_F(NetServerMemory, a_connection_takes_its_charge_along_into_a_group_and_out
   until([&] { return server_->drained(); });
   EXPECT_EQ(server_->partial_bytes(), 0u);
   EXPECT_FALSE(server_->ws_set_group(one.conn, 5));
+}
+
+TEST_F(NetServer, a_websocket_whose_output_waits_is_not_read_until_it_took_half_of_it) {
+  options_.limits.slow_consumer_soft_bytes = 64 << 10;
+  start();
+  Client client(path_);
+  const ConnRef conn = open_ws(client);
+  ASSERT_TRUE(server_->ws_send(conn, std::string(8 << 20, 'x')));
+  server_->flush();
+  client.send(masked(WsOpcode::kText, "one") + masked(WsOpcode::kText, "two") +
+              masked(WsOpcode::kText, "half").substr(0, 4));
+  settle();
+  EXPECT_TRUE(seen_.empty()) << "it does not take what it asked for";
+  EXPECT_GT(server_->pending_output(conn), 1u << 20);
+  // Its unfinished message and its silence are ours while it is not read, as long as bytes move.
+  for (int step = 0; step < 4; ++step) {
+    std::size_t taken = 0;
+    until([&] {
+      char room[100'000];
+      const ssize_t got = ::recv(client.fd(), room, sizeof room, MSG_DONTWAIT);
+      taken += got > 0 ? static_cast<std::size_t>(got) : 0;
+      return taken > 1'000'000;
+    });
+    now_ += 50'000;
+    settle();
+    ASSERT_TRUE(server_->alive(conn)) << step;
+  }
+  until([&] { return !client.ended() && server_->pending_output(conn) == 0; });
+  EXPECT_EQ(next().kind, NetEventKind::kWritable);
+  EXPECT_EQ(next().text, "one");
+  EXPECT_EQ(next().text, "two");
+  client.send(masked(WsOpcode::kText, "half").substr(4));
+  EXPECT_EQ(next().text, "half");
+}
+
+TEST_F(NetServer, unsent_output_of_one_group_is_bounded_and_its_largest_consumer_goes) {
+  options_.limits.output_group_bytes_max = 6 << 20;  // blocks are powers of two
+  start();
+  Client slow[3] = {Client(path_), Client(path_), Client(path_)};
+  Client other(path_);
+  ConnRef refs[3];
+  for (int index = 0; index < 3; ++index) {
+    refs[index] = open_ws(slow[index]);
+    server_->ws_set_group(refs[index], 7);
+  }
+  const ConnRef stranger = open_ws(other);
+  server_->ws_set_group(stranger, 8);
+  server_->ws_send(stranger, std::string(3 << 20, 'x'));
+  server_->ws_send(refs[0], std::string(900 << 10, 'x'));
+  server_->ws_send(refs[1], std::string(2500 << 10, 'x'));
+  settle();
+  EXPECT_TRUE(seen_.empty());
+  server_->ws_send(refs[2], std::string(1700 << 10, 'x'));
+  settle();
+  const SeenEvent gone = next();
+  EXPECT_EQ(gone.kind, NetEventKind::kWsClosed);
+  EXPECT_EQ(gone.conn, refs[1]);
+  EXPECT_TRUE(seen_.empty());
+  EXPECT_TRUE(server_->alive(refs[0]));
+  EXPECT_TRUE(server_->alive(refs[2]));
+  EXPECT_TRUE(server_->alive(stranger)) << "of another member, and larger";
+  EXPECT_EQ(server_->stats().dropped_slow, 1u);
+}
+
+TEST_F(NetServer, unsent_output_of_all_is_bounded_whoever_they_are) {
+  options_.limits.output_bytes_max = 4 << 20;
+  start();
+  std::vector<std::unique_ptr<Client>> clients;
+  std::vector<ConnRef> refs;
+  for (int index = 0; index < 8; ++index) {
+    clients.push_back(std::make_unique<Client>(path_));
+    refs.push_back(open_ws(*clients.back()));
+    server_->ws_set_group(refs.back(), static_cast<std::uint64_t>(index) + 1);
+    server_->ws_send(refs.back(), std::string(900 << 10, 'x'));
+    settle();
+    EXPECT_LE(server_->output_bytes(), 4u << 20);
+    seen_.clear();  // of those that were dropped
+  }
+  EXPECT_EQ(server_->stats().dropped_slow, 4u);
+  EXPECT_EQ(server_->connections(), 4u);
+  for (auto& client : clients) client->close();
+  until([&] { return server_->connections() == 0; });
+  EXPECT_EQ(server_->output_bytes(), 0u);
 }
 
 }  // namespace
