@@ -1,6 +1,7 @@
 // run_broker.cc — the broker role: its start as numbered steps, then its loop.
 // Holds:  the order inside an iteration: collect, apply, step, commit, execute, flush. Only after
-//         the commit do acknowledgements leave.
+//         the commit do acknowledgements leave. Events that do not fit into an iteration's share
+//         of rows and bytes are applied in the next ones, before anything new is read.
 // Why:    cli joins the cores to the shells; neither knows the other.
 // Not:    rules of the mesh (core/broker), sockets (core/net).
 #include <signal.h>
@@ -72,12 +73,14 @@ Status ensure_admin_token(const std::string& data, broker::Broker& core, Runtime
 
 class BrokerRole {
  public:
-  BrokerRole(Runtime& runtime, store::Store& store, net::Loop& loop, net::Server& server,
-             broker::Broker& core, broker::Effects& effects, const BrokerOptions& options,
-             const std::string& data)
+  // `input` is the server's arena: what events point to outlives the iterations of the core.
+  BrokerRole(Runtime& runtime, ScratchArena& input, store::Store& store, net::Loop& loop,
+             net::Server& server, broker::Broker& core, broker::Effects& effects,
+             const BrokerOptions& options, const std::string& data)
       : options_(options),
         data_(data),
         runtime_(runtime),
+        input_(input),
         store_(store),
         loop_(loop),
         server_(server),
@@ -108,8 +111,7 @@ class BrokerRole {
   static constexpr std::uint64_t kDrainMs = 5'000;
 
   void iterate() {
-    loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), deadline_}));
-    server_.collect(!core_.work_left() && !server_.work_left());
+    if (applied_ == server_.events().size()) collect();
     runtime_.env.wall_ms = net::Loop::wall_ms();
     runtime_.env.mono_ms = net::Loop::mono_ms();
     server_.tick(runtime_.env.mono_ms);
@@ -117,7 +119,9 @@ class BrokerRole {
     export_store_metrics(runtime_, store_);
     runtime_.metrics.set(Metric::kBrokerTlsFailed, server_.stats().tls_failed);
     runtime_.metrics.set(Metric::kBrokerPartialBytes, server_.partial_bytes());
-    for (const net::NetEvent& event : server_.events()) apply(event);
+    runtime_.metrics.set(Metric::kBrokerOutputBytes, server_.output_bytes());
+    runtime_.metrics.set(Metric::kBrokerDroppedSlow, server_.stats().dropped_slow);
+    apply_events();
     core_.step();
     switch (store_.commit()) {
       case store::CommitResult::kNothing:
@@ -125,11 +129,25 @@ class BrokerRole {
       case store::CommitResult::kFailed: abandon(); break;
       case store::CommitResult::kBroken: die_broken(runtime_, store_);
     }
-    for (const broker::Effect& effect : effects_.list()) execute(effect);
-    effects_.clear();
+    execute_all();
     server_.flush();
-    server_.end_iteration();
     runtime_.scratch.reset();
+  }
+
+  void collect() {
+    server_.end_iteration();
+    input_.reset();
+    applied_ = 0;
+    loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), deadline_}));
+    server_.collect(!core_.work_left() && !server_.work_left());
+  }
+
+  void apply_events() {
+    first_ = applied_;
+    while (applied_ < server_.events().size()) {
+      apply(server_.events()[applied_++]);
+      if (core_.iteration_full()) return;
+    }
   }
 
   void apply(const net::NetEvent& event) {
@@ -143,6 +161,19 @@ class BrokerRole {
       case net::NetEventKind::kHttpClosed:
       case net::NetEventKind::kWritable: break;  // the claim window bounds what is pending
     }
+  }
+
+  // One text may go to thousands: what sockets take at once does not lie in memory for all of them.
+  void execute_all() {
+    std::uint64_t unflushed = 0;
+    for (const broker::Effect& effect : effects_.list()) {
+      execute(effect);
+      unflushed += effect.text.size();
+      if (unflushed < runtime_.limits.iteration_effect_bytes_max) continue;
+      server_.flush();
+      unflushed = 0;
+    }
+    effects_.clear();
   }
 
   void execute(const broker::Effect& effect) {
@@ -185,7 +216,8 @@ class BrokerRole {
     runtime_.metrics.add(Metric::kCommitFailures);
     runtime_.log.error("commit_failed", {{"detail", store_.last_error_text()}});
     core_.abandon();
-    for (const net::NetEvent& event : server_.events()) {
+    for (std::size_t index = first_; index < applied_; ++index) {
+      const net::NetEvent& event = server_.events()[index];
       if (event.kind != net::NetEventKind::kHttpRequest) continue;
       effects_.http_reply(event.conn, 507, R"({"ok":false,"error":"insufficient_storage"})");
     }
@@ -194,12 +226,15 @@ class BrokerRole {
   const BrokerOptions& options_;
   const std::string& data_;
   Runtime& runtime_;
+  ScratchArena& input_;
   store::Store& store_;
   net::Loop& loop_;
   net::Server& server_;
   broker::Broker& core_;
   broker::Effects& effects_;
   std::uint64_t deadline_ = net::kNever;
+  std::size_t first_ = 0;    // event of this iteration
+  std::size_t applied_ = 0;  // events that have been applied, of those of the last collect()
 };
 
 // TLS costs more than the rest of an idle connection: fewer of them fit into the memory budget.
@@ -280,7 +315,8 @@ int run_broker(const BrokerOptions& options) {
   server_options.limits = runtime.limits;
   server_options.connections_max = runtime.limits.broker_connections_max;
   server_options.websockets = true;
-  net::Server server(**loop, server_options, runtime.scratch, runtime.pool);
+  ScratchArena input(256 * 1024, runtime.limits.scratch_keep_bytes);
+  net::Server server(**loop, server_options, input, runtime.pool);
   if (tls) server.set_tls(std::move(certificate));
   const auto port = tls ? server.listen_tls(address->host, address->port)
                         : server.listen_tcp(address->host, address->port);
@@ -321,7 +357,7 @@ int run_broker(const BrokerOptions& options) {
                                       {"tls", tls},
                                       {"data", data},
                                       {"durability", options.durability}});
-  BrokerRole role(runtime, **store, **loop, server, core, effects, options, data);
+  BrokerRole role(runtime, input, **store, **loop, server, core, effects, options, data);
   role.run();
   remove_file(data + "/broker.json");
   remove_crash_reporters(&core);

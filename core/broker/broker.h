@@ -72,7 +72,13 @@ class Broker {
   // From now on /health/ready says that no new work should come.
   void set_draining() noexcept { draining_ = true; }
   // True when step() stopped at its budget: the next iteration must not block.
-  bool work_left() const noexcept { return !tables_.dirty.empty(); }
+  bool work_left() const noexcept { return leases_left_ || !tables_.dirty.empty(); }
+  // True when this iteration has written or has to send its share: step() comes next, and events
+  // that are left are given to the iteration after it. One event may go far beyond the share.
+  bool iteration_full() const noexcept {
+    return env_.batch->rows_written() >= limits_.iteration_rows_max ||
+           effects_.bytes() >= limits_.iteration_effect_bytes_max;
+  }
 
   // The commit failed: rebuilds the mirrors from the store, drops all claims (they are pushed
   // again in order) and appends a close 1011 for every socket that delivered a frame.
@@ -473,6 +479,7 @@ class Broker {
   std::vector<Recipient> recipients_;  // of the send in hand; kept for its capacity
   TextIndex memories_;
   bool memories_loaded_ = false;
+  bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
   MinuteCount look_ups_{kLookUpsAMinute};  // of short codes, by address
   MinuteCount hooks_{kHooksAMinute};       // by address, pid and cwd

@@ -209,6 +209,7 @@ void Broker::abandon() {
   tables_.refused.clear();
   memories_.clear();
   memories_loaded_ = false;
+  leases_left_ = false;
   load_numbers();
   load_presences();
   load_mailboxes();

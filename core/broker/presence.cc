@@ -71,16 +71,23 @@ void Broker::store_presence(PresenceRef presence) {
   batch().put(TableId::kPresence, store::presence_key(key.mesh_no, key.kind, key.key).bytes(), row);
 }
 
+// Each lease that ends is told to everybody: after a partition thousands end at once. At least one
+// ends in an iteration, more only while it has room.
 void Broker::expire_leases() {
+  leases_left_ = false;
   if (env_.mono_ms < lease_check_ms_) return;
   lease_check_ms_ = UINT64_MAX;
+  bool one_ended = false;
   tables_.presences.each([&](PresenceRef presence) {
     const std::uint64_t deadline = tables_.presences.get<kPresDeadline>(presence);
     if (deadline == 0) return;
-    if (deadline > env_.mono_ms) {
+    const bool due = deadline <= env_.mono_ms;
+    if (!due || (one_ended && iteration_full())) {
       lease_check_ms_ = std::min(lease_check_ms_, deadline);
+      leases_left_ = leases_left_ || due;
       return;
     }
+    one_ended = true;
     metrics_.add(Metric::kBrokerLeasesExpired);
     announce(presence, "peer_left");
     remove_presence(presence);

@@ -48,7 +48,9 @@ void BrokerNode::die(std::uint64_t now_ms) {
 
 std::uint64_t BrokerNode::wake_ms() const {
   if (!up()) return UINT64_MAX;
-  if (process_->core.work_left()) return std::max(now_ms_, stalled_until_ms);
+  if (process_->core.work_left() || process_->applied < process_->inputs.size()) {
+    return std::max(now_ms_, stalled_until_ms);
+  }
   const std::uint64_t deadline = process_->core.next_deadline();
   const std::uint64_t due =
       deadline == UINT64_MAX ? UINT64_MAX : deadline - std::min(deadline, clock.mono_base_ms);
@@ -91,9 +93,17 @@ void BrokerNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   now_ms_ = now_ms;
   process.parts.set_now(clock, now_ms);
   process.parts.fail_next_commit(fate.commit_fails);
-  std::vector<ConnInput> inputs;
-  wires_.network.collect_for_broker(now_ms, fate.frames, inputs);
-  for (ConnInput& input : inputs) apply(input);
+  std::vector<ConnInput>& inputs = process.inputs;
+  if (process.applied == inputs.size()) {
+    inputs.clear();
+    process.applied = 0;
+    wires_.network.collect_for_broker(now_ms, fate.frames, inputs);
+  }
+  const bool had_input = process.applied < inputs.size();
+  while (process.applied < inputs.size()) {
+    apply(inputs[process.applied++]);
+    if (process.core.iteration_full()) break;
+  }
   process.core.step();
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
@@ -129,14 +139,15 @@ void BrokerNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   for (const auto& channel : wires_.network.channels()) {
     sockets += channel->broker_side && channel->broker_knows ? 1 : 0;
   }
-  if (fate.crash != Crash::kAmidEffects && process.core.tables().clients.count() != sockets) {
+  const bool has_backlog = process.applied < inputs.size();
+  if (!has_backlog && fate.crash != Crash::kAmidEffects &&
+      process.core.tables().clients.count() != sockets) {
     wires_.oracle.breaks(
         "the broker and its shell agree on what is open",
         std::to_string(process.core.tables().clients.count()) + " and " + std::to_string(sockets));
   }
   const std::uint64_t deadline = process.core.next_deadline();
-  if (spin_.spins(!inputs.empty(), deadline <= process.parts.env.mono_ms,
-                  process.core.work_left())) {
+  if (spin_.spins(had_input, deadline <= process.parts.env.mono_ms, process.core.work_left())) {
     wires_.oracle.breaks("a core does not spin", "the broker");
   }
   if (fate.crash != Crash::kNone) die(now_ms);

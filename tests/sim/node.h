@@ -129,6 +129,8 @@ class BrokerNode {
     Parts parts;
     broker::Effects effects;
     broker::Broker core;
+    std::vector<ConnInput> inputs;  // of the last collection; those from `applied` on wait
+    std::size_t applied = 0;
   };
   void apply(ConnInput& input);
   void execute(const broker::Effect& effect, std::uint64_t now_ms);

@@ -49,6 +49,12 @@ Plan draw_plan(Rng& rng) {
     limits.queue_pair_rows_max = static_cast<std::uint32_t>(rng.between(2, 12));
   }
   if (rng.chance(100)) limits.queue_sender_bytes_max = rng.between(4'000, 40'000);
+  if (rng.chance(150)) {
+    limits.iteration_effect_bytes_max = static_cast<std::uint32_t>(rng.between(200, 5'000));
+  }
+  if (rng.chance(100)) {
+    limits.member_reply_bytes_max = static_cast<std::uint32_t>(rng.between(500, 20'000));
+  }
   return plan;
 }
 

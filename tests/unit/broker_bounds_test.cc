@@ -72,5 +72,58 @@ TEST_F(BoundsTest, replies_to_one_member_are_bounded_whatever_it_asks_for) {
   }
 }
 
+TEST_F(BoundsTest, an_iteration_is_full_when_it_has_written_or_sends_its_share) {
+  found(2);
+  const ConnRef one = connect(members_[0]);
+  const ConnRef two = connect(members_[1]);
+  parts_.limits.iteration_rows_max = 30;
+  int sent = 0;
+  while (!core_->iteration_full()) {
+    core_->on_text(one, send_text(members_[1].hex, "id-" + std::to_string(++sent)));
+  }
+  EXPECT_EQ(sent, 10) << "message, dedupe and delivery each";
+  run();
+  EXPECT_FALSE(core_->iteration_full());
+  parts_.limits.iteration_rows_max = 4'096;
+  parts_.limits.iteration_effect_bytes_max = 50'000;
+  core_->on_text(one,
+                 R"({"type":"set_state","key":"k","value":")" + std::string(49'000, 'x') + "\"}");
+  EXPECT_FALSE(core_->iteration_full());
+  core_->on_text(two,
+                 R"({"type":"set_state","key":"l","value":")" + std::string(1'000, 'x') + "\"}");
+  EXPECT_TRUE(core_->iteration_full());
+  run();
+}
+
+TEST_F(BoundsTest, leases_that_end_together_end_over_several_iterations) {
+  constexpr std::size_t kMany = 12;
+  found(kMany + 2);
+  std::vector<ConnRef> listeners = {connect(members_[0]), connect(members_[1])};
+  std::vector<ConnRef> leaving;
+  for (std::size_t index = 2; index < kMany + 2; ++index)
+    leaving.push_back(connect(members_[index]));
+  for (const ConnRef conn : leaving) core_->on_closed(conn);
+  run();
+  parts_.limits.iteration_effect_bytes_max = 2'000;
+  later(parts_.limits.presence_lease_ms);
+  std::size_t told[2] = {events(listeners[0], "peer_left"), events(listeners[1], "peer_left")};
+  EXPECT_GT(told[0], 0u);
+  EXPECT_LT(told[0], kMany / 2);
+  int iterations = 1;
+  while (core_->work_left()) {
+    EXPECT_LE(core_->next_deadline(), parts_.env.mono_ms);
+    run();
+    for (int which : {0, 1}) {
+      const std::size_t now = events(listeners[static_cast<std::size_t>(which)], "peer_left");
+      EXPECT_GT(now, 0u) << "each iteration goes on";
+      told[which] += now;
+    }
+    ASSERT_LT(++iterations, 100);
+  }
+  EXPECT_EQ(told[0], kMany);
+  EXPECT_EQ(told[1], kMany);
+  EXPECT_EQ(core_->tables().presences.count(), 2u);
+}
+
 }  // namespace
 }  // namespace cm::broker
