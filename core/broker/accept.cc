@@ -156,7 +156,9 @@ Status Broker::check_send(ClientRef client, const wire::Send& send) {
 
 bool Broker::mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const {
   const auto found = tables_.mailbox_of.find(mailbox.bits());
-  if (found == tables_.mailbox_of.end()) return !tables_.mailboxes.full();
+  if (found == tables_.mailbox_of.end()) {
+    return tables_.mailboxes.count() < limits_.mailboxes_max;
+  }
   return tables_.mailboxes.get<kBoxRows>(found->second) < limits_.queue_rows_max &&
          tables_.mailboxes.get<kBoxBytes>(found->second) + bytes <= limits_.queue_bytes_max;
 }
@@ -180,7 +182,9 @@ Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t b
   if (!tables_.budget.pair_has_room(sender, mailbox.bits(), bytes)) {
     return fail(Err::kQueueFull, "queue_full: the recipient has " +
                                      std::to_string(limits_.queue_pair_rows_max) +
-                                     " undelivered messages of yours, or 16 MiB");
+                                     " undelivered messages of yours, or 16 MiB; or " +
+                                     std::to_string(limits_.queue_sender_mailboxes_max) +
+                                     " recipients have some");
   }
   return {};
 }

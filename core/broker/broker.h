@@ -95,8 +95,10 @@ class Broker {
 
  private:
   using Frame = wire::ClientFrame;
-  // What a frame is charged to its member: nothing here, or the bytes that it asks for.
-  enum class Cost : std::uint8_t { kFree, kReply };
+  // What a frame is charged to its member: nothing here, the bytes that it asks for, or what a
+  // message costs, and one more for each kFanOut connections that are told of it.
+  enum class Cost : std::uint8_t { kFree, kReply, kToken };
+  static constexpr std::size_t kFanOut = 12;
   struct FrameRoute {
     std::string_view type;
     void (Broker::*handler)(ClientRef client, const Frame& frame);
@@ -211,6 +213,7 @@ class Broker {
   Status find_route(ClientRef client, const wire::Send& send, Route& route);
   Status route_direct(ClientRef client, const wire::Send& send, const PublicKey& key);
   Status route_group(ClientRef client, std::string_view group);
+  bool is_gone_for_good(PresenceRef presence) const;
   Status route_topic(ClientRef client, std::string_view name, Route& route);
   bool may_reach(std::uint32_t recipient_no, const PublicKey& sender_member,
                  const PublicKey* sender_session, std::uint16_t capability);
@@ -268,10 +271,11 @@ class Broker {
   void write_peer_entry(PresenceRef presence, TextBuf& out);
   enum class Audience : std::uint8_t { kOtherMembers, kOthers, kMember, kAll };
   // peer_joined, peer_returned, peer_left, peer_visible, peer_hidden.
-  void announce(PresenceRef presence, std::string_view event, std::string_view more = {});
+  // How many connections were told.
+  std::size_t announce(PresenceRef presence, std::string_view event, std::string_view more = {});
   // `data` is a JSON object. `about` is who is left out, or meant, by the audience.
-  void push_event(std::uint32_t mesh_no, std::string_view event, std::string_view data,
-                  Audience audience, std::uint32_t member_no, PresenceRef about);
+  std::size_t push_event(std::uint32_t mesh_no, std::string_view event, std::string_view data,
+                         Audience audience, std::uint32_t member_no, PresenceRef about);
 
   // message_status.cc
   void handle_message_status(ClientRef client, const Frame& frame);
@@ -299,10 +303,36 @@ class Broker {
   bool find_topic(std::uint32_t mesh_no, std::string_view name_or_id, TopicFacts& topic);
   bool topic_of_frame(ClientRef client, const Frame& frame, TopicFacts& topic);
   void refuse_topic(ClientRef client, const Frame& frame);
-  std::uint32_t count_topic_members(std::uint32_t topic_no);
+  std::uint32_t count_topic_members(std::uint32_t topic_no) const;
   void subscribe(std::uint32_t topic_no, std::uint32_t member_no, store::TopicRole role);
   void write_post(const Ulid& id, const store::TopicPostRow& post, const store::MessageRow& row,
                   TextBuf& out);
+
+  // shared.cc
+  void load_shared();
+  SharedUse& shared_of(std::uint32_t mesh_no) { return tables_.shared[mesh_no]; }
+  // Whether the mesh has room for this row of kState, kMemory or kSkill; kFull names the limit.
+  template <class R>
+  Status check_shared(std::uint32_t mesh_no, store::TableId table, Bytes key, const R& row) {
+    return check_shared_bytes(mesh_no, table, key, row_bytes(row));
+  }
+  Status check_shared_bytes(std::uint32_t mesh_no, store::TableId table, Bytes key,
+                            std::uint64_t bytes);
+  template <class R>
+  void put_shared(std::uint32_t mesh_no, store::TableId table, Bytes key, const R& row) {
+    erase_shared(mesh_no, table, key);
+    batch().put(table, key, row);
+    count_shared(mesh_no, table, row_bytes(row));
+  }
+  bool erase_shared(std::uint32_t mesh_no, store::TableId table, Bytes key);
+  void count_shared(std::uint32_t mesh_no, store::TableId table, std::uint64_t bytes);
+  template <class R>
+  static std::uint64_t row_bytes(const R& row) noexcept {
+    std::uint64_t bytes = store::kRowHeadBytes + sizeof row.fixed;
+    for (const std::string_view text : row.text) bytes += sizeof(std::uint32_t) + text.size();
+    return bytes;
+  }
+  const char* verify_shared();
 
   // state.cc, memory.cc, skills.cc
   void handle_set_state(ClientRef client, const Frame& frame);
@@ -361,6 +391,7 @@ class Broker {
                           std::uint16_t permission);
   std::uint16_t caps_of(ClientRef client);
   // enroll.cc
+  std::uint32_t count_meshes();
   Status create_mesh(HttpCall& call);
   Status create_invite(HttpCall& call);
   Status sign_invite(HttpCall& call, std::string_view slug, std::uint32_t mesh_no,
@@ -438,6 +469,7 @@ class Broker {
   bool may_pay(ClientRef client, const Frame& frame, Cost cost);
   std::uint64_t replies_of(MemberMirror& asker) noexcept;
   void charge_reply(ClientRef client, std::size_t bytes);
+  void charge_fan_out(ClientRef client, std::size_t receivers);
   void refuse_rate(ClientRef client, const Frame& frame, std::string_view message,
                    std::uint64_t retry_after_ms);
   std::string_view name_of(ClientRef client) const;

@@ -31,6 +31,7 @@ Status Broker::load() {
   load_numbers();
   load_presences();
   load_mailboxes();
+  load_shared();
   if (batch().failed()) return fail(Err::kStoreFailed, "the broker's tables could not be read");
   return {};
 }
@@ -113,11 +114,17 @@ void Broker::load_mailboxes() {
     store::DeliveryRow row;
     if (!store::parse_delivery_key(cursor.key(), parts) || !cursor.row(row)) continue;
     const MailboxRef box = mailbox(parts.mailbox, row.fixed.recipient_member_no);
-    if (!box) break;
+    CHECK(box);
     tables_.mailboxes.get<kBoxRows>(box) += 1;
     tables_.mailboxes.get<kBoxBytes>(box) += row.fixed.bytes;
     tables_.budget.queued(row.fixed.sender_member_no, parts.mailbox.bits(), row.fixed.bytes);
     ++queued_rows_;
+  }
+  if (tables_.mailboxes.count() > limits_.mailboxes_max) {
+    env_.log->warn("mailboxes_over_limit",
+                   {{"mailboxes", tables_.mailboxes.count()},
+                    {"limit", limits_.mailboxes_max},
+                    {"meaning", "no recipient without mail gets any until there are fewer"}});
   }
 }
 
@@ -213,6 +220,7 @@ void Broker::abandon() {
   load_numbers();
   load_presences();
   load_mailboxes();
+  load_shared();
   for (const auto& [conn, address] : waiting) on_open(conn, address);
   for (const Survivor& survivor : survivors) {
     const auto presence = tables_.presence_of.find(survivor.key);

@@ -50,9 +50,6 @@ void Broker::handle_remember(ClientRef client, const Frame& frame) {
   }
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
-  if (count_rows(TableId::kMemory, mesh_no, limits_.memories_max) >= limits_.memories_max) {
-    return refuse(client, frame, fail(Err::kFull, "the mesh has as many memories as it allows"));
-  }
   const crypto::Base62Id id = crypto::base62_id(env_.rng);
   store::MemoryRow row;
   row.fixed.remembered_ms = env_.wall_ms;
@@ -60,8 +57,11 @@ void Broker::handle_remember(ClientRef client, const Frame& frame) {
   row.text[store::kMemoryContent] = content;
   row.text[store::kMemoryTags] = tags == nullptr ? std::string_view("[]") : tags->text;
   row.text[store::kMemoryBy] = name_of(client);
-  batch().put(TableId::kMemory, store::u32_bytes_key(mesh_no, as_bytes(crypto::view(id))).bytes(),
-              row);
+  const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(crypto::view(id)));
+  if (Status room = check_shared(mesh_no, TableId::kMemory, key.bytes(), row); !room) {
+    return refuse(client, frame, room.error());
+  }
+  put_shared(mesh_no, TableId::kMemory, key.bytes(), row);
   if (memories_loaded_ &&
       !memories_.add(mesh_no, crypto::view(id), content, row.text[store::kMemoryTags])) {
     memories_loaded_ = false;
@@ -111,7 +111,7 @@ void Broker::handle_forget(ClientRef client, const Frame& frame) {
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(id));
-  if (batch().erase(TableId::kMemory, key.bytes()) && memories_loaded_ &&
+  if (erase_shared(mesh_no, TableId::kMemory, key.bytes()) && memories_loaded_ &&
       !memories_.remove(mesh_no, id)) {
     memories_loaded_ = false;
   }

@@ -1,9 +1,9 @@
-// meter.cc — what frames cost their member, beside messages: the bytes that they ask for.
+// meter.cc — what frames cost their member, beside messages: tokens, or the bytes asked for.
 // Holds:  a member's replies leak away at member_reply_bytes_max a second. Who has as many of them
 //         outstanding asks again later; what is being answered may go beyond.
 // Why:    a list is long and a request for it short: without a bound one member's requests fill
-//         the memory and the time of all meshes.
-// Limits: member_reply_bytes_max.
+//         the memory and the time of all meshes. What is written and told costs what messages do.
+// Limits: member_reply_bytes_max; rate_*.
 // Source: docs/PROTOCOL.md §1.2.
 // Not:    messages (budget.h), how much one iteration does (Broker::iteration_full()).
 #include <algorithm>
@@ -14,7 +14,17 @@ namespace cm::broker {
 
 bool Broker::may_pay(ClientRef client, const Frame& frame, Cost cost) {
   if (cost == Cost::kFree) return true;
-  MemberMirror& asker = *member(tables_.clients.get<kClientMemberNo>(client));
+  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
+  if (cost == Cost::kToken) {
+    if (!tables_.budget.may_send(member_no, {}, env_.mono_ms)) {
+      refuse_rate(client, frame, "rate_limit: you send faster than the mesh allows; slow down",
+                  tables_.budget.wait_ms(member_no));
+      return false;
+    }
+    tables_.budget.charge(member_no, {}, 1, env_.mono_ms);
+    return true;
+  }
+  MemberMirror& asker = *member(member_no);
   const std::uint64_t used = replies_of(asker);
   if (used < limits_.member_reply_bytes_max) return true;
   const std::uint64_t excess = used - limits_.member_reply_bytes_max + 1;
@@ -38,6 +48,12 @@ void Broker::charge_reply(ClientRef client, std::size_t bytes) {
   MemberMirror& asker = *member(tables_.clients.get<kClientMemberNo>(client));
   replies_of(asker);
   asker.reply_bytes += bytes;
+}
+
+// As debt: what was told is told.
+void Broker::charge_fan_out(ClientRef client, std::size_t receivers) {
+  tables_.budget.charge(tables_.clients.get<kClientMemberNo>(client), {},
+                        static_cast<std::uint32_t>(receivers / kFanOut), env_.mono_ms);
 }
 
 // No sign of a broken peer: it does not count with its errors, and nothing is closed.

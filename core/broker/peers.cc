@@ -11,7 +11,6 @@
 namespace cm::broker {
 namespace {
 
-constexpr std::size_t kListBytesMax = 8 << 20;
 constexpr std::size_t kListedPathMax = 256;  // of a peer's working directory
 
 // System pushes carry a UUIDv4 (spec/observed.md).
@@ -37,17 +36,22 @@ void Broker::handle_list_peers(ClientRef client, const Frame& frame) {
   const MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
   TextBuf text(scratch(), 4096);
   wire::JsonWriter json(text);
+  bool complete = true;
   json.begin_object().field("type", "peers_list").key("peers").begin_array();
   for (const PresenceRef presence : where->presences) {
     const std::uint32_t member_no = tables_.presences.get<kPresOwner>(presence).member_no;
     const bool hidden = tables_.presences.get<kPresStatus>(presence).hidden != 0;
     if (member(member_no) == nullptr || (hidden && member_no != asker)) continue;
-    if (text.size() >= kListBytesMax) break;
+    if (text.size() >= limits_.peers_list_bytes_max) {
+      complete = false;
+      break;
+    }
     TextBuf entry(scratch(), 1024);
     write_peer_entry(presence, entry);
     json.raw(entry.view());
   }
   json.end_array();
+  if (!complete) json.field("truncated", true);
   finish_reply(client, frame, json, text);
 }
 
@@ -89,13 +93,13 @@ void Broker::write_peer_entry(PresenceRef presence, TextBuf& out) {
 }
 
 // A hidden peer comes and goes unseen. Who hears it: wire.md §8.
-void Broker::announce(PresenceRef presence, std::string_view event, std::string_view more) {
+std::size_t Broker::announce(PresenceRef presence, std::string_view event, std::string_view more) {
   const PresenceKey key = tables_.presences.get<kPresKey>(presence);
   const PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
   const std::uint32_t member_no = tables_.presences.get<kPresOwner>(presence).member_no;
   const PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
   const bool sight = event == "peer_visible" || event == "peer_hidden";
-  if (status.hidden != 0 && !sight) return;
+  if (status.hidden != 0 && !sight) return 0;
   TextBuf data(scratch());
   wire::JsonWriter json(data);
   json.begin_object().field("name", info.name);
@@ -106,12 +110,13 @@ void Broker::announce(PresenceRef presence, std::string_view event, std::string_
   if (!more.empty()) json.members(more);
   json.end_object();
   const bool siblings = sight || (status.proved != 0 && event == "peer_joined");
-  push_event(key.mesh_no, event, data.view(),
-             siblings ? Audience::kOthers : Audience::kOtherMembers, member_no, presence);
+  return push_event(key.mesh_no, event, data.view(),
+                    siblings ? Audience::kOthers : Audience::kOtherMembers, member_no, presence);
 }
 
-void Broker::push_event(std::uint32_t mesh_no, std::string_view event, std::string_view data,
-                        Audience audience, std::uint32_t member_no, PresenceRef about) {
+std::size_t Broker::push_event(std::uint32_t mesh_no, std::string_view event, std::string_view data,
+                               Audience audience, std::uint32_t member_no, PresenceRef about) {
+  std::size_t told = 0;
   const MeshMirror* where = mesh(mesh_no);
   const std::string id = uuid(env_.rng);
   wire::Push push;
@@ -132,8 +137,10 @@ void Broker::push_event(std::uint32_t mesh_no, std::string_view event, std::stri
     if (audience == Audience::kMember && !same_member) continue;
     for (const ClientRef client : tables_.presences.get<kPresClients>(other)) {
       send_text(client, text);
+      ++told;
     }
   }
+  return told;
 }
 
 }  // namespace cm::broker

@@ -74,10 +74,11 @@ void Broker::handle_set_visible(ClientRef client, const Frame& frame) {
   PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
   const std::uint8_t hidden = visible->boolean ? 0 : 1;
   const bool changed = status.hidden != hidden;
+  confirm(client, frame);
+  if (!changed) return;
   status.hidden = hidden;
   store_presence(presence);
-  confirm(client, frame);
-  if (changed) announce(presence, visible->boolean ? "peer_visible" : "peer_hidden");
+  charge_fan_out(client, announce(presence, visible->boolean ? "peer_visible" : "peer_hidden"));
 }
 
 void Broker::handle_set_profile(ClientRef client, const Frame& frame) {

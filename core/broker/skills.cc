@@ -41,10 +41,6 @@ void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(name));
-  if (!batch().get_raw(TableId::kSkill, key.bytes()) &&
-      count_rows(TableId::kSkill, mesh_no, limits_.skills_max) >= limits_.skills_max) {
-    return refuse(client, frame, fail(Err::kFull, "the mesh has as many skills as it allows"));
-  }
   TextBuf manifest_json(scratch());
   if (manifest != nullptr) wire::JsonWriter(manifest_json).value(*manifest);
   store::SkillRow row;
@@ -56,7 +52,10 @@ void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
   row.text[store::kSkillTags] = tags == nullptr ? std::string_view("[]") : tags->text;
   row.text[store::kSkillManifest] = manifest_json.view();
   row.text[store::kSkillAuthor] = name_of(client);
-  batch().put(TableId::kSkill, key.bytes(), row);
+  if (Status room = check_shared(mesh_no, TableId::kSkill, key.bytes(), row); !room) {
+    return refuse(client, frame, room.error());
+  }
+  put_shared(mesh_no, TableId::kSkill, key.bytes(), row);
   acknowledge_skill(client, frame, name, "shared");
 }
 
@@ -118,7 +117,7 @@ void Broker::handle_remove_skill(ClientRef client, const Frame& frame) {
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const bool was_there =
-      batch().erase(TableId::kSkill, store::u32_bytes_key(mesh_no, as_bytes(name)).bytes());
+      erase_shared(mesh_no, TableId::kSkill, store::u32_bytes_key(mesh_no, as_bytes(name)).bytes());
   acknowledge_skill(client, frame, name, was_there ? "removed" : "not_found");
 }
 

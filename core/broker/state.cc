@@ -39,27 +39,30 @@ void Broker::handle_set_state(ClientRef client, const Frame& frame) {
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key row_key = store::u32_bytes_key(mesh_no, as_bytes(key));
-  if (!batch().get_raw(TableId::kState, row_key.bytes()) &&
-      count_rows(TableId::kState, mesh_no, limits_.state_keys_max) >= limits_.state_keys_max) {
-    return refuse(client, frame, fail(Err::kFull, "the mesh has as many state keys as it allows"));
-  }
   store::StateRow row;
   row.fixed.updated_ms = env_.wall_ms;
   row.text[store::kStateKey] = key;
   row.text[store::kStateValue] = json_value.view();
   row.text[store::kStateUpdatedBy] = name_of(client);
-  batch().put(TableId::kState, row_key.bytes(), row);
+  if (Status room = check_shared(mesh_no, TableId::kState, row_key.bytes(), row); !room) {
+    return refuse(client, frame, room.error());
+  }
+  put_shared(mesh_no, TableId::kState, row_key.bytes(), row);
   confirm(client, frame);
 
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("type", "state_change").field("key", key);
   json.key("value").raw(json_value.view()).field("updatedBy", name_of(client)).end_object();
+  std::size_t told = 0;
   for (const PresenceRef other : mesh(mesh_no)->presences) {
     for (const ClientRef socket : tables_.presences.get<kPresClients>(other)) {
-      if (!(socket == client)) send_text(socket, text);
+      if (socket == client) continue;
+      send_text(socket, text);
+      ++told;
     }
   }
+  charge_fan_out(client, told);
 }
 
 void Broker::handle_get_state(ClientRef client, const Frame& frame) {

@@ -241,11 +241,18 @@ struct MeshMirror {
   std::uint32_t clients = 0;
 };
 
+// What a mesh keeps for its members, counted (shared.cc).
+struct SharedUse {
+  std::array<std::uint32_t, 3> rows{};  // state keys, memories, skills
+  std::uint64_t bytes = 0;              // of those rows
+  std::uint32_t topics = 0;
+};
+
 struct Tables {
   explicit Tables(const Limits& limits)
       : clients(limits.broker_connections_max),
         presences(limits.presences_max),
-        mailboxes(limits.mailboxes_max),
+        mailboxes(UINT32_MAX),  // what the store has is loaded even over mailboxes_max
         claims(claims_max(limits)),
         lanes(claims_max(limits)),
         budget(limits) {}
@@ -268,6 +275,8 @@ struct Tables {
   std::unordered_map<LaneKey, LaneRef, LaneKeyHash> lane_of;
   std::unordered_map<std::uint32_t, MemberMirror> members;
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
+  std::unordered_map<std::uint32_t, SharedUse> shared;           // by mesh
+  std::unordered_map<std::uint32_t, std::uint32_t> subscribers;  // by topic
   Budget budget;
   std::vector<MailboxRef> dirty;
   std::vector<RefusedRow> refused;

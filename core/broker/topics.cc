@@ -79,8 +79,9 @@ bool Broker::topic_of_frame(ClientRef client, const Frame& frame, TopicFacts& to
   return false;
 }
 
-std::uint32_t Broker::count_topic_members(std::uint32_t topic_no) {
-  return count_rows(TableId::kTopicMember, topic_no, limits_.topic_members_max);
+std::uint32_t Broker::count_topic_members(std::uint32_t topic_no) const {
+  const auto found = tables_.subscribers.find(topic_no);
+  return found == tables_.subscribers.end() ? 0 : found->second;
 }
 
 void Broker::subscribe(std::uint32_t topic_no, std::uint32_t member_no, TopicRole role) {
@@ -90,6 +91,7 @@ void Broker::subscribe(std::uint32_t topic_no, std::uint32_t member_no, TopicRol
   row.fixed.joined_ms = env_.wall_ms;
   row.fixed.role = role;
   batch().put(TableId::kTopicMember, key.bytes(), row);
+  ++tables_.subscribers[topic_no];
 }
 
 void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
@@ -111,8 +113,7 @@ void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
   const bool created = !find_topic(mesh_no, name, topic);
   if (created) {
     if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
-    if (count_rows(TableId::kTopicName, mesh_no, limits_.mesh_topics_max) >=
-        limits_.mesh_topics_max) {
+    if (shared_of(mesh_no).topics >= limits_.mesh_topics_max) {
       return refuse(client, frame, fail(Err::kFull, "the mesh has as many topics as it allows"));
     }
     topic.no = next_topic_no_++;
@@ -129,6 +130,7 @@ void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
                        topic.no);
     batch().put_number(TableId::kTopicName, store::u32_bytes_key(mesh_no, as_bytes(name)).bytes(),
                        topic.no);
+    ++shared_of(mesh_no).topics;
     subscribe(topic.no, topic.row.fixed.created_by, TopicRole::kLead);
   }
   TextBuf text(scratch());
@@ -186,7 +188,10 @@ void Broker::handle_topic_leave(ClientRef client, const Frame& frame) {
   TopicFacts topic;
   if (!topic_of_frame(client, frame, topic)) return;
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
-  batch().erase(TableId::kTopicMember, store::pair_key(topic.no, member_no).bytes());
+  if (batch().erase(TableId::kTopicMember, store::pair_key(topic.no, member_no).bytes()) &&
+      --tables_.subscribers[topic.no] == 0) {
+    tables_.subscribers.erase(topic.no);
+  }
   confirm(client, frame);
 }
 

@@ -94,6 +94,7 @@ const char* Broker::verify_all() {
   }
   if (const char* problem = verify_queues(); problem != nullptr) return problem;
   if (const char* problem = verify_claims(); problem != nullptr) return problem;
+  if (const char* problem = verify_shared(); problem != nullptr) return problem;
   return verify_presences();
 }
 
