@@ -198,6 +198,7 @@ class Daemon {
   Status resolve(std::string_view to, ParkedRef parked, Outgoing& out);
   Status resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoing& out);
   Status resolve_name(std::string_view name, ParkedRef parked, Outgoing& out);
+  bool is_truncated(MeshRef mesh) const;
   bool may_wait(ParkedRef parked) const;
   bool roster_is_fresh(MeshRef mesh, ParkedRef parked) const;
   bool list_is_coming(MeshRef mesh) const;

@@ -341,6 +341,8 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   for (const PeerRef peer : roster.peers) tables_.peers.erase(peer);
   roster.peers.clear();
   const wire::JsonTape& tape = frame.tape;
+  const wire::JsonNode* cut = tape.find("truncated");
+  roster.truncated = cut != nullptr && cut->type == wire::JsonType::kBool && cut->boolean;
   for (std::uint32_t index = tape.first(**peers); index < (*peers)->next;
        index = tape.at(index).next) {
     wire::PeerEntry entry;
@@ -354,6 +356,7 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
     const PeerRef peer = tables_.peers.insert();
     if (!peer) {
       env_.log->warn("roster_full", {{"limit", limits_.roster_rows_max}});
+      roster.truncated = true;
       break;
     }
     tables_.peers.get<kPeerMesh>(peer) = mesh;

@@ -32,7 +32,11 @@ void add_once(std::vector<PublicKey>& keys, const PublicKey& key) {
   if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
 }
 
-Error unknown_peer(std::string_view what, bool fresh) {
+Error unknown_peer(std::string_view what, bool fresh, bool truncated) {
+  if (truncated) {
+    return fail(Err::kUnavailable, std::string(what) + " among those that the broker listed; " +
+                                       "there are more: give the member's whole key");
+  }
   if (fresh) return fail(Err::kNotFound, what);
   return fail(Err::kUnavailable, std::string(what) + "; the broker could not be asked");
 }
@@ -72,6 +76,10 @@ bool Daemon::roster_is_fresh(MeshRef mesh, ParkedRef parked) const {
          roster.loaded_serial >= tables_.parked.get<kParkedSerial>(parked);
 }
 
+bool Daemon::is_truncated(MeshRef mesh) const {
+  return tables_.meshes.get<kMeshRoster>(mesh).truncated;
+}
+
 bool Daemon::may_wait(ParkedRef parked) const {
   return !parked || tables_.parked.get<kParkedDeadline>(parked) > env_.mono_ms;
 }
@@ -102,7 +110,7 @@ Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoin
     out.wait = Wait::kRoster;
     return {};
   }
-  return unknown_peer(shown + " matches no peer", fresh);
+  return unknown_peer(shown + " matches no peer", fresh, is_truncated(out.mesh));
 }
 
 Daemon::KnownName Daemon::known_name(MeshRef mesh, std::string_view folded) {
@@ -171,7 +179,8 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, Outgoing& o
       out.wait = Wait::kRoster;
       return {};
     }
-    return unknown_peer("field 'to': no peer \"" + std::string(name) + "\"", fresh);
+    return unknown_peer("field 'to': no peer \"" + std::string(name) + "\"", fresh,
+                        is_truncated(out.mesh));
   }
   out.bind_member = bearers.front();
   // To the member, never to a session key that only the broker vouches for.

@@ -55,6 +55,7 @@ struct Roster {
   RosterState state = RosterState::kUnknown;
   bool stale = false;               // a peer event came since the last list
   bool wanted = false;              // a parked send waits for a fresh list
+  bool truncated = false;           // there are more peers than the list has
   std::uint64_t asked_serial = 0;   // of the newest request; 0: none on its way
   std::uint64_t loaded_serial = 0;  // of the newest answer
   std::uint64_t asked_ms = 0;       // monotonic

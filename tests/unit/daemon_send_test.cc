@@ -152,6 +152,19 @@ TEST_F(DaemonTest, a_full_outbox_and_a_full_store_answer_507) {
 
 // --- names -----------------------------------------------------------------------------------
 
+TEST_F(DaemonTest, nobody_is_unknown_by_a_list_that_is_cut) {
+  start();
+  connect({});
+  for (const std::string& to : {std::string("bob"), bob_.hex.substr(0, 16)}) {
+    const ConnRef conn = ask(body_of(to, "id"));
+    frame(R"({"type":"peers_list","_reqId":")" + asked() + R"(","peers":[],"truncated":true})");
+    EXPECT_EQ(status(conn), 503u);
+    EXPECT_EQ(field(reply_, "error"), "unavailable");
+    EXPECT_TRUE(has(reply_, "whole key")) << reply_;
+  }
+  EXPECT_FALSE(row("id"));
+}
+
 TEST_F(DaemonTest, an_unknown_name_is_refused_only_after_a_fresh_list) {
   start();
   connect({});
