@@ -16,7 +16,7 @@ constexpr std::uint64_t kMinuteMs = 60'000;
 }  // namespace
 
 Budget::Budget(const Limits& limits)
-    : limits_(limits), buckets_(&pool_), pairs_(&pool_), senders_(&pool_) {}
+    : limits_(limits), buckets_(&pool_), pairs_(&pool_), senders_(&pool_), mailboxes_(&pool_) {}
 
 Budget::Bucket& Budget::bucket(std::uint32_t member_no, std::uint64_t mono_ms) {
   const auto [found, fresh] = buckets_.try_emplace(member_no);
@@ -73,7 +73,10 @@ std::uint64_t Budget::wait_ms(std::uint32_t member_no) const noexcept {
 bool Budget::pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox,
                            std::uint32_t bytes) const {
   const auto found = pairs_.find({sender_no, mailbox});
-  if (found == pairs_.end()) return true;
+  if (found == pairs_.end()) {
+    const auto mine = mailboxes_.find(sender_no);
+    return mine == mailboxes_.end() || mine->second < limits_.queue_sender_mailboxes_max;
+  }
   return found->second.rows < limits_.queue_pair_rows_max &&
          found->second.bytes + bytes <= limits_.queue_pair_bytes_max;
 }
@@ -85,7 +88,7 @@ bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const
 
 void Budget::queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) {
   Share& share = pairs_[{sender_no, mailbox}];
-  ++share.rows;
+  if (++share.rows == 1) ++mailboxes_[sender_no];
   share.bytes += bytes;
   senders_[sender_no] += bytes;
   ++rows_;
@@ -98,7 +101,12 @@ void Budget::ended(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t
   CHECK(sender != senders_.end() && sender->second >= bytes && rows_ > 0);
   --rows_;
   pair->second.bytes -= bytes;
-  if (--pair->second.rows == 0) pairs_.erase(pair);
+  if (--pair->second.rows == 0) {
+    pairs_.erase(pair);
+    const auto mine = mailboxes_.find(sender_no);
+    CHECK(mine != mailboxes_.end() && mine->second > 0);
+    if (--mine->second == 0) mailboxes_.erase(mine);
+  }
   sender->second -= bytes;
   if (sender->second == 0) senders_.erase(sender);
 }
@@ -106,6 +114,7 @@ void Budget::ended(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t
 void Budget::forget_queues() {
   pairs_.clear();
   senders_.clear();
+  mailboxes_.clear();
   rows_ = 0;
 }
 

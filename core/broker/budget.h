@@ -3,7 +3,7 @@
 // Holds:  charging is idempotent within a minute: a retry of an id that was refused costs nothing
 //         more, so a slow recipient can not spend its sender's budget. Queue shares mirror the
 //         delivery table; the rate lives in memory only and is full after a restart.
-// Limits: core/base/limits.h: rate_*, queue_pair_*, queue_sender_bytes_max.
+// Limits: core/base/limits.h: rate_*, queue_pair_*, queue_sender_*.
 // Source: docs/PROTOCOL.md §4.2; design/delivery.md, "Broker: accept", Quotas; spec/decisions.md,
 //         "Limits".
 // Not:    who is asked (accept.cc), the recipients' own bounds (the mailbox table).
@@ -34,6 +34,7 @@ class Budget {
   std::uint64_t wait_ms(std::uint32_t member_no) const noexcept;
 
   // --- shares of the queues ---
+  // Also false when the sender has rows at as many other recipients as it may.
   bool pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) const;
   bool sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const;
   void queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes);
@@ -77,6 +78,7 @@ class Budget {
   std::pmr::unordered_map<std::uint32_t, Bucket> buckets_;
   std::pmr::unordered_map<PairKey, Share, PairHash> pairs_;
   std::pmr::unordered_map<std::uint32_t, std::uint64_t> senders_;
+  std::pmr::unordered_map<std::uint32_t, std::uint32_t> mailboxes_;  // pairs of a sender
   std::uint64_t rows_ = 0;
 };
 

@@ -92,6 +92,14 @@ std::uint32_t Broker::add_member(std::uint32_t mesh_no, store::MemberRole role,
   return member_no;
 }
 
+// Those that have a slug: deleted ones have none.
+std::uint32_t Broker::count_meshes() {
+  std::uint32_t count = 0;
+  store::Cursor cursor(batch(), TableId::kMeshSlug);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) ++count;
+  return count;
+}
+
 Status Broker::create_mesh(HttpCall& call) {
   wire::JsonTape tape;
   if (Status parsed = parser_.parse(call.request.body, scratch(), tape); !parsed) return parsed;
@@ -109,6 +117,10 @@ Status Broker::create_mesh(HttpCall& call) {
   }
   const std::string_view slug = free_slug(base);
   if (slug.empty()) return fail(Err::kAlreadyExists, "the slug '" + base + "' and its variants");
+
+  if (count_meshes() >= limits_.meshes_max) {
+    return fail(Err::kFull, "the broker has as many meshes as it allows (meshes_max)");
+  }
 
   // Every check is done; from here on only writes.
   store::MeshRow row;

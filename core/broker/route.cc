@@ -90,6 +90,14 @@ Status Broker::route_direct(ClientRef client, const wire::Send&, const PublicKey
   return {};
 }
 
+// A session key without proof that has no connection: most are made anew for each connection, so
+// that nobody would ever claim the row, which would count against its sender for days.
+bool Broker::is_gone_for_good(PresenceRef presence) const {
+  return tables_.presences.get<kPresKey>(presence).kind == MailboxKind::kSession &&
+         tables_.presences.get<kPresStatus>(presence).proved == 0 &&
+         tables_.presences.get<kPresClients>(presence).empty();
+}
+
 // `group` empty: everybody. Own connections and hidden ones are left out.
 Status Broker::route_group(ClientRef client, std::string_view group) {
   const std::uint32_t sender_no = tables_.clients.get<kClientMemberNo>(client);
@@ -99,6 +107,7 @@ Status Broker::route_group(ClientRef client, std::string_view group) {
     const PresenceOwner& owner = tables_.presences.get<kPresOwner>(presence);
     if (owner.member_no == sender_no) continue;
     if (tables_.presences.get<kPresStatus>(presence).hidden != 0) continue;
+    if (is_gone_for_good(presence)) continue;
     if (!group.empty() && !is_in_group(tables_.presences.get<kPresInfo>(presence), group)) continue;
     if (!may_reach(owner.member_no, sender,
                    from.kind == MailboxKind::kSession ? &from.key : nullptr, kCapBroadcast)) {

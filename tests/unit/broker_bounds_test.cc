@@ -125,5 +125,184 @@ TEST_F(BoundsTest, leases_that_end_together_end_over_several_iterations) {
   EXPECT_EQ(core_->tables().presences.count(), 2u);
 }
 
+TEST_F(BoundsTest, what_is_told_to_many_costs_what_messages_to_many_do) {
+  parts_.limits.rate_burst = 10;
+  found(2);
+  const ConnRef one = connect(members_[0]);
+  std::vector<ConnRef> others;
+  for (int count = 0; count < 24; ++count) others.push_back(connect(members_[1]));
+  for (int count = 0; count < 50; ++count) {
+    core_->on_text(one, R"({"type":"set_visible","visible":true,"_reqId":"v"})");
+  }
+  run();
+  EXPECT_EQ(events(others[0], "peer_visible"), 0u) << "nothing has changed";
+  EXPECT_EQ(refused(one), 40u);
+  parts_.advance(60'000);
+  for (int count = 0; count < 50; ++count) {
+    core_->on_text(one, R"({"type":"set_visible","visible":)" +
+                            std::string(count % 2 == 0 ? "false}" : "true}"));
+  }
+  run();
+  // 1 for the frame and 2 for 24 connections that are told: three frames leave one token.
+  EXPECT_EQ(events(others[0], "peer_visible") + events(others[0], "peer_hidden"), 4u);
+  EXPECT_EQ(refused(one), 46u);
+  EXPECT_GT(std::stoul(field(frames(one, "error").back(), "retry_after_ms")), 0u);
+  EXPECT_EQ(closed(one), 0u) << "who is too fast is no broken peer";
+  parts_.advance(60'000);
+  for (int count = 0; count < 50; ++count) {
+    core_->on_text(one, R"({"type":"set_state","key":"k","value":1})");
+  }
+  run();
+  EXPECT_EQ(frames(others[0], "state_change").size(), 4u);
+  EXPECT_EQ(field(send(one, members_[1].hex, "id"), "code"), "rate_limit") << "one budget for all";
+}
+
+TEST_F(BoundsTest, what_is_kept_for_a_mesh_is_bounded_in_bytes) {
+  parts_.limits.mesh_shared_bytes_max = 10'000;
+  found(1);
+  ConnRef conn = connect(members_[0]);
+  const auto set = [&](const std::string& key, std::size_t bytes) {
+    text(conn, R"({"type":"set_state","key":")" + key + R"(","value":")" + std::string(bytes, 'x') +
+                   R"(","_reqId":"r"})");
+    return first(conn);
+  };
+  const auto is_full = [](const std::string& answer) {
+    return field(answer, "code") == "full" && has(answer, "mesh_shared_bytes_max");
+  };
+  EXPECT_EQ(field(set("a", 4'000), "type"), "ack");
+  const std::string memory = R"({"type":"remember","content":")" + std::string(4'000, 'm') + "\"}";
+  const std::string id = field(ask(conn, memory, "memory_stored"), "id");
+  EXPECT_TRUE(is_full(set("b", 4'000)));
+  EXPECT_TRUE(is_full(ask(conn, memory, "error")));
+  EXPECT_TRUE(is_full(ask(conn,
+                          R"({"type":"share_skill","name":"s","description":"d","instructions":")" +
+                              std::string(4'000, 'i') + "\"}",
+                          "error")));
+  EXPECT_EQ(field(set("a", 3'900), "type"), "ack") << "less than before";
+  start();
+  conn = connect(members_[0], {}, "later");
+  EXPECT_TRUE(is_full(set("b", 4'000))) << "counted from the store";
+  parts_.limits.mesh_shared_bytes_max = 100;
+  EXPECT_EQ(field(set("a", 3'000), "type"), "ack") << "also over a limit that was lowered";
+  EXPECT_TRUE(is_full(set("a", 3'001)));
+  parts_.limits.mesh_shared_bytes_max = 10'000;
+  text(conn, R"({"type":"forget","memoryId":")" + id + "\"}");
+  EXPECT_EQ(field(set("b", 4'000), "type"), "ack");
+  parts_.commit_fails = true;
+  set("c", 1'000);
+  parts_.commit_fails = false;
+  run();  // verify_all() compares the counts with the store
+}
+
+TEST_F(BoundsTest, a_list_of_peers_that_is_cut_says_so) {
+  found(3);
+  const ConnRef one = connect(members_[0]);
+  connect(members_[1]);
+  connect(members_[2]);
+  const std::string whole = ask(one, R"({"type":"list_peers"})", "peers_list");
+  EXPECT_FALSE(has(whole, "truncated"));
+  parts_.limits.peers_list_bytes_max = 200;
+  const std::string cut = ask(one, R"({"type":"list_peers","_reqId":"r"})", "peers_list");
+  EXPECT_EQ(field(cut, "truncated"), "true");
+  EXPECT_EQ(field(cut, "_reqId"), "r");
+  EXPECT_LT(cut.size(), whole.size());
+}
+
+TEST_F(BoundsTest, mail_beyond_a_limit_that_was_lowered_is_loaded_and_ends_as_any) {
+  found(4);
+  ConnRef sender = connect(members_[0]);
+  for (std::size_t index = 1; index < 4; ++index) {
+    EXPECT_EQ(field(send(sender, members_[index].hex, "id-" + std::to_string(index)), "queued"),
+              "true");
+  }
+  parts_.limits.mailboxes_max = 1;
+  start();
+  EXPECT_EQ(core_->tables().mailboxes.count(), 3u);
+  for (std::size_t index = 1; index < 4; ++index) {
+    const ConnRef conn = connect(members_[index]);
+    ASSERT_EQ(pushed(conn), Texts{"id-" + std::to_string(index)});
+    ack(conn, field(frames(conn, "push").back(), "messageId"));
+    core_->on_closed(conn);
+    run();
+  }
+  EXPECT_EQ(core_->tables().mailboxes.count(), 0u);
+  sender = connect(members_[0], {}, "later");
+  EXPECT_EQ(field(send(sender, members_[1].hex, "a"), "queued"), "true");
+  EXPECT_EQ(field(send(sender, members_[1].hex, "b"), "queued"), "true");
+  EXPECT_EQ(field(send(sender, members_[2].hex, "c"), "code"), "queue_full");
+}
+
+TEST_F(BoundsTest, a_broker_makes_no_more_meshes_than_it_may) {
+  parts_.limits.meshes_max = 2;
+  found(1);
+  const auto make = [&](const std::string& name) {
+    return http("POST", "/cli/mesh/create",
+                R"({"name":")" + name + R"(","pubkey":")" + members_[0].hex + "\"}", true);
+  };
+  make("second");
+  EXPECT_EQ(status_, 200u);
+  const std::string refusal = make("third");
+  EXPECT_EQ(status_, 429u);
+  EXPECT_TRUE(has(refusal, "meshes_max")) << refusal;
+  http("DELETE", "/cli/mesh/second", {}, true);
+  EXPECT_EQ(status_, 200u);
+  make("third");
+  EXPECT_EQ(status_, 200u);
+}
+
+TEST_F(BoundsTest, a_broadcast_leaves_no_rows_for_connections_that_nobody_can_prove_again) {
+  found(3);
+  const ConnRef one = connect(members_[0]);
+  const ConnRef member = connect(members_[1]);
+  const ConnRef throw_away = connect(members_[2], Member::make().hex);
+  const ConnRef proved = connect_session({members_[2], Member::make(), "", "", 3600 * 1000, ""});
+  send(one, "*", "both");
+  EXPECT_EQ(pushed(throw_away), Texts{"both"}) << "while it is connected it is a peer as any";
+  ack(throw_away, field(frames(throw_away, "push").back(), "messageId"));
+  for (const ConnRef conn : {member, throw_away, proved}) core_->on_closed(conn);
+  run();
+  const auto before = core_->tables().budget.rows();
+  send(one, "*", "later");
+  EXPECT_EQ(core_->tables().budget.rows(), before + 2) << "the member and its proved session";
+}
+
+TEST_F(BoundsTest, one_sender_holds_mail_at_so_many_recipients_and_no_more) {
+  parts_.limits.queue_sender_mailboxes_max = 2;
+  found(5);
+  const ConnRef greedy = connect(members_[0]);
+  const ConnRef other = connect(members_[1]);
+  EXPECT_EQ(field(send(greedy, members_[2].hex, "a"), "queued"), "true");
+  EXPECT_EQ(field(send(greedy, members_[3].hex, "b"), "queued"), "true");
+  EXPECT_EQ(field(send(greedy, members_[3].hex, "c"), "queued"), "true");
+  const std::string refusal = send(greedy, members_[4].hex, "d");
+  EXPECT_EQ(field(refusal, "code"), "queue_full");
+  EXPECT_TRUE(has(refusal, "2 recipients")) << refusal;
+  EXPECT_EQ(field(send(other, members_[4].hex, "e"), "queued"), "true");
+  const ConnRef reader = connect(members_[2]);
+  ack(reader, field(frames(reader, "push").back(), "messageId"));
+  EXPECT_EQ(field(send(greedy, members_[4].hex, "d"), "queued"), "true");
+}
+
+TEST_F(BoundsTest, members_of_topics_are_counted_through_joins_leaves_and_restarts) {
+  found(2);
+  ConnRef one = connect(members_[0]);
+  const ConnRef two = connect(members_[1]);
+  const auto count = [&](ConnRef conn) {
+    return field(ask(conn, R"({"type":"topic_list"})", "topic_list_response"), "memberCount");
+  };
+  text(one, R"({"type":"topic_create","name":"t"})");
+  EXPECT_EQ(count(one), "1");
+  text(two, R"({"type":"topic_join","topic":"t"})");
+  text(two, R"({"type":"topic_join","topic":"t"})");
+  EXPECT_EQ(count(one), "2");
+  start();
+  one = connect(members_[0], {}, "later");
+  EXPECT_EQ(count(one), "2");
+  for (int times = 0; times < 2; ++times) {
+    text(one, R"({"type":"topic_leave","topic":"t"})");
+    EXPECT_EQ(count(one), "1");
+  }
+}
+
 }  // namespace
 }  // namespace cm::broker
