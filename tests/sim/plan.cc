@@ -38,6 +38,7 @@ Plan draw_plan(Rng& rng) {
   if (rng.chance(300))
     limits.payload_bytes_max = static_cast<std::uint32_t>(rng.between(900, 4'000));
   limits.ipc_streams_max = 3;
+  limits.undelivered_days_max = 30;  // clocks jump by up to 200 hours; no mail may expire by that
   // What the broker advertises is what its daemons assumed before they asked.
   limits.frame_bytes_max = limits.payload_bytes_max;
   // Last, so that seeds of earlier versions keep what they had.
