@@ -180,11 +180,10 @@ Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t b
                 "queue_full: the recipient's queue is full; retried until there is room");
   }
   if (!tables_.budget.pair_has_room(sender, mailbox.bits(), bytes)) {
-    return fail(Err::kQueueFull, "queue_full: the recipient has " +
-                                     std::to_string(limits_.queue_pair_rows_max) +
-                                     " undelivered messages of yours, or 16 MiB; or " +
-                                     std::to_string(limits_.queue_sender_mailboxes_max) +
-                                     " recipients have some");
+    return fail(Err::kQueueFull,
+                "queue_full: the recipient has " + std::to_string(limits_.queue_pair_rows_max) +
+                    " undelivered messages of yours, or 16 MiB; or " +
+                    std::to_string(limits_.queue_sender_mailboxes_max) + " recipients have some");
   }
   return {};
 }
