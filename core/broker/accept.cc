@@ -74,7 +74,7 @@ void Broker::handle_send(ClientRef client, const Frame& frame) {
     refuse_send(client, send, found.error());
     return;
   }
-  const auto bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
+  const std::uint32_t bytes = push_bytes(client, send);
   if (Status room = check_quota(client, route, bytes); !room) {
     charge(client, send, 1);
     refuse_send(client, send, room.error());
@@ -82,6 +82,13 @@ void Broker::handle_send(ClientRef client, const Frame& frame) {
   }
   charge(client, send, std::max<std::uint32_t>(1, static_cast<std::uint32_t>(recipients_.size())));
   accept(client, send, route);
+}
+
+// Of one push of it, for windows and quotas. A session's attestation rides on each of them.
+std::uint32_t Broker::push_bytes(ClientRef client, const wire::Send& send) {
+  const PresenceInfo& sender = tables_.presences.get<kPresInfo>(presence_of(client));
+  return static_cast<std::uint32_t>(send.ciphertext.size() + sender.attestation.size()) +
+         kPushOverhead;
 }
 
 void Broker::charge(ClientRef client, const wire::Send& send, std::uint32_t count) {
@@ -206,7 +213,7 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Route& route
   delivery.fixed.sender_member_no = member_no;
   delivery.fixed.stored_ms = env_.wall_ms;
   delivery.fixed.lane = lane_of(sender.key, send);
-  delivery.fixed.bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
+  delivery.fixed.bytes = push_bytes(client, send);
   for (const Recipient& recipient : recipients_) {
     queue_for(recipient, id, delivery, send.priority, route);
   }

@@ -125,6 +125,8 @@ class Broker {
   Status check_attestation(const Frame& frame, const wire::SessionHello& hello, HelloFacts& facts);
   Status check_capabilities(const Frame& frame, const wire::SessionHello& hello, TextBuf& canonical,
                             HelloFacts& facts);
+  std::uint16_t caps_of_names(const wire::JsonTape& tape, const wire::JsonNode& list);
+  std::string_view attestation_json(const wire::SessionHello& hello, const HelloFacts& facts);
 
   // attach.cc
   void admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
@@ -185,6 +187,7 @@ class Broker {
   void handle_send(ClientRef client, const Frame& frame);
   bool answer_known_id(ClientRef client, const wire::Send& send);
   Status check_send(ClientRef client, const wire::Send& send);
+  std::uint32_t push_bytes(ClientRef client, const wire::Send& send);
   void charge(ClientRef client, const wire::Send& send, std::uint32_t count);
   Status check_quota(ClientRef client, const Route& route, std::uint32_t bytes);
   bool mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const;

@@ -106,10 +106,10 @@ void Broker::handle_set_profile(ClientRef client, const Frame& frame) {
       return refuse(client, frame,
                     fail(Err::kMalformed, "field 'capabilities': " + good.error().detail));
     }
-    json.key("capabilities").raw(caps->text);
+    write_texts(frame.tape, *caps, json.key("capabilities"));
   } else if (const wire::JsonNode* kept = has_old ? old.find("capabilities") : nullptr;
              kept != nullptr) {
-    json.key("capabilities").value(*kept);
+    write_texts(old, *kept, json.key("capabilities"));
   }
   json.end_object();
   info.profile = text.view();

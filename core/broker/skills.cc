@@ -1,6 +1,6 @@
 // skills.cc — skills that members share: named texts of instructions.
 // Holds:  one skill a name; sharing it again replaces it. Any member may remove one.
-// Limits: kSkillTextMax bytes of instructions, skills_max a mesh.
+// Limits: kSkillTextMax bytes of instructions, kSkillManifestMax of manifest, skills_max a mesh.
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.14.
 // Not:    running them.
 #include <algorithm>
@@ -38,6 +38,12 @@ void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
       return refuse(client, frame, fail(Err::kMalformed, "field 'tags': " + good.error().detail));
     }
   }
+  TextBuf manifest_json(scratch());
+  if (manifest != nullptr) wire::JsonWriter(manifest_json).value(*manifest);
+  if (manifest_json.size() > wire::kSkillManifestMax) {
+    return refuse(client, frame,
+                  fail(Err::kTooBig, "field 'manifest': at most 65536 bytes of JSON"));
+  }
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(name));
@@ -45,15 +51,16 @@ void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
       count_rows(TableId::kSkill, mesh_no, limits_.skills_max) >= limits_.skills_max) {
     return refuse(client, frame, fail(Err::kFull, "the mesh has as many skills as it allows"));
   }
-  TextBuf manifest_json(scratch());
-  if (manifest != nullptr) wire::JsonWriter(manifest_json).value(*manifest);
+  TextBuf tags_json(scratch(), 64);
+  wire::JsonWriter tags_writer(tags_json);
+  if (tags != nullptr) write_texts(frame.tape, *tags, tags_writer);
   store::SkillRow row;
   row.fixed.created_ms = env_.wall_ms;
   row.fixed.member_no = tables_.clients.get<kClientMemberNo>(client);
   row.text[store::kSkillName] = name;
   row.text[store::kSkillDescription] = about;
   row.text[store::kSkillInstructions] = instructions;
-  row.text[store::kSkillTags] = tags == nullptr ? std::string_view("[]") : tags->text;
+  row.text[store::kSkillTags] = tags == nullptr ? std::string_view("[]") : tags_json.view();
   row.text[store::kSkillManifest] = manifest_json.view();
   row.text[store::kSkillAuthor] = name_of(client);
   batch().put(TableId::kSkill, key.bytes(), row);

@@ -43,6 +43,7 @@ constexpr std::size_t kMemoryTextMax = 64 << 10;
 constexpr std::size_t kTagMax = 64;
 constexpr std::size_t kTagsMax = 32;
 constexpr std::size_t kSkillTextMax = 256 << 10;
+constexpr std::size_t kSkillManifestMax = 64 << 10;  // of JSON
 constexpr std::size_t kProfileTextMax = 2048;  // avatar, title, bio
 constexpr std::size_t kQueryMax = 1024;
 

@@ -138,12 +138,13 @@ class BrokerTest : public ::testing::Test {
         "CM-Member " + who.hex + ":" + time + ":" + nonce + ":" +
         who.sign("claudemesh-http-v1|" + std::string(method) + "|" + std::string(path) + "|" +
                  std::string(crypto::view(crypto::hex_text(hash))) + "|" + time + "|" + nonce +
-                 "|broker.example");
+                 "|" + signed_host_);
     wire::HttpRequest request;
     request.method = method;
     request.path = path;
     request.body = body;
-    request.host = "broker.example";
+    request.host = signed_host_;
+    request.peer_is_loopback = signed_loopback_;
     request.authorization = authority;
     last_authority_ = authority;
     return request_of(request);
@@ -293,6 +294,8 @@ class BrokerTest : public ::testing::Test {
   std::string mesh_;
   std::uint32_t status_ = 0;
   std::string last_authority_;
+  std::string signed_host_ = "broker.example";
+  bool signed_loopback_ = false;
   std::uint32_t next_conn_ = 0;
 };
 

@@ -1,0 +1,115 @@
+// broker_content_test.cc — what is kept of what a client says, and what that lets others suffer.
+// Holds:  as broker_test.cc; verify_all() after every iteration. Each test is a finding of a
+//         review: it failed before its fix.
+// Not:    the ordinary ways of the same verbs (broker_data_test.cc, broker_admin_test.cc).
+#include "tests/unit/broker_fixture.h"
+
+namespace cm::broker {
+namespace {
+
+using store::TableId;
+
+std::string swapped(std::string text, std::string_view from, std::string_view to) {
+  const std::size_t at = text.find(from);
+  CHECK(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+// As our own daemons read it: within the depth of the wire.
+bool parses(std::string_view json) {
+  wire::JsonParser parser;
+  ScratchArena arena(64 * 1024);
+  wire::JsonTape tape;
+  return static_cast<bool>(parser.parse(json, arena, tape));
+}
+
+std::string nested(std::size_t depth) {
+  return std::string(depth, '[') + "1" + std::string(depth, ']');
+}
+
+// --- what is kept of JSON ---------------------------------------------------------------------
+
+TEST_F(BrokerTest, an_attestation_is_kept_as_it_was_signed_and_nothing_beside_it) {
+  found(2);
+  const ConnRef other = connect(members_[1]);
+  const std::string padding =
+      R"("pad":")" + std::string(60'000, 'x') + R"(","deep":)" + nested(14);
+  for (const bool second : {false, true}) {
+    BrokerTest::SessionText hello{members_[0], Member::make(), "", "", 3'600'000, ""};
+    if (second) {
+      hello.caps = R"([ "dm" , "broadcast" ])";
+      hello.capabilities_csv = "broadcast,dm";
+    }
+    const ConnRef session = open();
+    text(session, swapped(write_session(hello), R"("parentAttestation":{)",
+                          R"("parentAttestation":{)" + padding + ","));
+    ASSERT_EQ(field(first(session), "type"), "hello_ack") << first(session);
+    const std::string list = ask(other, R"({"type":"list_peers"})", "peers_list");
+    EXPECT_LT(list.size(), 4'000u);
+    EXPECT_TRUE(has(list, "\"attestation\":{")) << list;
+    EXPECT_TRUE(parses(list));
+    if (second) {
+      EXPECT_TRUE(has(list, R"("version":2,"allowed_caps":["dm","broadcast"]})")) << list;
+    }
+    send(session, members_[1].hex, second ? "b" : "a");
+    const std::string push = frames(other, "push").back();
+    EXPECT_TRUE(has(push, "\"senderAttestation\":{")) << push;
+    EXPECT_LT(push.size(), 3'000u);
+    EXPECT_TRUE(parses(push));
+  }
+}
+
+TEST_F(BrokerTest, an_attestation_counts_in_the_window_of_those_to_whom_it_is_pushed) {
+  parts_.limits.claim_bytes_max = 7'000;
+  found(2);
+  const ConnRef to = connect(members_[1]);
+  BrokerTest::SessionText hello{members_[0], Member::make(), "[", "", 3'600'000, ""};
+  for (int number = 10; number < 60; ++number) {
+    const std::string name = "unknown-capability-of-forty-characters-" + std::to_string(number);
+    hello.caps += (number == 10 ? "\"" : ",\"") + name + "\"";
+    hello.capabilities_csv += (number == 10 ? "" : ",") + name;
+  }
+  hello.caps += R"(,"dm"])";
+  hello.capabilities_csv = "dm," + hello.capabilities_csv;
+  const ConnRef session = connect_session(hello);
+  std::size_t count = 0;
+  for (const char* id : {"a", "b", "c", "d", "e"}) {
+    send(session, members_[1].hex, id);
+    count += pushed(to).size();
+  }
+  EXPECT_EQ(count, 2u) << "each has 2 KiB of attestation";
+}
+
+TEST_F(BrokerTest, white_space_between_the_texts_of_a_list_is_not_kept) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  const std::string list = "[\"a\"" + std::string(90'000, ' ') + ",\"b\"]";
+  text(conn, R"({"type":"set_profile","capabilities":)" + list + "}");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"list_peers"})", "peers_list"),
+                  R"("profile":{"capabilities":["a","b"]})"));
+  text(conn, R"({"type":"set_profile","bio":"me"})");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"list_peers"})", "peers_list"),
+                  R"("profile":{"bio":"me","capabilities":["a","b"]})"));
+  text(conn, R"({"type":"remember","content":"text","tags":)" + list + "}");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"recall","query":"text"})", "memory_results"),
+                  R"("tags":["a","b"])"));
+  text(conn, R"({"type":"share_skill","name":"s","description":"d","instructions":"i","tags":)" +
+                 list + "}");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"get_skill","name":"s"})", "skill_data"),
+                  R"("tags":["a","b"])"));
+}
+
+TEST_F(BrokerTest, a_skill_has_a_manifest_of_at_most_64_kib) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  const auto share = [&](std::size_t bytes) {
+    return R"({"type":"share_skill","name":"s","description":"d","instructions":"i","manifest":")" +
+           std::string(bytes, 'x') + "\"}";
+  };
+  const std::string refusal = ask(conn, share(65'535), "error");
+  EXPECT_TRUE(has(refusal, "'manifest'") && has(refusal, "65536")) << refusal;
+  EXPECT_EQ(field(ask(conn, share(65'534), "skill_ack"), "action"), "shared");
+}
+
+}  // namespace
+}  // namespace cm::broker
