@@ -188,7 +188,9 @@ class Broker {
   bool answer_known_id(ClientRef client, const wire::Send& send);
   Status check_send(ClientRef client, const wire::Send& send);
   std::uint32_t push_bytes(ClientRef client, const wire::Send& send);
-  void charge(ClientRef client, const wire::Send& send, std::uint32_t count);
+  Status check_rate(ClientRef client, const wire::Send& send, std::uint32_t count);
+  void charge(ClientRef client, const wire::Send& send, std::uint32_t count,
+              Budget::Outcome outcome);
   Status check_quota(ClientRef client, const Route& route, std::uint32_t bytes);
   bool mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const;
   void accept(ClientRef client, const wire::Send& send, const Route& route);
@@ -340,6 +342,10 @@ class Broker {
   std::uint16_t permissions_of(std::uint32_t member_no);
   Status check_permission(const Authority& authority, std::uint32_t mesh_no,
                           std::uint16_t permission);
+  Status check_change(const Authority& authority, std::uint32_t mesh_no, std::uint32_t member_no,
+                      std::uint16_t bits);
+  std::uint16_t permissions_with_role(std::uint32_t member_no, store::MemberRole role);
+  void put_permissions(std::uint32_t member_no, std::uint16_t bits);
   std::uint16_t caps_of(ClientRef client);
   // enroll.cc
   Status create_mesh(HttpCall& call);

@@ -111,5 +111,54 @@ TEST_F(BrokerTest, a_skill_has_a_manifest_of_at_most_64_kib) {
   EXPECT_EQ(field(ask(conn, share(65'534), "skill_ack"), "action"), "shared");
 }
 
+// --- budgets ----------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_refused_id_has_paid_for_one_recipient_and_not_for_many) {
+  parts_.limits.rate_per_minute = 60;
+  parts_.limits.rate_burst = 4;
+  found(4);
+  const ConnRef from = connect(members_[0]);
+  for (std::size_t index = 1; index < 4; ++index) connect(members_[index]);
+  EXPECT_EQ(field(send(from, "#nowhere", "x"), "code"), "not_found");
+  EXPECT_EQ(field(send(from, "*", "x"), "queued"), "true");
+  EXPECT_EQ(field(send(from, members_[1].hex, "y"), "queued"), "true") << "three are spent";
+  EXPECT_EQ(field(send(from, members_[1].hex, "z"), "code"), "rate_limit");
+}
+
+TEST_F(BrokerTest, a_sender_in_debt_repeats_a_refused_id_and_reaches_nobody_with_it) {
+  parts_.limits.rate_per_minute = 60;
+  parts_.limits.rate_burst = 1;
+  found(4);
+  const ConnRef from = connect(members_[0]);
+  for (std::size_t index = 1; index < 4; ++index) connect(members_[index]);
+  EXPECT_EQ(field(send(from, "#nowhere", "x"), "code"), "not_found");
+  EXPECT_EQ(field(send(from, "#nowhere", "x"), "code"), "not_found") << "paid";
+  EXPECT_EQ(field(send(from, "*", "x"), "code"), "rate_limit");
+}
+
+TEST_F(BrokerTest, accepted_ids_do_not_make_the_broker_forget_refused_ones) {
+  parts_.limits.rate_per_minute = 60;
+  parts_.limits.rate_burst = 20;
+  parts_.limits.queue_pair_rows_max = 1;
+  found(2);
+  const ConnRef from = connect(members_[0]);
+  EXPECT_EQ(field(send(from, members_[1].hex, "first"), "queued"), "true");
+  EXPECT_EQ(field(send(from, members_[1].hex, "late"), "code"), "queue_full");
+  for (int number = 0; number < 17; ++number) {
+    EXPECT_EQ(field(send(from, "*", "all-" + std::to_string(number)), "queued"), "true");
+  }
+  EXPECT_EQ(field(send(from, members_[1].hex, "late"), "code"), "queue_full");
+  EXPECT_EQ(field(send(from, "*", "last"), "queued"), "true") << "the retry was free";
+}
+
+TEST_F(BrokerTest, the_share_of_a_sender_holds_for_its_first_message_too) {
+  parts_.limits.queue_sender_bytes_max = 1'000;
+  found(4);
+  const ConnRef from = connect(members_[0]);
+  for (std::size_t index = 1; index < 4; ++index) connect(members_[index]);
+  EXPECT_EQ(field(send(from, "*", "x"), "code"), "queue_full");
+  EXPECT_EQ(field(send(from, members_[1].hex, "y"), "queued"), "true");
+}
+
 }  // namespace
 }  // namespace cm::broker
