@@ -187,12 +187,37 @@ Status Broker::check_permission(const Authority& authority, std::uint32_t mesh_n
   const std::uint32_t member_no = authority.key ? member_of(mesh_no, *authority.key) : 0;
   if (member_no == 0) return fail(Err::kForbidden, "this key is no member of the mesh");
   if ((permissions_of(member_no) & permission) == permission) return {};
+  const auto lacking = static_cast<std::uint16_t>(permission & ~permissions_of(member_no));
   for (const PermissionName& name : kPermissionNames) {
-    if ((name.bit & permission) != 0) {
+    if ((name.bit & lacking) != 0) {
       return fail(Err::kForbidden, "this member lacks the permission " + std::string(name.name));
     }
   }
   return Err::kForbidden;
+}
+
+// May the permissions of this member become `bits`? Nobody gives what it does not have, and who may
+// delete the mesh is not made less by who may not.
+Status Broker::check_change(const Authority& authority, std::uint32_t mesh_no,
+                            std::uint32_t member_no, std::uint16_t bits) {
+  const std::uint16_t before = permissions_of(member_no);
+  const auto added = static_cast<std::uint16_t>(bits & ~before);
+  if (Status may = check_permission(authority, mesh_no, added); !may) return may;
+  if ((before & ~bits) == 0 || (before & kCanDeleteMesh) == 0) return {};
+  if (check_permission(authority, mesh_no, kCanDeleteMesh)) return {};
+  return fail(Err::kForbidden, "only who may delete the mesh takes something from who may");
+}
+
+// Explicit permissions follow the role: what an admin had goes with it, what was taken from a
+// member stays taken.
+std::uint16_t Broker::permissions_with_role(std::uint32_t member_no, store::MemberRole role) {
+  const std::uint16_t bits = permissions_of(member_no);
+  const bool was_admin = member(member_no)->is_admin != 0;
+  if (role == store::MemberRole::kMember) {
+    return static_cast<std::uint16_t>(bits & kMemberPermissions);
+  }
+  if (was_admin) return bits;
+  return static_cast<std::uint16_t>(bits | (kAdminPermissions & ~kMemberPermissions));
 }
 
 // What a member may not do takes the capability from all of its connections.

@@ -175,9 +175,9 @@ Status Broker::sign_invite(HttpCall& call, std::string_view slug, std::uint32_t 
       fields.integer("expires_in", 60, 30 * 24 * 3600, wire::Need::kOptional, kInviteSeconds);
   if (!fields.ok()) return fields.take();
   if (!role) return role.error();
-  // Whoever may invite may not make admins, unless it may manage permissions.
+  // Whoever may invite may not make admins, unless it has all that an admin has.
   if (*role == store::MemberRole::kAdmin) {
-    if (Status may = check_permission(call.authority, mesh_no, kCanManagePermissions); !may) {
+    if (Status may = check_permission(call.authority, mesh_no, kAdminPermissions); !may) {
       return may;
     }
   }

@@ -160,5 +160,72 @@ TEST_F(BrokerTest, the_share_of_a_sender_holds_for_its_first_message_too) {
   EXPECT_EQ(field(send(from, members_[1].hex, "y"), "queued"), "true");
 }
 
+// --- permissions ------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_role_that_is_taken_away_takes_its_permissions_along) {
+  found(2);
+  const std::string path = "/cli/mesh/crew/permissions";
+  const std::string self = "/mesh/" + mesh_ + "/member/" + members_[1].id;
+  signed_http(members_[0], "PATCH", self, R"({"permission":"admin"})");
+  signed_http(members_[0], "POST", path,
+              R"({"member_id":")" + members_[1].id +
+                  R"(","permissions":{"canInvite":true,"canUseTools":false}})");
+  signed_http(members_[1], "POST", "/cli/mesh/crew/invite", "{}");
+  EXPECT_EQ(status_, 200u);
+  signed_http(members_[0], "PATCH", self, R"({"permission":"member"})");
+  EXPECT_EQ(status_, 200u);
+  signed_http(members_[1], "POST", "/cli/mesh/crew/invite", "{}");
+  EXPECT_EQ(status_, 403u);
+  const std::string list = signed_http(members_[0], "GET", path);
+  EXPECT_TRUE(has(list.substr(list.find(members_[1].id)), "\"canUseTools\":false")) << list;
+  signed_http(members_[0], "PATCH", self, R"({"permission":"admin"})");
+  signed_http(members_[1], "POST", "/cli/mesh/crew/invite", "{}");
+  EXPECT_EQ(status_, 200u) << "and a role that is given brings them";
+}
+
+TEST_F(BrokerTest, nobody_gives_a_permission_that_it_does_not_have) {
+  found(3);
+  const std::string path = "/cli/mesh/crew/permissions";
+  const auto change = [&](const Member& whom, const std::string& permissions) {
+    return R"({"member_id":")" + whom.id + R"(","permissions":{)" + permissions + "}}";
+  };
+  signed_http(members_[0], "POST", path, change(members_[1], R"("canManagePermissions":true)"));
+  ASSERT_EQ(status_, 200u);
+  const std::string refusal =
+      signed_http(members_[1], "POST", path, change(members_[2], R"("canInvite":true)"));
+  EXPECT_EQ(status_, 403u);
+  EXPECT_TRUE(has(refusal, "canInvite")) << refusal;
+  signed_http(members_[1], "POST", path, change(members_[1], R"("canInvite":true)"));
+  EXPECT_EQ(status_, 403u) << "nor to itself";
+  signed_http(members_[1], "PATCH", "/mesh/" + mesh_ + "/member/" + members_[2].id,
+              R"({"permission":"admin"})");
+  EXPECT_EQ(status_, 403u) << "nor by a role";
+  signed_http(members_[1], "POST", path,
+              change(members_[2], R"("canSend":false,"canManagePermissions":true)"));
+  EXPECT_EQ(status_, 200u) << "what it has, it gives";
+  http("POST", path, change(members_[2], R"("canDeleteMesh":true)"), true);
+  EXPECT_EQ(status_, 200u) << "the operator has everything";
+}
+
+TEST_F(BrokerTest, who_may_delete_the_mesh_is_safe_from_those_who_may_not) {
+  found(2);
+  const std::string path = "/cli/mesh/crew/permissions";
+  const std::string founder = "/mesh/" + mesh_ + "/member/" + members_[0].id;
+  signed_http(members_[0], "PATCH", "/mesh/" + mesh_ + "/member/" + members_[1].id,
+              R"({"permission":"admin"})");
+  const auto change = [&](const std::string& permissions) {
+    signed_http(members_[1], "POST", path,
+                R"({"member_id":")" + members_[0].id + R"(","permissions":{)" + permissions + "}}");
+    return status_;
+  };
+  EXPECT_EQ(change(R"("canSend":false,"canDeleteMesh":false)"), 403u);
+  EXPECT_EQ(change(R"("canSend":false)"), 403u);
+  EXPECT_EQ(change(R"("canSend":true)"), 200u) << "nothing is taken";
+  signed_http(members_[1], "PATCH", founder, R"({"permission":"member"})");
+  EXPECT_EQ(status_, 403u);
+  signed_http(members_[1], "PATCH", founder, R"({"displayName":"Ann"})");
+  EXPECT_EQ(status_, 200u) << "an edit that takes nothing";
+}
+
 }  // namespace
 }  // namespace cm::broker
