@@ -58,6 +58,7 @@ enum ClientCol {
   kClientTouched,  // delivered a frame in this iteration
   kClientAddress,
   kClientKnowsPolicy,  // negotiated concurrent_connection_policy
+  kClientSessionHash,  // of its hello's sessionId; compared within one presence only
 };
 struct ClaimList {
   ClaimRef first;
@@ -66,7 +67,7 @@ struct ClaimList {
 using ClientTable =
     Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
           std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, std::uint8_t, std::uint32_t,
-          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t>;
+          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t, std::uint64_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -86,6 +87,10 @@ struct PresenceOwner {
   std::uint32_t mesh_no = 0;
   std::uint32_t member_no = 0;
 };
+// What a throw-away connection saves for its member: what it set itself, not what it got back.
+constexpr std::uint8_t kChangedSummary = 1, kChangedProfile = 2, kChangedGroups = 4,
+                       kChangedVisible = 8, kChangedStats = 16;
+constexpr std::uint8_t kChangedAll = 31;
 // What decides whether a queued row is pushed (spec/decisions.md, "Delivery", status).
 struct PresenceStatus {
   store::PeerStatus manual = store::PeerStatus::kIdle;
@@ -95,6 +100,7 @@ struct PresenceStatus {
   std::uint16_t caps = 0xffff;      // of the session's attestation, bits of capability.h
   std::uint8_t proved = 0;          // by session_hello
   std::uint8_t hidden = 0;
+  std::uint8_t changed = 0;  // kChanged*: what verbs have set since its hello
 
   store::PeerStatus effective(std::uint64_t mono_ms) const noexcept {
     if (manual == store::PeerStatus::kDnd) return manual;

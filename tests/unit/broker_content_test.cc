@@ -227,5 +227,19 @@ TEST_F(BrokerTest, who_may_delete_the_mesh_is_safe_from_those_who_may_not) {
   EXPECT_EQ(status_, 200u) << "an edit that takes nothing";
 }
 
+// --- presence ---------------------------------------------------------------------------------
+
+TEST_F(BrokerTest, a_second_socket_replaces_the_one_with_its_session_id_and_no_other) {
+  found(1);
+  const ConnRef one = connect(members_[0], {}, "daemon-1");
+  const ConnRef two = connect(members_[0], {}, "daemon-2");
+  const ConnRef again = connect(members_[0], {}, "daemon-2");
+  EXPECT_EQ(closed(two), 1000u);
+  EXPECT_EQ(closed(one), 0u);
+  connect(members_[0], {}, "daemon-1");
+  EXPECT_EQ(closed(one), 1000u) << "though it was not the newest";
+  EXPECT_EQ(closed(again), 0u);
+}
+
 }  // namespace
 }  // namespace cm::broker
