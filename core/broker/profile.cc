@@ -60,6 +60,7 @@ void Broker::handle_set_summary(ClientRef client, const Frame& frame) {
       fields.shown("summary", wire::kSummaryMax, wire::Need::kOptional);
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   tables_.presences.get<kPresInfo>(presence_of(client)).summary = summary;
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedSummary;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -75,6 +76,7 @@ void Broker::handle_set_visible(ClientRef client, const Frame& frame) {
   const std::uint8_t hidden = visible->boolean ? 0 : 1;
   const bool changed = status.hidden != hidden;
   status.hidden = hidden;
+  status.changed |= kChangedVisible;
   store_presence(presence);
   confirm(client, frame);
   if (changed) announce(presence, visible->boolean ? "peer_visible" : "peer_hidden");
@@ -113,6 +115,7 @@ void Broker::handle_set_profile(ClientRef client, const Frame& frame) {
   }
   json.end_object();
   info.profile = text.view();
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedProfile;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -136,6 +139,7 @@ void Broker::handle_set_stats(ClientRef client, const Frame& frame) {
   next.set = true;
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   tables_.presences.get<kPresInfo>(presence_of(client)).stats = next;
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedStats;
   confirm(client, frame);
 }
 
@@ -159,6 +163,7 @@ void Broker::handle_join_group(ClientRef client, const Frame& frame) {
     groups.push_back({std::string(name), std::string(role)});
   }
   set_groups(info, std::move(groups));
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedGroups;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -171,6 +176,7 @@ void Broker::handle_leave_group(ClientRef client, const Frame& frame) {
   std::vector<PeerGroup> groups = info.groups;
   std::erase_if(groups, [&](const PeerGroup& group) { return group.name == name; });
   set_groups(info, std::move(groups));
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedGroups;
   store_presence(presence_of(client));
   confirm(client, frame);
 }

@@ -229,6 +229,29 @@ TEST_F(BrokerTest, who_may_delete_the_mesh_is_safe_from_those_who_may_not) {
 
 // --- presence ---------------------------------------------------------------------------------
 
+TEST_F(BrokerTest, a_throw_away_connection_saves_only_what_it_set) {
+  found(1);
+  const ConnRef daemon = connect(members_[0], {}, "daemon-1");
+  text(daemon, R"({"type":"set_summary","summary":"one"})");
+  text(daemon, R"({"type":"join_group","name":"ops"})");
+  core_->on_closed(daemon);
+  later(90'001);
+  const ConnRef back = connect(members_[0], {}, "daemon-1");
+  const ConnRef once = connect(members_[0], Member::make().hex, "cli-1");
+  const ConnRef setter = connect(members_[0], Member::make().hex, "cli-2");
+  text(setter, R"({"type":"set_summary","summary":"two"})");
+  text(back, R"({"type":"set_visible","visible":false})");
+  core_->on_closed(back);
+  core_->on_closed(once);
+  core_->on_closed(setter);
+  later(90'001);
+  const ConnRef again = connect(members_[0], {}, "daemon-1");
+  EXPECT_EQ(field(first(again), "lastSummary"), "two");
+  const std::string list = ask(again, R"({"type":"list_peers"})", "peers_list");
+  EXPECT_TRUE(has(list, "\"visible\":false")) << list;
+  EXPECT_TRUE(has(list, "\"name\":\"ops\"")) << list;
+}
+
 TEST_F(BrokerTest, a_second_socket_replaces_the_one_with_its_session_id_and_no_other) {
   found(1);
   const ConnRef one = connect(members_[0], {}, "daemon-1");
