@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/broker/broker.h"
+#include "core/broker/texts.h"
 
 namespace cm::broker {
 namespace {
@@ -94,13 +95,23 @@ void Broker::load_presences() {
   }
 }
 
-// Capabilities are asked for again at the next proof; until then the entry is only shown.
+// What it allows counts again at the next proof; until then the entry is shown with it.
 void Broker::load_attestation(PresenceRef presence) {
   const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
   if (tables_.presences.get<kPresStatus>(presence).proved == 0) return;
   store::AttestationRow row;
   if (batch().get(TableId::kAttestation, store::u32_bytes_key(key.mesh_no, key.key).bytes(), row)) {
-    tables_.presences.get<kPresInfo>(presence).attestation = row.text[store::kAttestationJson];
+    PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
+    info.attestation = row.text[store::kAttestationJson];
+    wire::JsonTape tape;
+    if (row.fixed.version == 1 || !parser_.parse(info.attestation, scratch(), tape)) return;
+    const wire::JsonNode* names = tape.find("allowed_caps");
+    if (names == nullptr || names->type != wire::JsonType::kArray) return;
+    TextBuf caps(scratch(), 256);
+    wire::JsonWriter json(caps);
+    write_texts(tape, *names, json);
+    info.caps_json = caps.view();
+    tables_.presences.get<kPresStatus>(presence).caps = caps_of_names(tape, *names);
   }
 }
 

@@ -131,6 +131,7 @@ std::string_view Broker::attestation_json(const wire::SessionHello& hello,
 std::uint16_t Broker::caps_of_names(const wire::JsonTape& tape, const wire::JsonNode& list) {
   std::uint16_t caps = kCapNone;
   for (std::uint32_t index = tape.first(list); index < list.next; index = tape.at(index).next) {
+    if (tape.at(index).type != wire::JsonType::kText) continue;
     std::string lower(tape.at(index).text);
     for (char& c : lower) {
       if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');

@@ -264,5 +264,22 @@ TEST_F(BrokerTest, a_second_socket_replaces_the_one_with_its_session_id_and_no_o
   EXPECT_EQ(closed(again), 0u);
 }
 
+TEST_F(BrokerTest, a_restricted_session_is_listed_as_restricted_after_a_restart) {
+  found(2);
+  connect_session({members_[0], Member::make(), R"(["DM","read-minds"])", "", 3'600'000,
+                   "dm,read-minds"});
+  start();
+  const ConnRef other = connect(members_[1]);
+  EXPECT_TRUE(has(ask(other, R"({"type":"list_peers"})", "peers_list"),
+                  R"(,"allowed_caps":["DM","read-minds"],"attestation":{)"));
+  start();
+  const ConnRef session = connect_session({members_[0], Member::make(), "", "", 3'600'000, ""});
+  core_->on_closed(session);
+  start();
+  const ConnRef third = connect(members_[1], {}, "third");
+  EXPECT_TRUE(has(ask(third, R"({"type":"list_peers"})", "peers_list"),
+                  R"("allowed_caps":null,"attestation":{)"));
+}
+
 }  // namespace
 }  // namespace cm::broker
