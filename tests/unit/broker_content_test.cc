@@ -32,8 +32,7 @@ std::string nested(std::size_t depth) {
 TEST_F(BrokerTest, an_attestation_is_kept_as_it_was_signed_and_nothing_beside_it) {
   found(2);
   const ConnRef other = connect(members_[1]);
-  const std::string padding =
-      R"("pad":")" + std::string(60'000, 'x') + R"(","deep":)" + nested(14);
+  const std::string padding = R"("pad":")" + std::string(60'000, 'x') + R"(","deep":)" + nested(14);
   for (const bool second : {false, true}) {
     BrokerTest::SessionText hello{members_[0], Member::make(), "", "", 3'600'000, ""};
     if (second) {
@@ -95,8 +94,8 @@ TEST_F(BrokerTest, white_space_between_the_texts_of_a_list_is_not_kept) {
                   R"("tags":["a","b"])"));
   text(conn, R"({"type":"share_skill","name":"s","description":"d","instructions":"i","tags":)" +
                  list + "}");
-  EXPECT_TRUE(has(ask(conn, R"({"type":"get_skill","name":"s"})", "skill_data"),
-                  R"("tags":["a","b"])"));
+  EXPECT_TRUE(
+      has(ask(conn, R"({"type":"get_skill","name":"s"})", "skill_data"), R"("tags":["a","b"])"));
 }
 
 TEST_F(BrokerTest, a_skill_has_a_manifest_of_at_most_64_kib) {
@@ -227,6 +226,37 @@ TEST_F(BrokerTest, who_may_delete_the_mesh_is_safe_from_those_who_may_not) {
   EXPECT_EQ(status_, 200u) << "an edit that takes nothing";
 }
 
+// --- names and texts --------------------------------------------------------------------------
+
+TEST_F(BrokerTest, texts_of_a_hello_are_shown_without_what_hides_and_never_refused_for_it) {
+  found(2);
+  const ConnRef other = connect(members_[1]);
+  const ConnRef conn = open();
+  const std::string coder = "\U0001F469\u200d\U0001F4BB";     // woman, joiner, laptop
+  const std::string want = "\u0645\u06cc\u200c\u062e\u0648";  // Persian with a non-joiner
+  text(conn, swapped(write(members_[0], hello_of(members_[0])), R"("cwd":"/w")",
+                     R"("displayName":")" + coder + "\u202eb\\u0007o\u200bb" + R"(","cwd":"/)" +
+                         want + R"(\n","groups":["my team",{"name":"a","role":"x\ny"}])"));
+  ASSERT_EQ(field(first(conn), "type"), "hello_ack") << first(conn);
+  const std::string list = ask(other, R"({"type":"list_peers"})", "peers_list");
+  EXPECT_TRUE(has(list, "\"displayName\":\"" + coder + "bob\"")) << list;
+  EXPECT_TRUE(has(list, "\"cwd\":\"/" + want + " \"")) << list;
+  EXPECT_TRUE(has(list, R"([{"name":"my team"},{"name":"a","role":"x y"}])")) << list;
+  send(other, "@my team", "x");
+  EXPECT_EQ(pushed(conn), Texts{"x"});
+}
+
+TEST_F(BrokerTest, an_ack_of_what_was_never_queued_is_ignored_and_no_error) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  for (int number = 0; number < 150; ++number) {
+    text(conn, R"({"type":"client_ack","brokerMessageId":"3b0a5c1e-6a51-4d0e-9d8b-0123456789ab",)"
+               R"("clientMessageId":"webhook: build \u00e9"})");
+    ASSERT_TRUE(frames(conn).empty()) << first(conn);
+  }
+  EXPECT_EQ(closed(conn), 0u);
+}
+
 // --- presence ---------------------------------------------------------------------------------
 
 TEST_F(BrokerTest, a_throw_away_connection_saves_only_what_it_set) {
@@ -266,8 +296,8 @@ TEST_F(BrokerTest, a_second_socket_replaces_the_one_with_its_session_id_and_no_o
 
 TEST_F(BrokerTest, a_restricted_session_is_listed_as_restricted_after_a_restart) {
   found(2);
-  connect_session({members_[0], Member::make(), R"(["DM","read-minds"])", "", 3'600'000,
-                   "dm,read-minds"});
+  connect_session(
+      {members_[0], Member::make(), R"(["DM","read-minds"])", "", 3'600'000, "dm,read-minds"});
   start();
   const ConnRef other = connect(members_[1]);
   EXPECT_TRUE(has(ask(other, R"({"type":"list_peers"})", "peers_list"),
