@@ -27,11 +27,15 @@ bool contains_folded(std::string_view text, std::string_view part) {
 void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view name = fields.shown("name", wire::kLabelMax);
-  const std::string_view about = fields.shown("description", wire::kSummaryMax);
+  const std::string_view about = fields.display(
+      "description", wire::kSummaryMax, wire::Lines::kMany, scratch(), wire::Need::kRequired);
   const std::string_view instructions = fields.text("instructions", wire::kSkillTextMax);
   const wire::JsonNode* tags = fields.array("tags", wire::Need::kOptional);
   const wire::JsonNode* manifest = fields.node("manifest");
   if (fields.ok() && name.empty()) fields.refuse("name", "1 to 128 bytes");
+  if (fields.ok() && manifest != nullptr && frame.tape.depth(*manifest) > wire::kStoredDepthMax) {
+    fields.refuse("manifest", "at most 12 levels");
+  }
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   if (tags != nullptr) {
     if (Status good = check_texts(frame.tape, *tags, wire::kTagsMax, wire::kTagMax); !good) {

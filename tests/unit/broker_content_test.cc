@@ -110,6 +110,30 @@ TEST_F(BrokerTest, a_skill_has_a_manifest_of_at_most_64_kib) {
   EXPECT_EQ(field(ask(conn, share(65'534), "skill_ack"), "action"), "shared");
 }
 
+TEST_F(BrokerTest, a_stored_value_can_be_read_in_every_answer_that_holds_it) {
+  found(2);
+  const ConnRef conn = connect(members_[0]);
+  const ConnRef other = connect(members_[1]);
+  const auto set = [&](std::size_t depth) {
+    return R"({"type":"set_state","key":"k","value":)" + nested(depth) + R"(,"_reqId":"r"})";
+  };
+  const std::string refusal = ask(conn, set(13), "error");
+  EXPECT_TRUE(has(refusal, "'value'") && has(refusal, "12")) << refusal;
+  EXPECT_NE(ask(conn, set(12), "ack"), "");
+  EXPECT_TRUE(parses(frames(other, "state_change").at(0)));
+  for (const char* frame : {R"({"type":"list_state"})", R"({"type":"get_state","key":"k"})"}) {
+    text(conn, frame);
+    for (const std::string& answer : frames(conn)) EXPECT_TRUE(parses(answer)) << answer;
+  }
+  const auto share = [&](std::size_t depth) {
+    return R"({"type":"share_skill","name":"s","description":"d","instructions":"i","manifest":)" +
+           nested(depth) + "}";
+  };
+  EXPECT_TRUE(has(ask(conn, share(13), "error"), "'manifest'"));
+  EXPECT_NE(ask(conn, share(12), "skill_ack"), "");
+  EXPECT_TRUE(parses(ask(conn, R"({"type":"get_skill","name":"s"})", "skill_data")));
+}
+
 // --- budgets ----------------------------------------------------------------------------------
 
 TEST_F(BrokerTest, a_refused_id_has_paid_for_one_recipient_and_not_for_many) {
@@ -244,6 +268,30 @@ TEST_F(BrokerTest, texts_of_a_hello_are_shown_without_what_hides_and_never_refus
   EXPECT_TRUE(has(list, R"([{"name":"my team"},{"name":"a","role":"x y"}])")) << list;
   send(other, "@my team", "x");
   EXPECT_EQ(pushed(conn), Texts{"x"});
+}
+
+TEST_F(BrokerTest, texts_that_existing_clients_set_may_have_lines) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  EXPECT_NE(ask(conn, R"({"type":"set_summary","summary":"one\ntwo\u202e","_reqId":"r"})", "ack"),
+            "");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"list_peers"})", "peers_list"), R"("summary":"one two")"));
+  EXPECT_EQ(field(ask(conn,
+                      R"({"type":"share_skill","name":"s","description":"one\n\ttwo\u0007",)"
+                      R"("instructions":"i"})",
+                      "skill_ack"),
+                  "action"),
+            "shared");
+  EXPECT_TRUE(
+      has(ask(conn, R"({"type":"list_skills"})", "skill_list"), R"("description":"one\n\ttwo")"));
+  EXPECT_NE(
+      ask(conn, R"({"type":"topic_create","name":"t","description":"one\ntwo"})", "topic_created"),
+      "");
+  EXPECT_NE(
+      ask(conn, R"({"type":"set_profile","bio":"one\ntwo","title":"a\nb","_reqId":"r"})", "ack"),
+      "");
+  EXPECT_TRUE(has(ask(conn, R"({"type":"list_peers"})", "peers_list"),
+                  R"("profile":{"title":"a b","bio":"one\ntwo"})"));
 }
 
 TEST_F(BrokerTest, an_ack_of_what_was_never_queued_is_ignored_and_no_error) {
