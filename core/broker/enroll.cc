@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/base/utf8.h"
 #include "core/broker/broker.h"
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
@@ -123,7 +124,9 @@ Status Broker::create_mesh(HttpCall& call) {
   sodium_memzero(row.fixed.owner_secret.data(), row.fixed.owner_secret.size());
   batch().put_number(TableId::kMeshId, store::text_key(id).bytes(), mesh_no);
   batch().put_number(TableId::kMeshSlug, store::text_key(slug).bytes(), mesh_no);
-  const std::string owner_name = std::string(name) + "-owner";
+  constexpr std::string_view kOwner = "-owner";
+  std::string owner_name(utf8_prefix(name, wire::kDisplayNameMax - kOwner.size()));
+  owner_name += kOwner;
   if (display.empty()) display = owner_name;
   std::string_view member_id;
   const std::uint32_t owner_no =

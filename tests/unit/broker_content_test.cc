@@ -252,6 +252,23 @@ TEST_F(BrokerTest, who_may_delete_the_mesh_is_safe_from_those_who_may_not) {
 
 // --- names and texts --------------------------------------------------------------------------
 
+TEST_F(BrokerTest, the_owner_of_a_mesh_with_a_long_name_has_a_name_that_fits) {
+  start();
+  const Member owner = Member::make();
+  std::string name = std::string(123, 'n') + "\u00e9";  // cut between two bytes of a letter
+  const std::string mesh =
+      http("POST", "/cli/mesh/create",
+           R"({"name":")" + name + R"(","slug":"crew","pubkey":")" + owner.hex + "\"}", true);
+  ASSERT_EQ(status_, 200u) << mesh;
+  mesh_ = field(mesh, "id");
+  Member made = owner;
+  made.id = field(mesh, "member_id");
+  const ConnRef conn = connect(made);
+  const std::string shown = field(first(conn), "memberDisplayName");
+  EXPECT_LE(shown.size(), wire::kDisplayNameMax);
+  EXPECT_TRUE(shown.ends_with("nnn-owner")) << shown;
+}
+
 TEST_F(BrokerTest, texts_of_a_hello_are_shown_without_what_hides_and_never_refused_for_it) {
   found(2);
   const ConnRef other = connect(members_[1]);
