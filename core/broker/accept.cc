@@ -183,7 +183,7 @@ bool Broker::mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const {
 Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t bytes) {
   const std::uint32_t sender = tables_.clients.get<kClientMemberNo>(client);
   const std::uint64_t all = std::uint64_t{bytes} * recipients_.size();
-  if (!tables_.budget.sender_has_room(sender, all)) {
+  if (!tables_.budget.sender_has_room(sender, all, recipients_.size())) {
     return fail(Err::kQueueFull,
                 "queue_full: " + std::to_string(limits_.queue_sender_bytes_max >> 20) +
                     " MiB of yours are undelivered in this mesh");

@@ -89,15 +89,16 @@ std::uint64_t Budget::wait_ms(std::uint32_t member_no) const noexcept {
 bool Budget::pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox,
                            std::uint32_t bytes) const {
   const auto found = pairs_.find({sender_no, mailbox});
-  const Share share = found == pairs_.end() ? Share{} : found->second;
-  return share.rows < limits_.queue_pair_rows_max &&
-         share.bytes + bytes <= limits_.queue_pair_bytes_max;
+  if (found == pairs_.end()) return true;
+  return found->second.rows < limits_.queue_pair_rows_max &&
+         found->second.bytes + bytes <= limits_.queue_pair_bytes_max;
 }
 
-bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const {
+bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes,
+                             std::size_t recipients) const {
   const auto found = senders_.find(sender_no);
-  const std::uint64_t used = found == senders_.end() ? 0 : found->second;
-  return used + bytes <= limits_.queue_sender_bytes_max;
+  if (found == senders_.end()) return recipients <= 1 || bytes <= limits_.queue_sender_bytes_max;
+  return found->second + bytes <= limits_.queue_sender_bytes_max;
 }
 
 void Budget::queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) {

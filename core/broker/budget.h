@@ -39,7 +39,9 @@ class Budget {
 
   // --- shares of the queues ---
   bool pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) const;
-  bool sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const;
+  // `bytes` of all recipients. One row always fits into an empty share: else a message that is
+  // larger than the share would be retried for ever.
+  bool sender_has_room(std::uint32_t sender_no, std::uint64_t bytes, std::size_t recipients) const;
   void queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes);
   void ended(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes);
   void forget_queues();  // before they are rebuilt from the store
