@@ -39,6 +39,10 @@ namespace cm::broker {
 struct Config {
   std::string public_url = "ws://127.0.0.1:7900/ws";  // goes into invites
   bool accepts_admin_token = true;                    // false for a plaintext listener off loopback
+  // What a Host header may call this broker: a member signs for one of these, so that another
+  // broker cannot use what it was sent. The second list counts for callers on this machine only.
+  std::vector<std::string> hosts;
+  std::vector<std::string> local_hosts = {"127.0.0.1:7900", "localhost:7900", "[::1]:7900"};
   std::string version = "0";
   bool durability_sync = true;
 };
@@ -329,6 +333,7 @@ class Broker {
 
   // http.cc
   Status run_route(const HttpRoute& route, HttpCall& call);
+  void note_admin(std::string_view route, std::string_view method);
   void reply_error(ConnRef conn, const Error& error);
   void reply_health(ConnRef conn);
   void reply_ready(ConnRef conn);
@@ -337,6 +342,8 @@ class Broker {
   bool is_admin(const wire::HttpRequest& request);
   Result<Authority> authority_of(const wire::HttpRequest& request);
   Status check_member_signature(const wire::HttpRequest& request, Authority& authority);
+  bool is_own_host(const wire::HttpRequest& request) const noexcept;
+  bool is_any_member(const PublicKey& key);
   void forget_old_nonces();
   std::uint32_t member_of(std::uint32_t mesh_no, const PublicKey& key);  // 0: none in force
   std::uint16_t permissions_of(std::uint32_t member_no);
@@ -367,6 +374,7 @@ class Broker {
   Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
   // mesh_admin.cc
   Status list_meshes(HttpCall& call);
+  void write_mesh(std::uint32_t mesh_no, const Authority& authority, wire::JsonWriter& json);
   Status rename_mesh(HttpCall& call);
   Status delete_mesh(HttpCall& call);
   Status edit_settings(HttpCall& call);
@@ -397,7 +405,9 @@ class Broker {
   void write_grants(std::uint32_t member_no, wire::JsonWriter& json);
   // hook.cc
   static constexpr std::uint32_t kHooksAMinute = 30;
+  static constexpr std::uint32_t kHooksOfOneAMinute = 300;  // of an address, of a member
   static constexpr std::size_t kHooksWaitingMax = 256;
+  static constexpr std::ptrdiff_t kHooksWaitingOfOne = 16;
   struct HookCall {
     std::string cwd;
     std::int64_t pid = 0;
@@ -409,6 +419,7 @@ class Broker {
   Status hook_set_status(HttpCall& call);
   Status read_hook(const wire::HttpRequest& request, HookCall& hook);
   bool hook_means(const HookCall& hook, PresenceRef presence);
+  Status count_hook(const HookCall& hook);
   bool hook_waits(const HookCall& hook);
   void apply_waiting_hook(PresenceRef presence);
 
@@ -427,6 +438,7 @@ class Broker {
 
   // load.cc
   void load_numbers();
+  void load_member_keys();
   void load_presences();
   void load_attestation(PresenceRef presence);
   void load_mailboxes();
@@ -461,10 +473,12 @@ class Broker {
   TextIndex memories_;
   bool memories_loaded_ = false;
   bool draining_ = false;
-  MinuteCount look_ups_{kLookUpsAMinute};  // of short codes, by address
-  MinuteCount hooks_{kHooksAMinute};       // by address, pid and cwd
-  std::vector<HookCall> hooks_waiting_;    // at most kHooksWaitingMax, each for 10 s
-  std::uint64_t listed_bytes_ = 0;         // of peers_list replies in this iteration
+  MinuteCount look_ups_{kLookUpsAMinute};          // of short codes, by address
+  MinuteCount hooks_{kHooksAMinute};               // without proof, by address, pid and cwd
+  MinuteCount address_hooks_{kHooksOfOneAMinute};  // without proof, by address
+  MinuteCount member_hooks_{kHooksOfOneAMinute};   // by key of a member
+  std::vector<HookCall> hooks_waiting_;            // at most kHooksWaitingMax, each for 10 s
+  std::uint64_t listed_bytes_ = 0;                 // of peers_list replies in this iteration
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

@@ -376,5 +376,72 @@ TEST_F(BrokerTest, a_restricted_session_is_listed_as_restricted_after_a_restart)
                   R"("allowed_caps":null,"attestation":{)"));
 }
 
+// --- HTTP -------------------------------------------------------------------------------------
+
+class Hooks : public BrokerTest {
+ protected:
+  std::string hook(std::uint8_t address, int pid) {
+    wire::HttpRequest request;
+    request.method = "POST";
+    request.path = "/hook/set-status";
+    const std::string body = R"({"cwd":"/w","pid":)" + std::to_string(pid) + R"(,"status":"idle"})";
+    request.body = body;
+    request.peer_address[10] = request.peer_address[11] = 0xff;
+    request.peer_address[15] = address;
+    return request_of(request);
+  }
+};
+
+TEST_F(Hooks, of_one_address_are_counted_before_they_cost_others_anything) {
+  found(1);
+  for (int pid = 1; pid <= 300; ++pid) {
+    hook(1, pid);
+    ASSERT_EQ(status_, 200u) << pid;
+  }
+  EXPECT_TRUE(has(hook(1, 301), "address"));
+  EXPECT_EQ(status_, 429u);
+  hook(2, 301);
+  EXPECT_EQ(status_, 200u);
+}
+
+TEST_F(Hooks, without_proof_cannot_keep_out_who_has_one) {
+  found(1);
+  for (int pid = 1; pid <= 10'000; ++pid) {  // the whole table, from 250 addresses
+    hook(static_cast<std::uint8_t>(pid % 250), pid);
+  }
+  hook(251, 1);
+  EXPECT_EQ(status_, 429u);
+  const std::string body = R"({"cwd":"/w","pid":7,"status":"idle"})";
+  signed_http(members_[0], "POST", "/hook/set-status", body);
+  EXPECT_EQ(status_, 200u);
+  http("POST", "/hook/set-status", body, true);
+  EXPECT_EQ(status_, 200u);
+}
+
+TEST_F(Hooks, that_wait_are_few_of_each_address) {
+  found(1);
+  for (int pid = 1; pid <= 16; ++pid) ASSERT_EQ(field(hook(1, pid), "pending"), "true") << pid;
+  EXPECT_EQ(field(hook(1, 17), "pending"), "");
+  EXPECT_EQ(field(hook(2, 17), "pending"), "true");
+}
+
+TEST_F(Hooks, and_metrics_with_the_admin_token_leave_a_trace_of_it) {
+  found(1);
+  std::string lines;
+  const Log log(
+      [](void* all, std::string_view line) { static_cast<std::string*>(all)->append(line); },
+      [](void*) { return std::uint64_t{0}; }, &lines);
+  parts_.env.log = &log;
+  http("POST", "/hook/set-status", R"({"cwd":"/w","pid":7,"status":"idle"})", true);
+  EXPECT_TRUE(has(lines, "admin_token_used") && has(lines, "/hook/set-status")) << lines;
+  lines.clear();
+  http("GET", "/metrics", {}, true, false);
+  EXPECT_EQ(status_, 200u);
+  EXPECT_TRUE(has(lines, "admin_token_used") && has(lines, "/metrics")) << lines;
+  lines.clear();
+  http("GET", "/metrics");
+  EXPECT_EQ(lines, "");
+}
+
 }  // namespace
 }  // namespace cm::broker
