@@ -90,6 +90,7 @@ std::uint32_t Broker::add_member(std::uint32_t mesh_no, store::MemberRole role,
   row.text[store::kMemberName] = name;
   batch().put(TableId::kMember, store::u32_key(member_no).bytes(), row);
   batch().put_number(TableId::kMemberKey, store::u32_bytes_key(mesh_no, key).bytes(), member_no);
+  tables_.meshes_of_key.emplace(key, mesh_no);
   return member_no;
 }
 

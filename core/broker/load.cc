@@ -25,11 +25,13 @@ PublicKey key_at(Bytes key, std::size_t offset) noexcept {
 }
 
 constexpr std::size_t kPresenceKeyBytes = 4 + 1 + 32;
+constexpr std::size_t kMemberKeyBytes = 4 + 32;
 
 }  // namespace
 
 Status Broker::load() {
   load_numbers();
+  load_member_keys();
   load_presences();
   load_mailboxes();
   if (batch().failed()) return fail(Err::kStoreFailed, "the broker's tables could not be read");
@@ -48,6 +50,15 @@ void Broker::load_numbers() {
   Ulid last;
   if (cursor.seek_before({}) && store::parse_ulid_key(cursor.key(), last)) {
     ulids_.start_after(last);
+  }
+}
+
+void Broker::load_member_keys() {
+  tables_.meshes_of_key.clear();
+  store::Cursor cursor(batch(), TableId::kMemberKey);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    if (cursor.key().size() != kMemberKeyBytes) continue;
+    tables_.meshes_of_key.emplace(key_at(cursor.key(), 4), load_be32(cursor.key().data()));
   }
 }
 
@@ -180,6 +191,8 @@ void Broker::abandon() {
     ClientClass kind;
     std::uint16_t caps;
     wire::PeerAddress address;
+    std::uint64_t session_hash;
+    std::uint8_t changed;
   };
   effects_.clear();
   // What this iteration had closed is in no table any more, yet its socket is still open.
@@ -199,7 +212,9 @@ void Broker::abandon() {
                            tables_.presences.get<kPresKey>(presence),
                            tables_.clients.get<kClientClass>(client),
                            tables_.presences.get<kPresStatus>(presence).caps,
-                           tables_.clients.get<kClientAddress>(client)});
+                           tables_.clients.get<kClientAddress>(client),
+                           tables_.clients.get<kClientSessionHash>(client),
+                           tables_.presences.get<kPresStatus>(presence).changed});
     } else {
       waiting.emplace_back(conn, tables_.clients.get<kClientAddress>(client));
     }
@@ -222,6 +237,7 @@ void Broker::abandon() {
   memories_loaded_ = false;
   listed_bytes_ = 0;
   load_numbers();
+  load_member_keys();
   load_presences();
   load_mailboxes();
   for (const auto& [conn, address] : waiting) on_open(conn, address);
@@ -243,6 +259,8 @@ void Broker::abandon() {
     tables_.presences.get<kPresClients>(presence->second).push_back(client);
     tables_.presences.get<kPresDeadline>(presence->second) = 0;
     tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
+    tables_.presences.get<kPresStatus>(presence->second).changed = survivor.changed;
+    tables_.clients.get<kClientSessionHash>(client) = survivor.session_hash;
     owner->clients.push_back(client);
     ++mesh(owner->mesh_no)->clients;
     mark_mailboxes_of(client);

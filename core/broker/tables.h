@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/base/hash.h"
 #include "core/base/ids.h"
 #include "core/base/limits.h"
 #include "core/base/table.h"
@@ -130,6 +131,11 @@ struct PresenceInfo {  // cold: shown in peers_list
 using PresenceTable = Table<PresenceTag, PresenceKey, PresenceOwner, std::uint64_t,
                             std::vector<ClientRef>, PresenceStatus, PresenceInfo>;
 
+struct PublicKeyHash {
+  std::size_t operator()(const PublicKey& key) const noexcept {
+    return static_cast<std::size_t>(hash64(key));
+  }
+};
 struct PresenceKeyHash {
   std::size_t operator()(const PresenceKey& key) const noexcept;
 };
@@ -240,6 +246,8 @@ struct Tables {
   std::unordered_map<LaneKey, LaneRef, LaneKeyHash> lane_of;
   std::unordered_map<std::uint32_t, MemberMirror> members;
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
+  // mesh_no of each member row of a key, revoked ones included.
+  std::unordered_multimap<PublicKey, std::uint32_t, PublicKeyHash> meshes_of_key;
   Budget budget;
   std::vector<MailboxRef> dirty;
   std::vector<RefusedRow> refused;

@@ -359,6 +359,28 @@ TEST_F(BrokerTest, a_second_socket_replaces_the_one_with_its_session_id_and_no_o
   EXPECT_EQ(closed(again), 0u);
 }
 
+TEST_F(BrokerTest, sockets_that_outlive_a_failed_commit_keep_their_session_id_and_changes) {
+  found(1);
+  const ConnRef one = connect(members_[0], {}, "daemon-1");
+  const ConnRef setter = connect(members_[0], Member::make().hex, "cli-1");
+  text(setter, R"({"type":"set_summary","summary":"two"})");
+  const ConnRef other = connect(members_[0], {}, "daemon-2");
+  parts_.commit_fails = true;
+  core_->on_text(other, R"({"type":"set_summary","summary":"lost"})");
+  ASSERT_FALSE(run());
+  parts_.commit_fails = false;
+  run();
+  connect(members_[0], {}, "daemon-1");
+  EXPECT_EQ(closed(one), 1000u);
+  core_->on_closed(setter);
+  core_->on_closed(one);
+  EXPECT_TRUE(run());
+  const ConnRef last{next_conn_ - 1, 1};
+  core_->on_closed(last);
+  later(90'001);
+  EXPECT_EQ(field(first(connect(members_[0], {}, "daemon-3")), "restored"), "true");
+}
+
 TEST_F(BrokerTest, a_restricted_session_is_listed_as_restricted_after_a_restart) {
   found(2);
   connect_session(
@@ -441,6 +463,52 @@ TEST_F(Hooks, and_metrics_with_the_admin_token_leave_a_trace_of_it) {
   lines.clear();
   http("GET", "/metrics");
   EXPECT_EQ(lines, "");
+}
+
+TEST_F(BrokerTest, a_signature_for_another_host_is_not_one_for_this_broker) {
+  found(1);
+  const auto status_for = [&](std::string_view host, bool loopback) {
+    signed_host_ = host;
+    signed_loopback_ = loopback;
+    signed_http(members_[0], "GET", "/cli/meshes");
+    return status_;
+  };
+  EXPECT_EQ(status_for("broker.example", false), 200u);
+  EXPECT_EQ(status_for("Broker.Example", false), 200u);
+  EXPECT_EQ(status_for("other.example", false), 401u);
+  EXPECT_EQ(status_for("broker.example:444", false), 401u);
+  EXPECT_EQ(status_for("", false), 401u);
+  EXPECT_EQ(status_for("127.0.0.1:7900", true), 200u);
+  EXPECT_EQ(status_for("localhost:7900", true), 200u);
+  EXPECT_EQ(status_for("127.0.0.1:7901", true), 401u) << "another broker on this machine";
+  EXPECT_EQ(status_for("127.0.0.1:7900", false), 401u) << "another machine's own";
+}
+
+TEST_F(BrokerTest, a_key_that_is_member_of_nothing_writes_nothing) {
+  found(2);
+  const std::size_t before = parts_.count(TableId::kHttpNonce);
+  signed_http(Member::make(), "GET", "/cli/meshes");
+  EXPECT_EQ(status_, 403u);
+  signed_http(Member::make(), "GET", "/cli/mesh/crew/grants");
+  EXPECT_EQ(status_, 403u);
+  EXPECT_EQ(parts_.count(TableId::kHttpNonce), before);
+  start();
+  signed_http(members_[1], "GET", "/cli/meshes");
+  EXPECT_EQ(status_, 200u) << "members are known after a restart";
+  EXPECT_EQ(parts_.count(TableId::kHttpNonce), before + 1);
+}
+
+TEST_F(BrokerTest, a_member_sees_its_own_meshes_in_the_list_and_no_others) {
+  found(2);
+  const Member other = Member::make();
+  http("POST", "/cli/mesh/create", R"({"name":"band","pubkey":")" + other.hex + "\"}", true);
+  http("POST", "/cli/mesh/create", R"({"name":"choir","pubkey":")" + members_[1].hex + "\"}", true);
+  EXPECT_EQ(field(signed_http(other, "GET", "/cli/meshes"), "slug"), "band");
+  const std::string two = signed_http(members_[1], "GET", "/cli/meshes");
+  EXPECT_TRUE(has(two, "\"slug\":\"choir\"") && has(two, "\"slug\":\"crew\"")) << two;
+  EXPECT_FALSE(has(two, "\"slug\":\"band\"")) << two;
+  signed_http(members_[1], "DELETE", "/cli/mesh/choir");
+  EXPECT_FALSE(has(signed_http(members_[1], "GET", "/cli/meshes"), "choir"));
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ class BrokerTest : public ::testing::Test {
  protected:
   void start() {
     core_.reset();
+    config_.hosts = {"broker.example"};
     parts_.open();
     core_.emplace(config_, parts_.limits, parts_.env, effects_, parts_.metrics, parts_.slab);
     ASSERT_TRUE(core_->load());
