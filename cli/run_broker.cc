@@ -19,6 +19,7 @@
 #include "core/crypto/sign.h"
 #include "core/net/loop.h"
 #include "core/net/socket.h"
+#include "core/net/url.h"
 #include "core/wire/json_writer.h"
 
 namespace cm::cli {
@@ -263,6 +264,27 @@ void write_crash_summary(int fd, const void* core) {
   static_cast<const broker::Broker*>(core)->summarise(fd);
 }
 
+// What Host headers may call us: the hosts of the public URL and of the listener, and on this
+// machine the names that it gives to itself.
+void name_hosts(broker::Config& config, std::string listener, std::uint16_t port, bool tls) {
+  ScratchArena arena(4096);
+  const auto add = [&](std::vector<std::string>& list, const std::string& url) {
+    TextBuf host(arena, 128);
+    if (const auto parsed = net::url_parse(url)) net::url_append_host(host, *parsed);
+    if (host.size() != 0) list.emplace_back(host.view());
+  };
+  if (listener.find(':') != std::string::npos) listener = "[" + listener + "]";
+  const std::string scheme = tls ? "wss://" : "ws://";
+  const std::string behind = ":" + std::to_string(port);
+  config.hosts.clear();
+  add(config.hosts, config.public_url);
+  add(config.hosts, scheme + listener + behind);
+  config.local_hosts.clear();
+  for (const char* name : {"127.0.0.1", "localhost", "[::1]"}) {
+    add(config.local_hosts, scheme + name + behind);
+  }
+}
+
 }  // namespace
 
 int run_broker(const BrokerOptions& options) {
@@ -333,6 +355,7 @@ int run_broker(const BrokerOptions& options) {
                                 (v6 ? "[" + address->host + "]" : address->host) + ":" +
                                 std::to_string(*port) + "/ws"
                           : options.public_url;
+  name_hosts(config, address->host, *port, tls);
   crypto::SecretSlab slab(4);
   broker::Effects effects;
   broker::Broker core(config, runtime.limits, runtime.env, effects, runtime.metrics, slab);

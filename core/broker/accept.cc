@@ -69,24 +69,38 @@ void Broker::handle_send(ClientRef client, const Frame& frame) {
   Route route;
   if (Status found = find_route(client, send, route); !found) {
     // Guessing at destinations costs what a message costs; the same id pays once a minute.
-    charge(client, send, 1);
+    charge(client, send, 1, Budget::Outcome::kRefused);
     if (found.code() == Err::kNotFound) metrics_.add(Metric::kBrokerRateThenRefused);
     refuse_send(client, send, found.error());
     return;
   }
-  const auto bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
+  const std::uint32_t bytes = push_bytes(client, send);
   if (Status room = check_quota(client, route, bytes); !room) {
-    charge(client, send, 1);
+    charge(client, send, 1, Budget::Outcome::kRefused);
     refuse_send(client, send, room.error());
     return;
   }
-  charge(client, send, std::max<std::uint32_t>(1, static_cast<std::uint32_t>(recipients_.size())));
+  const std::uint32_t count =
+      std::max<std::uint32_t>(1, static_cast<std::uint32_t>(recipients_.size()));
+  if (Status may = check_rate(client, send, count); !may) {  // it paid, but not for so many
+    refuse_send(client, send, may.error());
+    return;
+  }
+  charge(client, send, count, Budget::Outcome::kAccepted);
   accept(client, send, route);
 }
 
-void Broker::charge(ClientRef client, const wire::Send& send, std::uint32_t count) {
+// Of one push of it, for windows and quotas. A session's attestation rides on each of them.
+std::uint32_t Broker::push_bytes(ClientRef client, const wire::Send& send) {
+  const PresenceInfo& sender = tables_.presences.get<kPresInfo>(presence_of(client));
+  return static_cast<std::uint32_t>(send.ciphertext.size() + sender.attestation.size()) +
+         kPushOverhead;
+}
+
+void Broker::charge(ClientRef client, const wire::Send& send, std::uint32_t count,
+                    Budget::Outcome outcome) {
   tables_.budget.charge(tables_.clients.get<kClientMemberNo>(client), send.client_message_id, count,
-                        env_.mono_ms);
+                        outcome, env_.mono_ms);
 }
 
 // B0. Answers to the sender member only: ids of different senders never meet (promise 3).
@@ -145,8 +159,12 @@ Status Broker::check_send(ClientRef client, const wire::Send& send) {
   if (!env_.batch->admits()) {
     return fail(Err::kDiskFull, "the broker's store is full; retried until there is room");
   }
+  return check_rate(client, send, 1);
+}
+
+Status Broker::check_rate(ClientRef client, const wire::Send& send, std::uint32_t count) {
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
-  if (!tables_.budget.may_send(member_no, send.client_message_id, env_.mono_ms)) {
+  if (!tables_.budget.may_send(member_no, send.client_message_id, count, env_.mono_ms)) {
     return fail(Err::kRateLimit, "rate_limit: max " + std::to_string(limits_.rate_per_minute) +
                                      " msg/min (burst " + std::to_string(limits_.rate_burst) +
                                      ") \u2014 slow down");
@@ -167,7 +185,7 @@ bool Broker::mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const {
 Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t bytes) {
   const std::uint32_t sender = tables_.clients.get<kClientMemberNo>(client);
   const std::uint64_t all = std::uint64_t{bytes} * recipients_.size();
-  if (!tables_.budget.sender_has_room(sender, all)) {
+  if (!tables_.budget.sender_has_room(sender, all, recipients_.size())) {
     return fail(Err::kQueueFull,
                 "queue_full: " + std::to_string(limits_.queue_sender_bytes_max >> 20) +
                     " MiB of yours are undelivered in this mesh");
@@ -209,7 +227,7 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Route& route
   delivery.fixed.sender_member_no = member_no;
   delivery.fixed.stored_ms = env_.wall_ms;
   delivery.fixed.lane = lane_of(sender.key, send);
-  delivery.fixed.bytes = static_cast<std::uint32_t>(send.ciphertext.size()) + kPushOverhead;
+  delivery.fixed.bytes = push_bytes(client, send);
   for (const Recipient& recipient : recipients_) {
     queue_for(recipient, id, delivery, send.priority, route);
   }

@@ -5,6 +5,7 @@
 // Not:    the checks (hello.cc, session_hello.cc), leases (presence.cc).
 #include <algorithm>
 
+#include "core/base/hash.h"
 #include "core/broker/broker.h"
 #include "core/crypto/random.h"
 #include "core/wire/limits.h"
@@ -180,9 +181,6 @@ PresenceRef Broker::attach(ClientRef client, const wire::Hello& hello, const Hel
   }
   const MemberMirror* owner = member(facts.member_no);
   info.name = hello.display_name.empty() ? owner->name : std::string(hello.display_name);
-  // The same process with a second socket: the first one is dead and does not know it yet. A
-  // session's proof always replaces.
-  const bool replaces = !fresh && (facts.proved || info.session_id == hello.session_id);
   info.session_id = hello.session_id;
   info.cwd = hello.cwd;
   info.hostname = hello.hostname;
@@ -199,10 +197,16 @@ PresenceRef Broker::attach(ClientRef client, const wire::Hello& hello, const Hel
   if (!groups.empty() || (facts.proved && hello.groups != nullptr)) {
     set_groups(info, std::move(groups));
   }
-  if (replaces) {
-    const std::vector<ClientRef> older = tables_.presences.get<kPresClients>(presence);
-    for (const ClientRef old : older) close(old, 1000, "session_replaced");
+  // The same process with a second socket: the first one is dead and does not know it yet. A
+  // session's proof replaces every socket.
+  const std::uint64_t session = hash64(as_bytes(hello.session_id));
+  const std::vector<ClientRef> older = tables_.presences.get<kPresClients>(presence);
+  for (const ClientRef old : older) {
+    if (facts.proved || tables_.clients.get<kClientSessionHash>(old) == session) {
+      close(old, 1000, "session_replaced");
+    }
   }
+  tables_.clients.get<kClientSessionHash>(client) = session;
   tables_.presences.get<kPresClients>(presence).push_back(client);
   tables_.presences.get<kPresDeadline>(presence) = 0;
   tables_.clients.get<kClientPresence>(client) = presence;

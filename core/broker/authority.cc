@@ -1,6 +1,7 @@
 // authority.cc — proves who asks over HTTP, and what that one may do in a mesh.
-// Holds:  a signature counts once: its nonce is remembered, in the same commit as what it allowed,
-//         until its time is too old. The admin token is compared by hash, in constant time.
+// Holds:  a signature counts once, at the broker whose Host it names: its nonce is remembered, in
+//         the same commit as what it allowed, until its time is too old. Only a member's is. The
+//         admin token is compared by hash, in constant time.
 // Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker".
 // Not:    the routes (http.cc, mesh_admin.cc, members.cc, codes.cc).
 #include "core/broker/authority.h"
@@ -40,6 +41,13 @@ std::optional<std::uint64_t> parse_ms(std::string_view text) noexcept {
     value = value * 10 + static_cast<std::uint64_t>(c - '0');
   }
   return value;
+}
+
+// Host names do not tell letters by their case.
+bool equal_folded(std::string_view left, std::string_view right) noexcept {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return std::equal(left.begin(), left.end(), right.begin(), right.end(),
+                    [&](char a, char b) { return lower(a) == lower(b); });
 }
 
 }  // namespace
@@ -107,6 +115,11 @@ Status Broker::check_member_signature(const wire::HttpRequest& request, Authorit
     return fail(Err::kUnauthenticated,
                 "CM-Member: expected <pubkey>:<ms>:<nonce of 16 to 64>:<signature>");
   }
+  if (!is_own_host(request)) {
+    return fail(Err::kUnauthenticated,
+                "CM-Member: the Host that was signed is not this broker's; reach it by the host of "
+                "its --public-url");
+  }
   const std::uint64_t now = env_.wall_ms;
   if (*ms + kSkewMs < now || *ms > now + kSkewMs) {
     return fail(Err::kTimestampSkew,
@@ -132,6 +145,8 @@ Status Broker::check_member_signature(const wire::HttpRequest& request, Authorit
   if (!crypto::verify(*key, text.view(), *signature)) {
     return fail(Err::kBadSignature, "CM-Member: the signature does not verify");
   }
+  // Before anything is written: a key costs nothing to make, a row and its commit do.
+  if (!is_any_member(*key)) return fail(Err::kForbidden, "this key is no member of any mesh");
   TextBuf once(scratch());
   once.append(key_text);
   once.append('|');
@@ -146,6 +161,19 @@ Status Broker::check_member_signature(const wire::HttpRequest& request, Authorit
   forget_old_nonces();
   authority.key = *key;
   return {};
+}
+
+bool Broker::is_own_host(const wire::HttpRequest& request) const noexcept {
+  const auto is_this = [&](std::string_view own) { return equal_folded(own, request.host); };
+  if (std::any_of(config_.hosts.begin(), config_.hosts.end(), is_this)) return true;
+  return request.peer_is_loopback &&
+         std::any_of(config_.local_hosts.begin(), config_.local_hosts.end(), is_this);
+}
+
+bool Broker::is_any_member(const PublicKey& key) {
+  const auto [first, last] = tables_.meshes_of_key.equal_range(key);
+  return std::any_of(first, last,
+                     [&](const auto& entry) { return member_of(entry.second, key) != 0; });
 }
 
 void Broker::forget_old_nonces() {
@@ -187,12 +215,37 @@ Status Broker::check_permission(const Authority& authority, std::uint32_t mesh_n
   const std::uint32_t member_no = authority.key ? member_of(mesh_no, *authority.key) : 0;
   if (member_no == 0) return fail(Err::kForbidden, "this key is no member of the mesh");
   if ((permissions_of(member_no) & permission) == permission) return {};
+  const auto lacking = static_cast<std::uint16_t>(permission & ~permissions_of(member_no));
   for (const PermissionName& name : kPermissionNames) {
-    if ((name.bit & permission) != 0) {
+    if ((name.bit & lacking) != 0) {
       return fail(Err::kForbidden, "this member lacks the permission " + std::string(name.name));
     }
   }
   return Err::kForbidden;
+}
+
+// May the permissions of this member become `bits`? Nobody gives what it does not have, and who may
+// delete the mesh is not made less by who may not.
+Status Broker::check_change(const Authority& authority, std::uint32_t mesh_no,
+                            std::uint32_t member_no, std::uint16_t bits) {
+  const std::uint16_t before = permissions_of(member_no);
+  const auto added = static_cast<std::uint16_t>(bits & ~before);
+  if (Status may = check_permission(authority, mesh_no, added); !may) return may;
+  if ((before & ~bits) == 0 || (before & kCanDeleteMesh) == 0) return {};
+  if (check_permission(authority, mesh_no, kCanDeleteMesh)) return {};
+  return fail(Err::kForbidden, "only who may delete the mesh takes something from who may");
+}
+
+// Explicit permissions follow the role: what an admin had goes with it, what was taken from a
+// member stays taken.
+std::uint16_t Broker::permissions_with_role(std::uint32_t member_no, store::MemberRole role) {
+  const std::uint16_t bits = permissions_of(member_no);
+  const bool was_admin = member(member_no)->is_admin != 0;
+  if (role == store::MemberRole::kMember) {
+    return static_cast<std::uint16_t>(bits & kMemberPermissions);
+  }
+  if (was_admin) return bits;
+  return static_cast<std::uint16_t>(bits | (kAdminPermissions & ~kMemberPermissions));
 }
 
 // What a member may not do takes the capability from all of its connections.

@@ -40,6 +40,10 @@ namespace cm::broker {
 struct Config {
   std::string public_url = "ws://127.0.0.1:7900/ws";  // goes into invites
   bool accepts_admin_token = true;                    // false for a plaintext listener off loopback
+  // What a Host header may call this broker: a member signs for one of these, so that another
+  // broker cannot use what it was sent. The second list counts for callers on this machine only.
+  std::vector<std::string> hosts;
+  std::vector<std::string> local_hosts = {"127.0.0.1:7900", "localhost:7900", "[::1]:7900"};
   std::string version = "0";
   bool durability_sync = true;
 };
@@ -138,6 +142,8 @@ class Broker {
   Status check_attestation(const Frame& frame, const wire::SessionHello& hello, HelloFacts& facts);
   Status check_capabilities(const Frame& frame, const wire::SessionHello& hello, TextBuf& canonical,
                             HelloFacts& facts);
+  std::uint16_t caps_of_names(const wire::JsonTape& tape, const wire::JsonNode& list);
+  std::string_view attestation_json(const wire::SessionHello& hello, const HelloFacts& facts);
 
   // attach.cc
   void admit(ClientRef client, const wire::Hello& hello, const HelloFacts& facts,
@@ -198,7 +204,10 @@ class Broker {
   void handle_send(ClientRef client, const Frame& frame);
   bool answer_known_id(ClientRef client, const wire::Send& send);
   Status check_send(ClientRef client, const wire::Send& send);
-  void charge(ClientRef client, const wire::Send& send, std::uint32_t count);
+  std::uint32_t push_bytes(ClientRef client, const wire::Send& send);
+  Status check_rate(ClientRef client, const wire::Send& send, std::uint32_t count);
+  void charge(ClientRef client, const wire::Send& send, std::uint32_t count,
+              Budget::Outcome outcome);
   Status check_quota(ClientRef client, const Route& route, std::uint32_t bytes);
   bool mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const;
   void accept(ClientRef client, const wire::Send& send, const Route& route);
@@ -376,6 +385,7 @@ class Broker {
 
   // http.cc
   Status run_route(const HttpRoute& route, HttpCall& call);
+  void note_admin(std::string_view route, std::string_view method);
   void reply_error(ConnRef conn, const Error& error);
   void reply_health(ConnRef conn);
   void reply_ready(ConnRef conn);
@@ -384,11 +394,17 @@ class Broker {
   bool is_admin(const wire::HttpRequest& request);
   Result<Authority> authority_of(const wire::HttpRequest& request);
   Status check_member_signature(const wire::HttpRequest& request, Authority& authority);
+  bool is_own_host(const wire::HttpRequest& request) const noexcept;
+  bool is_any_member(const PublicKey& key);
   void forget_old_nonces();
   std::uint32_t member_of(std::uint32_t mesh_no, const PublicKey& key);  // 0: none in force
   std::uint16_t permissions_of(std::uint32_t member_no);
   Status check_permission(const Authority& authority, std::uint32_t mesh_no,
                           std::uint16_t permission);
+  Status check_change(const Authority& authority, std::uint32_t mesh_no, std::uint32_t member_no,
+                      std::uint16_t bits);
+  std::uint16_t permissions_with_role(std::uint32_t member_no, store::MemberRole role);
+  void put_permissions(std::uint32_t member_no, std::uint16_t bits);
   std::uint16_t caps_of(ClientRef client);
   // enroll.cc
   std::uint32_t count_meshes();
@@ -411,6 +427,7 @@ class Broker {
   Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
   // mesh_admin.cc
   Status list_meshes(HttpCall& call);
+  void write_mesh(std::uint32_t mesh_no, const Authority& authority, wire::JsonWriter& json);
   Status rename_mesh(HttpCall& call);
   Status delete_mesh(HttpCall& call);
   Status edit_settings(HttpCall& call);
@@ -441,7 +458,9 @@ class Broker {
   void write_grants(std::uint32_t member_no, wire::JsonWriter& json);
   // hook.cc
   static constexpr std::uint32_t kHooksAMinute = 30;
+  static constexpr std::uint32_t kHooksOfOneAMinute = 300;  // of an address, of a member
   static constexpr std::size_t kHooksWaitingMax = 256;
+  static constexpr std::ptrdiff_t kHooksWaitingOfOne = 16;
   struct HookCall {
     std::string cwd;
     std::int64_t pid = 0;
@@ -453,6 +472,7 @@ class Broker {
   Status hook_set_status(HttpCall& call);
   Status read_hook(const wire::HttpRequest& request, HookCall& hook);
   bool hook_means(const HookCall& hook, PresenceRef presence);
+  Status count_hook(const HookCall& hook);
   bool hook_waits(const HookCall& hook);
   void apply_waiting_hook(PresenceRef presence);
 
@@ -478,6 +498,7 @@ class Broker {
 
   // load.cc
   void load_numbers();
+  void load_member_keys();
   void load_presences();
   void load_attestation(PresenceRef presence);
   void load_mailboxes();
@@ -513,9 +534,11 @@ class Broker {
   bool memories_loaded_ = false;
   bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
-  MinuteCount look_ups_{kLookUpsAMinute};  // of short codes, by address
-  MinuteCount hooks_{kHooksAMinute};       // by address, pid and cwd
-  std::vector<HookCall> hooks_waiting_;    // at most kHooksWaitingMax, each for 10 s
+  MinuteCount look_ups_{kLookUpsAMinute};          // of short codes, by address
+  MinuteCount hooks_{kHooksAMinute};               // without proof, by address, pid and cwd
+  MinuteCount address_hooks_{kHooksOfOneAMinute};  // without proof, by address
+  MinuteCount member_hooks_{kHooksOfOneAMinute};   // by key of a member
+  std::vector<HookCall> hooks_waiting_;            // at most kHooksWaitingMax, each for 10 s
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
   std::uint64_t lease_check_ms_ = UINT64_MAX;

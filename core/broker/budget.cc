@@ -13,6 +13,8 @@ namespace {
 constexpr std::int64_t kMilli = 1000;
 constexpr std::uint64_t kMinuteMs = 60'000;
 
+std::uint64_t mark_of(std::string_view id) noexcept { return hash64(as_bytes(id)) | 1; }
+
 }  // namespace
 
 Budget::Budget(const Limits& limits)
@@ -39,27 +41,41 @@ Budget::Bucket& Budget::bucket(std::uint32_t member_no, std::uint64_t mono_ms) {
   return bucket;
 }
 
-bool Budget::has_paid(const Bucket& bucket, std::string_view id) const noexcept {
-  if (id.empty()) return false;
-  const std::uint64_t mark = hash64(as_bytes(id)) | 1;  // 0 is an empty place
-  return std::find(bucket.paid.begin(), bucket.paid.end(), mark) != bucket.paid.end();
+Budget::Payment* Budget::payment_of(Bucket& bucket, std::string_view id) noexcept {
+  if (id.empty()) return nullptr;
+  const std::uint64_t mark = mark_of(id);
+  for (Payment& payment : bucket.paid) {
+    if (payment.mark == mark) return &payment;
+  }
+  return nullptr;
 }
 
-bool Budget::may_send(std::uint32_t member_no, std::string_view id, std::uint64_t mono_ms) {
+bool Budget::may_send(std::uint32_t member_no, std::string_view id, std::uint32_t count,
+                      std::uint64_t mono_ms) {
   if (limits_.rate_per_minute == 0) return true;
-  const Bucket& mine = bucket(member_no, mono_ms);
-  return mine.milli_tokens >= kMilli || has_paid(mine, id);
+  Bucket& mine = bucket(member_no, mono_ms);
+  if (mine.milli_tokens >= kMilli) return true;
+  const Payment* payment = payment_of(mine, id);
+  return payment != nullptr && payment->count >= count;
 }
 
 void Budget::charge(std::uint32_t member_no, std::string_view id, std::uint32_t count,
-                    std::uint64_t mono_ms) {
+                    Outcome outcome, std::uint64_t mono_ms) {
   if (limits_.rate_per_minute == 0) return;
   Bucket& mine = bucket(member_no, mono_ms);
-  if (has_paid(mine, id)) return;
-  mine.milli_tokens -= std::int64_t{count} * kMilli;
+  Payment* payment = payment_of(mine, id);
+  const std::uint32_t paid = payment == nullptr ? 0 : payment->count;
+  mine.milli_tokens -= std::int64_t{count - std::min(count, paid)} * kMilli;
   if (id.empty()) return;
-  mine.paid[mine.next_paid] = hash64(as_bytes(id)) | 1;
-  mine.next_paid = (mine.next_paid + 1) % kRemembered;
+  if (outcome == Outcome::kAccepted) {
+    if (payment != nullptr) *payment = {};
+    return;
+  }
+  if (payment == nullptr) {
+    payment = &mine.paid[mine.next_paid];
+    mine.next_paid = (mine.next_paid + 1) % kRemembered;
+  }
+  *payment = {mark_of(id), std::max(count, paid)};
 }
 
 std::uint64_t Budget::wait_ms(std::uint32_t member_no) const noexcept {
@@ -81,9 +97,11 @@ bool Budget::pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox,
          found->second.bytes + bytes <= limits_.queue_pair_bytes_max;
 }
 
-bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes) const {
+bool Budget::sender_has_room(std::uint32_t sender_no, std::uint64_t bytes,
+                             std::size_t recipients) const {
   const auto found = senders_.find(sender_no);
-  return found == senders_.end() || found->second + bytes <= limits_.queue_sender_bytes_max;
+  if (found == senders_.end()) return recipients <= 1 || bytes <= limits_.queue_sender_bytes_max;
+  return found->second + bytes <= limits_.queue_sender_bytes_max;
 }
 
 void Budget::queued(std::uint32_t sender_no, std::uint64_t mailbox, std::uint32_t bytes) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/base/utf8.h"
 #include "core/broker/broker.h"
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
@@ -89,6 +90,7 @@ std::uint32_t Broker::add_member(std::uint32_t mesh_no, store::MemberRole role,
   row.text[store::kMemberName] = name;
   batch().put(TableId::kMember, store::u32_key(member_no).bytes(), row);
   batch().put_number(TableId::kMemberKey, store::u32_bytes_key(mesh_no, key).bytes(), member_no);
+  tables_.meshes_of_key.emplace(key, mesh_no);
   return member_no;
 }
 
@@ -135,7 +137,9 @@ Status Broker::create_mesh(HttpCall& call) {
   sodium_memzero(row.fixed.owner_secret.data(), row.fixed.owner_secret.size());
   batch().put_number(TableId::kMeshId, store::text_key(id).bytes(), mesh_no);
   batch().put_number(TableId::kMeshSlug, store::text_key(slug).bytes(), mesh_no);
-  const std::string owner_name = std::string(name) + "-owner";
+  constexpr std::string_view kOwner = "-owner";
+  std::string owner_name(utf8_prefix(name, wire::kDisplayNameMax - kOwner.size()));
+  owner_name += kOwner;
   if (display.empty()) display = owner_name;
   std::string_view member_id;
   const std::uint32_t owner_no =
@@ -187,9 +191,9 @@ Status Broker::sign_invite(HttpCall& call, std::string_view slug, std::uint32_t 
       fields.integer("expires_in", 60, 30 * 24 * 3600, wire::Need::kOptional, kInviteSeconds);
   if (!fields.ok()) return fields.take();
   if (!role) return role.error();
-  // Whoever may invite may not make admins, unless it may manage permissions.
+  // Whoever may invite may not make admins, unless it has all that an admin has.
   if (*role == store::MemberRole::kAdmin) {
-    if (Status may = check_permission(call.authority, mesh_no, kCanManagePermissions); !may) {
+    if (Status may = check_permission(call.authority, mesh_no, kAdminPermissions); !may) {
       return may;
     }
   }

@@ -167,20 +167,8 @@ Status Broker::set_permissions(HttpCall& call) {
   }
   if (fields.ok() && named != wanted->count) fields.refuse("permissions", "known names only");
   if (!fields.ok()) return fields.take();
-  // Nobody gives what it does not have.
-  if (Status may = check_permission(call.authority, *mesh_no,
-                                    static_cast<std::uint16_t>(bits & kCanDeleteMesh));
-      (bits & kCanDeleteMesh) != 0 && !may) {
-    return may;
-  }
-  const store::Key key = store::u32_key(*member_no);
-  store::MemberProfileRow row;
-  if (!batch().get(TableId::kMemberProfile, key.bytes(), row)) row = {};
-  for (std::string_view& text : row.text) text = scratch().copy(text);
-  row.fixed.permissions = bits;
-  row.fixed.has_permissions = 1;
-  batch().put(TableId::kMemberProfile, key.bytes(), row);
-  member(*member_no)->caps = caps_of_permissions(bits);
+  if (Status may = check_change(call.authority, *mesh_no, *member_no, bits); !may) return may;
+  put_permissions(*member_no, bits);
   wire::JsonWriter json(call.reply);
   json.begin_object().field("ok", true).field("memberId", id).key("permissions").begin_object();
   for (const PermissionName& name : kPermissionNames) {
@@ -188,6 +176,17 @@ Status Broker::set_permissions(HttpCall& call) {
   }
   json.end_object().end_object();
   return {};
+}
+
+void Broker::put_permissions(std::uint32_t member_no, std::uint16_t bits) {
+  const store::Key key = store::u32_key(member_no);
+  store::MemberProfileRow row;
+  if (!batch().get(TableId::kMemberProfile, key.bytes(), row)) row = {};
+  for (std::string_view& text : row.text) text = scratch().copy(text);
+  row.fixed.permissions = bits;
+  row.fixed.has_permissions = 1;
+  batch().put(TableId::kMemberProfile, key.bytes(), row);
+  member(member_no)->caps = caps_of_permissions(bits);
 }
 
 }  // namespace cm::broker

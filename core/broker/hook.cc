@@ -3,10 +3,14 @@
 //         neither only if address, pid and cwd all match one live presence. A presence that is dnd
 //         by hand stays so. What matches nothing waits 10 s for a hello with the same marks, since
 //         a session's first hook runs before it is connected, and is no error: hooks go on.
-// Limits: 30 a minute per (address, pid, cwd); kHooksWaitingMax that wait.
+// Limits: without proof 300 a minute an address and 30 per (address, pid, cwd), with a member's
+//         signature 300 a member; kHooksWaitingMax that wait, kHooksWaitingOfOne of an address
+//         without proof.
 // Source: docs/PROTOCOL.md §5.3, §7.2; spec/wire.md §4; design/presence.md, last section;
 //         spec/decisions.md ("status").
 // Not:    what a status holds back (queue.cc).
+#include <algorithm>
+
 #include "core/base/hash.h"
 #include "core/broker/broker.h"
 #include "core/broker/texts.h"
@@ -17,13 +21,39 @@ namespace {
 
 constexpr std::uint64_t kWaitMs = 10'000;
 
+// Whom an address stands for: an IPv6 host has a whole /64, an IPv4 one (mapped) itself.
+std::uint64_t network_of(const wire::PeerAddress& address) noexcept {
+  constexpr std::size_t kPrefix = 8;
+  const bool is_short =
+      std::all_of(address.begin(), address.begin() + kPrefix, [](auto byte) { return byte == 0; });
+  return hash64(is_short ? Bytes(address) : Bytes(address).first(kPrefix));
+}
+
 }  // namespace
+
+// Who proved itself never waits behind those who did not, and the operator never waits.
+Status Broker::count_hook(const HookCall& hook) {
+  if (hook.authority.admin) return {};
+  if (hook.authority.key) {
+    if (member_hooks_.may(hash64(*hook.authority.key), env_.mono_ms)) return {};
+    return fail(Err::kTooManyRequests, "300 hooks a minute of one member; wait a minute");
+  }
+  const std::uint64_t network = network_of(hook.address);
+  if (!address_hooks_.may(network, env_.mono_ms)) {
+    return fail(Err::kTooManyRequests, "300 hooks a minute from one address; wait a minute");
+  }
+  const std::uint64_t who = hash64(as_bytes(hook.cwd)) ^ network ^
+                            (static_cast<std::uint64_t>(hook.pid) * 0x9e3779b97f4a7c15ull);
+  if (hooks_.may(who, env_.mono_ms)) return {};
+  return fail(Err::kTooManyRequests, "30 hooks a minute from one process; wait a minute");
+}
 
 Status Broker::read_hook(const wire::HttpRequest& request, HookCall& hook) {
   wire::JsonTape tape;
   if (Status parsed = parser_.parse(request.body, scratch(), tape); !parsed) return parsed;
   wire::FieldReader fields(tape, tape.root());
-  hook.cwd = fields.text("cwd", wire::kPathMax);
+  hook.cwd = fields.display("cwd", wire::kPathMax, wire::Lines::kOne, scratch(),
+                            wire::Need::kRequired);  // as it was kept of the hello
   hook.pid = fields.integer("pid", 0, 1ll << 32, wire::Need::kOptional, 0);
   const std::string_view text = fields.text("status", wire::kLabelMax);
   const auto status = peer_status_parse(text);
@@ -58,6 +88,13 @@ bool Broker::hook_waits(const HookCall& hook) {
            (old.pid == hook.pid && old.cwd == hook.cwd && old.address == hook.address);
   });
   if (hooks_waiting_.size() >= kHooksWaitingMax) return false;
+  if (!hook.authority.any()) {
+    const auto of_one =
+        std::count_if(hooks_waiting_.begin(), hooks_waiting_.end(), [&](const HookCall& old) {
+          return !old.authority.any() && network_of(old.address) == network_of(hook.address);
+        });
+    if (of_one >= kHooksWaitingOfOne) return false;
+  }
   hooks_waiting_.push_back(hook);
   hooks_waiting_.back().until_ms = env_.mono_ms + kWaitMs;
   return true;
@@ -79,13 +116,10 @@ Status Broker::hook_set_status(HttpCall& call) {
     auto authority = authority_of(call.request);
     if (!authority) return authority.error();
     hook.authority = *authority;
+    if (authority->admin) note_admin("/hook/set-status", "POST");
   }
   if (Status read = read_hook(call.request, hook); !read) return read;
-  const std::uint64_t who = hash64(as_bytes(hook.cwd)) ^ hash64(Bytes(hook.address)) ^
-                            (static_cast<std::uint64_t>(hook.pid) * 0x9e3779b97f4a7c15ull);
-  if (!hooks_.may(who, env_.mono_ms)) {
-    return fail(Err::kTooManyRequests, "30 hooks a minute from one process; wait a minute");
-  }
+  if (Status may = count_hook(hook); !may) return may;
   PresenceRef found;
   std::size_t matches = 0;
   tables_.presences.each([&](PresenceRef presence) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/broker/broker.h"
+#include "core/broker/texts.h"
 
 namespace cm::broker {
 namespace {
@@ -24,11 +25,13 @@ PublicKey key_at(Bytes key, std::size_t offset) noexcept {
 }
 
 constexpr std::size_t kPresenceKeyBytes = 4 + 1 + 32;
+constexpr std::size_t kMemberKeyBytes = 4 + 32;
 
 }  // namespace
 
 Status Broker::load() {
   load_numbers();
+  load_member_keys();
   load_presences();
   load_mailboxes();
   load_shared();
@@ -48,6 +51,15 @@ void Broker::load_numbers() {
   Ulid last;
   if (cursor.seek_before({}) && store::parse_ulid_key(cursor.key(), last)) {
     ulids_.start_after(last);
+  }
+}
+
+void Broker::load_member_keys() {
+  tables_.meshes_of_key.clear();
+  store::Cursor cursor(batch(), TableId::kMemberKey);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    if (cursor.key().size() != kMemberKeyBytes) continue;
+    tables_.meshes_of_key.emplace(key_at(cursor.key(), 4), load_be32(cursor.key().data()));
   }
 }
 
@@ -95,13 +107,23 @@ void Broker::load_presences() {
   }
 }
 
-// Capabilities are asked for again at the next proof; until then the entry is only shown.
+// What it allows counts again at the next proof; until then the entry is shown with it.
 void Broker::load_attestation(PresenceRef presence) {
   const PresenceKey& key = tables_.presences.get<kPresKey>(presence);
   if (tables_.presences.get<kPresStatus>(presence).proved == 0) return;
   store::AttestationRow row;
   if (batch().get(TableId::kAttestation, store::u32_bytes_key(key.mesh_no, key.key).bytes(), row)) {
-    tables_.presences.get<kPresInfo>(presence).attestation = row.text[store::kAttestationJson];
+    PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
+    info.attestation = row.text[store::kAttestationJson];
+    wire::JsonTape tape;
+    if (row.fixed.version == 1 || !parser_.parse(info.attestation, scratch(), tape)) return;
+    const wire::JsonNode* names = tape.find("allowed_caps");
+    if (names == nullptr || names->type != wire::JsonType::kArray) return;
+    TextBuf caps(scratch(), 256);
+    wire::JsonWriter json(caps);
+    write_texts(tape, *names, json);
+    info.caps_json = caps.view();
+    tables_.presences.get<kPresStatus>(presence).caps = caps_of_names(tape, *names);
   }
 }
 
@@ -176,6 +198,8 @@ void Broker::abandon() {
     ClientClass kind;
     std::uint16_t caps;
     wire::PeerAddress address;
+    std::uint64_t session_hash;
+    std::uint8_t changed;
   };
   effects_.clear();
   // What this iteration had closed is in no table any more, yet its socket is still open.
@@ -195,7 +219,9 @@ void Broker::abandon() {
                            tables_.presences.get<kPresKey>(presence),
                            tables_.clients.get<kClientClass>(client),
                            tables_.presences.get<kPresStatus>(presence).caps,
-                           tables_.clients.get<kClientAddress>(client)});
+                           tables_.clients.get<kClientAddress>(client),
+                           tables_.clients.get<kClientSessionHash>(client),
+                           tables_.presences.get<kPresStatus>(presence).changed});
     } else {
       waiting.emplace_back(conn, tables_.clients.get<kClientAddress>(client));
     }
@@ -218,6 +244,7 @@ void Broker::abandon() {
   memories_loaded_ = false;
   leases_left_ = false;
   load_numbers();
+  load_member_keys();
   load_presences();
   load_mailboxes();
   load_shared();
@@ -240,6 +267,8 @@ void Broker::abandon() {
     tables_.presences.get<kPresClients>(presence->second).push_back(client);
     tables_.presences.get<kPresDeadline>(presence->second) = 0;
     tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
+    tables_.presences.get<kPresStatus>(presence->second).changed = survivor.changed;
+    tables_.clients.get<kClientSessionHash>(client) = survivor.session_hash;
     owner->clients.push_back(client);
     ++mesh(owner->mesh_no)->clients;
     mark_mailboxes_of(client);

@@ -144,7 +144,11 @@ Status Broker::parse_edit(const HttpCall& call, wire::JsonTape& tape, MemberEdit
 
 Status Broker::check_edit(const HttpCall& call, std::uint32_t mesh_no, std::uint32_t member_no,
                           const MemberEdit& edit) {
-  if (check_permission(call.authority, mesh_no, kCanManagePermissions)) return {};
+  if (check_permission(call.authority, mesh_no, kCanManagePermissions)) {
+    if (!edit.role) return {};
+    return check_change(call.authority, mesh_no, member_no,
+                        permissions_with_role(member_no, *edit.role));
+  }
   const std::uint32_t asker = call.authority.key ? member_of(mesh_no, *call.authority.key) : 0;
   if (asker != member_no) {
     return fail(Err::kForbidden, "only who manages permissions may change another member");
@@ -183,6 +187,11 @@ void Broker::apply_edit(std::uint32_t member_no, const MemberEdit& edit, TextBuf
       json.field("displayName", edit.name);
     }
     if (edit.role) {
+      store::MemberProfileRow own;  // without explicit permissions the role says it all
+      if (batch().get(TableId::kMemberProfile, key.bytes(), own) &&
+          own.fixed.has_permissions != 0) {
+        put_permissions(member_no, permissions_with_role(member_no, *edit.role));
+      }
       row.fixed.role = *edit.role;
       mirror->is_admin = *edit.role == store::MemberRole::kAdmin ? 1 : 0;
       json.field("permission", mirror->is_admin != 0 ? "admin" : "member");

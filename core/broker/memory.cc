@@ -51,11 +51,14 @@ void Broker::handle_remember(ClientRef client, const Frame& frame) {
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const crypto::Base62Id id = crypto::base62_id(env_.rng);
+  TextBuf tags_json(scratch(), 64);
+  wire::JsonWriter tags_writer(tags_json);
+  if (tags != nullptr) write_texts(frame.tape, *tags, tags_writer);
   store::MemoryRow row;
   row.fixed.remembered_ms = env_.wall_ms;
   row.fixed.member_no = tables_.clients.get<kClientMemberNo>(client);
   row.text[store::kMemoryContent] = content;
-  row.text[store::kMemoryTags] = tags == nullptr ? std::string_view("[]") : tags->text;
+  row.text[store::kMemoryTags] = tags == nullptr ? std::string_view("[]") : tags_json.view();
   row.text[store::kMemoryBy] = name_of(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(crypto::view(id)));
   if (Status room = check_shared(mesh_no, TableId::kMemory, key.bytes(), row); !room) {

@@ -5,6 +5,8 @@
 // Not:    creating one (enroll.cc), members (members.cc).
 #include <sodium.h>
 
+#include <algorithm>
+
 #include "core/broker/broker.h"
 #include "core/wire/limits.h"
 
@@ -12,33 +14,51 @@ namespace cm::broker {
 
 using store::TableId;
 
-// The admin token sees all, a member the meshes in which its key is.
+// The admin token sees all, a member the meshes in which its key is, without a walk over all.
 Status Broker::list_meshes(HttpCall& call) {
   wire::JsonWriter json(call.reply);
   json.begin_object().key("meshes").begin_array();
-  store::Cursor cursor(batch(), TableId::kMeshSlug);
-  for (bool more = cursor.seek({}); more; more = cursor.next()) {
-    const auto mesh_no = batch().get_number(TableId::kMeshSlug, cursor.key());
-    store::MeshRow row;
-    if (!mesh_no || !batch().get(TableId::kMesh, store::u32_key(*mesh_no).bytes(), row)) continue;
-    sodium_memzero(row.fixed.owner_secret.data(), row.fixed.owner_secret.size());
-    const std::uint32_t member_no =
-        call.authority.key ? member_of(*mesh_no, *call.authority.key) : 0;
-    if (!call.authority.admin && member_no == 0) continue;
-    const MeshMirror* where = mesh(*mesh_no);
-    json.begin_object().field("id", where->id).field("slug", where->slug);
-    json.field("name", row.text[store::kMeshName]);
-    json.field("broker_url", config_.public_url);
-    json.field("active_peers", where->presences.size());
-    json.key("created_at").iso_time(row.fixed.created_ms);
-    if (member_no != 0) {
-      json.field("role", member(member_no)->is_admin != 0 ? "admin" : "member");
-      json.field("is_owner", (permissions_of(member_no) & kCanDeleteMesh) != 0);
+  if (call.authority.admin) {
+    store::Cursor cursor(batch(), TableId::kMeshSlug);
+    for (bool more = cursor.seek({}); more; more = cursor.next()) {
+      const auto mesh_no = batch().get_number(TableId::kMeshSlug, cursor.key());
+      if (mesh_no) write_mesh(*mesh_no, call.authority, json);
     }
-    json.end_object();
+  } else {
+    std::vector<std::uint32_t> own;
+    const auto [first, last] = tables_.meshes_of_key.equal_range(*call.authority.key);
+    for (auto entry = first; entry != last; ++entry) {
+      const bool in_force = member_of(entry->second, *call.authority.key) != 0;
+      if (in_force && mesh(entry->second) != nullptr) own.push_back(entry->second);
+    }
+    std::sort(own.begin(), own.end(), [&](std::uint32_t left, std::uint32_t right) {
+      return mesh(left)->slug < mesh(right)->slug;
+    });
+    for (const std::uint32_t mesh_no : own) write_mesh(mesh_no, call.authority, json);
   }
   json.end_array().end_object();
   return {};
+}
+
+void Broker::write_mesh(std::uint32_t mesh_no, const Authority& authority, wire::JsonWriter& json) {
+  const MeshMirror* where = mesh(mesh_no);
+  store::MeshRow row;
+  if (where == nullptr || where->deleted ||
+      !batch().get(TableId::kMesh, store::u32_key(mesh_no).bytes(), row)) {
+    return;
+  }
+  sodium_memzero(row.fixed.owner_secret.data(), row.fixed.owner_secret.size());
+  json.begin_object().field("id", where->id).field("slug", where->slug);
+  json.field("name", row.text[store::kMeshName]);
+  json.field("broker_url", config_.public_url);
+  json.field("active_peers", where->presences.size());
+  json.key("created_at").iso_time(row.fixed.created_ms);
+  if (const std::uint32_t member_no = authority.key ? member_of(mesh_no, *authority.key) : 0;
+      member_no != 0) {
+    json.field("role", member(member_no)->is_admin != 0 ? "admin" : "member");
+    json.field("is_owner", (permissions_of(member_no) & kCanDeleteMesh) != 0);
+  }
+  json.end_object();
 }
 
 Status Broker::rename_mesh(HttpCall& call) {

@@ -16,12 +16,12 @@ bool Broker::may_pay(ClientRef client, const Frame& frame, Cost cost) {
   if (cost == Cost::kFree) return true;
   const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
   if (cost == Cost::kToken) {
-    if (!tables_.budget.may_send(member_no, {}, env_.mono_ms)) {
+    if (!tables_.budget.may_send(member_no, {}, 1, env_.mono_ms)) {
       refuse_rate(client, frame, "rate_limit: you send faster than the mesh allows; slow down",
                   tables_.budget.wait_ms(member_no));
       return false;
     }
-    tables_.budget.charge(member_no, {}, 1, env_.mono_ms);
+    tables_.budget.charge(member_no, {}, 1, Budget::Outcome::kAccepted, env_.mono_ms);
     return true;
   }
   MemberMirror& asker = *member(member_no);
@@ -53,7 +53,8 @@ void Broker::charge_reply(ClientRef client, std::size_t bytes) {
 // As debt: what was told is told.
 void Broker::charge_fan_out(ClientRef client, std::size_t receivers) {
   tables_.budget.charge(tables_.clients.get<kClientMemberNo>(client), {},
-                        static_cast<std::uint32_t>(receivers / kFanOut), env_.mono_ms);
+                        static_cast<std::uint32_t>(receivers / kFanOut), Budget::Outcome::kAccepted,
+                        env_.mono_ms);
 }
 
 // No sign of a broken peer: it does not count with its errors, and nothing is closed.

@@ -1,7 +1,7 @@
 // peer_state.cc — what a member gets back when it returns: groups, profile, summary, sums.
 // Holds:  saved when the last socket of a presence closes, restored by a plain hello that makes a
 //         new presence. A throw-away connection (a hello with a session key of its own) saves
-//         nothing, unless it was used to set something.
+//         what it was used to set and nothing else: the rest it got back may be old by then.
 // Source: docs/PROTOCOL.md §2.3, §3; spec/wire.md §2.3, §2.4, §3.7.
 // Not:    leases (presence.cc), the verbs that set these values (profile.cc).
 #include "core/broker/broker.h"
@@ -11,25 +11,27 @@ namespace cm::broker {
 using store::TableId;
 
 void Broker::save_peer_state(PresenceRef presence) {
-  const PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
+  PresenceStatus& status = tables_.presences.get<kPresStatus>(presence);
   PresenceInfo& info = tables_.presences.get<kPresInfo>(presence);
   const bool is_plain = tables_.presences.get<kPresKey>(presence).kind == MailboxKind::kMember;
-  const bool was_used = !info.summary.empty() || !info.profile.empty() || !info.groups.empty();
-  if (status.proved != 0 || (!is_plain && !was_used)) return;
+  const std::uint8_t saved = is_plain ? kChangedAll : status.changed;
+  status.changed = 0;
+  if (status.proved != 0 || saved == 0) return;
   const store::Key key = store::u32_key(tables_.presences.get<kPresOwner>(presence).member_no);
   store::PeerStateRow row;
   const bool known = batch().get(TableId::kPeerState, key.bytes(), row);
   if (!known) row = {};
+  for (std::string_view& text : row.text) text = scratch().copy(text);
   row.fixed.last_seen_ms = env_.wall_ms;
   row.fixed.messages_in += info.stats.messages_in;
   row.fixed.messages_out += info.stats.messages_out;
   row.fixed.tool_calls += info.stats.tool_calls;
   row.fixed.errors += info.stats.errors;
-  row.fixed.hidden = status.hidden;
-  row.text[store::kStateGroups] = info.groups_json;
-  row.text[store::kStateProfile] = info.profile;
-  row.text[store::kStateSummary] = info.summary;
-  row.text[store::kStateName] = info.name;
+  if ((saved & kChangedVisible) != 0) row.fixed.hidden = status.hidden;
+  if ((saved & kChangedGroups) != 0) row.text[store::kStateGroups] = info.groups_json;
+  if ((saved & kChangedProfile) != 0) row.text[store::kStateProfile] = info.profile;
+  if ((saved & kChangedSummary) != 0) row.text[store::kStateSummary] = info.summary;
+  if (is_plain) row.text[store::kStateName] = info.name;
   info.stats = {};  // they are in the sum now
   batch().put(TableId::kPeerState, key.bytes(), row);
 }

@@ -17,11 +17,7 @@ using store::PeerStatus;
 
 bool is_group_name(std::string_view name) noexcept {
   if (name.empty() || name.size() > wire::kGroupNameMax) return false;
-  for (const char c : name) {
-    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                      c == '-' || c == '_' || c == '.' || c == '/';
-    if (!good) return false;
-  }
+  if (name.starts_with(' ') || name.ends_with(' ') || !wire::is_shown_text(name)) return false;
   // No empty part, and none that a file system would understand.
   for (std::size_t at = 0; at <= name.size();) {
     const std::size_t end = std::min(name.find('/', at), name.size());
@@ -57,9 +53,10 @@ void Broker::handle_set_status(ClientRef client, const Frame& frame) {
 void Broker::handle_set_summary(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view summary =
-      fields.shown("summary", wire::kSummaryMax, wire::Need::kOptional);
+      fields.display("summary", wire::kSummaryMax, wire::Lines::kOne, scratch());
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   tables_.presences.get<kPresInfo>(presence_of(client)).summary = summary;
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedSummary;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -77,6 +74,7 @@ void Broker::handle_set_visible(ClientRef client, const Frame& frame) {
   confirm(client, frame);
   if (!changed) return;
   status.hidden = hidden;
+  status.changed |= kChangedVisible;
   store_presence(presence);
   charge_fan_out(client, announce(presence, visible->boolean ? "peer_visible" : "peer_hidden"));
 }
@@ -91,11 +89,12 @@ void Broker::handle_set_profile(ClientRef client, const Frame& frame) {
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object();
-  for (const char* key : {"avatar", "title", "bio"}) {
+  for (const std::string_view key : {"avatar", "title", "bio"}) {
+    const wire::Lines lines = key == "bio" ? wire::Lines::kMany : wire::Lines::kOne;
     const wire::JsonNode* given = fields.node(key);
     const wire::JsonNode* kept = has_old ? old.find(key) : nullptr;
     if (given != nullptr) {
-      json.nullable_field(key, fields.shown(key, wire::kProfileTextMax, wire::Need::kOptional));
+      json.nullable_field(key, fields.display(key, wire::kProfileTextMax, lines, scratch()));
     } else if (kept != nullptr) {
       json.key(key).value(*kept);
     }
@@ -107,13 +106,14 @@ void Broker::handle_set_profile(ClientRef client, const Frame& frame) {
       return refuse(client, frame,
                     fail(Err::kMalformed, "field 'capabilities': " + good.error().detail));
     }
-    json.key("capabilities").raw(caps->text);
+    write_texts(frame.tape, *caps, json.key("capabilities"));
   } else if (const wire::JsonNode* kept = has_old ? old.find("capabilities") : nullptr;
              kept != nullptr) {
-    json.key("capabilities").value(*kept);
+    write_texts(old, *kept, json.key("capabilities"));
   }
   json.end_object();
   info.profile = text.view();
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedProfile;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -137,15 +137,17 @@ void Broker::handle_set_stats(ClientRef client, const Frame& frame) {
   next.set = true;
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   tables_.presences.get<kPresInfo>(presence_of(client)).stats = next;
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedStats;
   confirm(client, frame);
 }
 
 void Broker::handle_join_group(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view name = without_at(fields.text("name", wire::kGroupNameMax + 1));
-  const std::string_view role = fields.shown("role", wire::kGroupNameMax, wire::Need::kOptional);
+  const std::string_view role =
+      fields.display("role", wire::kGroupNameMax, wire::Lines::kOne, scratch());
   if (fields.ok() && !is_group_name(name)) {
-    fields.refuse("name", "1 to 64 characters of [A-Za-z0-9._-], parts joined by '/'");
+    fields.refuse("name", "1 to 64 bytes that can be shown, parts joined by '/'");
   }
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   PresenceInfo& info = tables_.presences.get<kPresInfo>(presence_of(client));
@@ -160,6 +162,7 @@ void Broker::handle_join_group(ClientRef client, const Frame& frame) {
     groups.push_back({std::string(name), std::string(role)});
   }
   set_groups(info, std::move(groups));
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedGroups;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -172,6 +175,7 @@ void Broker::handle_leave_group(ClientRef client, const Frame& frame) {
   std::vector<PeerGroup> groups = info.groups;
   std::erase_if(groups, [&](const PeerGroup& group) { return group.name == name; });
   set_groups(info, std::move(groups));
+  tables_.presences.get<kPresStatus>(presence_of(client)).changed |= kChangedGroups;
   store_presence(presence_of(client));
   confirm(client, frame);
 }
@@ -190,12 +194,14 @@ Status Broker::parse_groups(const wire::JsonTape& tape, const wire::JsonNode& li
     } else if (node.type == wire::JsonType::kObject) {
       wire::FieldReader fields(tape, node);
       name = without_at(fields.text("name", wire::kGroupNameMax + 1));
-      role = fields.shown("role", wire::kGroupNameMax, wire::Need::kOptional);
+      role = fields.text("role", wire::kGroupNameMax, wire::Need::kOptional);
       if (!fields.ok()) return fields.take();
     }
-    if (!is_group_name(name) || role.size() > wire::kGroupNameMax || !wire::is_shown_text(role)) {
+    name = wire::shown_copy(name, wire::Lines::kOne, scratch());
+    role = wire::shown_copy(role, wire::Lines::kOne, scratch());
+    if (!is_group_name(name) || role.size() > wire::kGroupNameMax) {
       return fail(Err::kMalformed,
-                  "field 'groups': expected names of 1 to 64 characters of [A-Za-z0-9._/-]");
+                  "field 'groups': expected names of 1 to 64 bytes, parts joined by '/'");
     }
     if (groups.size() == wire::kGroupsMax) {
       return fail(Err::kMalformed, "field 'groups': at most 32 entries");

@@ -6,6 +6,7 @@
 // Not:    plain hellos (hello.cc), what an accepted hello becomes (attach.cc).
 #include "core/broker/broker.h"
 #include "core/broker/capability.h"
+#include "core/broker/texts.h"
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
 #include "core/crypto/sign.h"
@@ -95,7 +96,6 @@ Status Broker::check_attestation(const Frame& frame, const wire::SessionHello& h
   if (!signature) {
     return fail(Err::kMalformed, "parentAttestation.signature must be 128 hex chars");
   }
-  facts.attestation = hello.attestation->text;
   facts.attestation_ms = static_cast<std::uint64_t>(hello.attestation_expires_ms);
   facts.attestation_version = static_cast<std::uint32_t>(hello.attestation_version);
   TextBuf canonical(scratch());
@@ -107,7 +107,38 @@ Status Broker::check_attestation(const Frame& frame, const wire::SessionHello& h
   if (!crypto::verify(facts.key, canonical.view(), *signature)) {
     return fail(Err::kBadSignature, "the attestation does not verify with parentMemberPubkey");
   }
+  facts.attestation = attestation_json(hello, facts);
   return {};
+}
+
+// What the member signed and nothing else: whatever came beside it would go to every peer.
+std::string_view Broker::attestation_json(const wire::SessionHello& hello,
+                                          const HelloFacts& facts) {
+  TextBuf text(scratch(), 512);
+  wire::JsonWriter json(text);
+  json.begin_object().field("sessionPubkey", hello.attested_session_text);
+  json.field("parentMemberPubkey", hello.attested_parent_text);
+  json.field("expiresAt", hello.attestation_expires_ms);
+  json.field("signature", hello.attestation_signature_text);
+  if (hello.attestation_version != 1) {
+    json.field("version", hello.attestation_version).key("allowed_caps").raw(facts.caps_json);
+  }
+  json.end_object();
+  return text.view();
+}
+
+// What a list of names allows; unknown ones give nothing, and case does not matter.
+std::uint16_t Broker::caps_of_names(const wire::JsonTape& tape, const wire::JsonNode& list) {
+  std::uint16_t caps = kCapNone;
+  for (std::uint32_t index = tape.first(list); index < list.next; index = tape.at(index).next) {
+    if (tape.at(index).type != wire::JsonType::kText) continue;
+    std::string lower(tape.at(index).text);
+    for (char& c : lower) {
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    }
+    caps = static_cast<std::uint16_t>(caps | session_cap(lower));
+  }
+  return caps;
 }
 
 // Version 2: an empty list allows nothing, an absent one is malformed (spec/decisions.md).
@@ -121,7 +152,6 @@ Status Broker::check_capabilities(const Frame& frame, const wire::SessionHello& 
   }
   std::array<std::string_view, crypto::kCapabilitiesMax> names;
   std::size_t count = 0;
-  facts.caps = kCapNone;
   for (std::uint32_t index = frame.tape.first(*hello.allowed_caps);
        index < hello.allowed_caps->next; index = frame.tape.at(index).next) {
     const wire::JsonNode& node = frame.tape.at(index);
@@ -129,13 +159,12 @@ Status Broker::check_capabilities(const Frame& frame, const wire::SessionHello& 
       return fail(Err::kMalformed, "parentAttestation.allowed_caps must be texts");
     }
     names[count++] = node.text;
-    std::string lower(node.text);
-    for (char& c : lower) {
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    }
-    facts.caps = static_cast<std::uint16_t>(facts.caps | session_cap(lower));
   }
-  facts.caps_json = hello.allowed_caps->text;
+  facts.caps = caps_of_names(frame.tape, *hello.allowed_caps);
+  TextBuf caps(scratch(), 256);
+  wire::JsonWriter json(caps);
+  write_texts(frame.tape, *hello.allowed_caps, json);
+  facts.caps_json = caps.view();
   const Status built = crypto::canonical_attestation_v2(
       facts.key, *facts.session, facts.attestation_ms, {names.data(), count}, canonical);
   if (!built) return fail(Err::kMalformed, "parentAttestation: " + built.error().detail);

@@ -1,6 +1,6 @@
 // skills.cc — skills that members share: named texts of instructions.
 // Holds:  one skill a name; sharing it again replaces it. Any member may remove one.
-// Limits: kSkillTextMax bytes of instructions, skills_max a mesh.
+// Limits: kSkillTextMax bytes of instructions, kSkillManifestMax of manifest, skills_max a mesh.
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.14.
 // Not:    running them.
 #include <algorithm>
@@ -27,29 +27,40 @@ bool contains_folded(std::string_view text, std::string_view part) {
 void Broker::handle_share_skill(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view name = fields.shown("name", wire::kLabelMax);
-  const std::string_view about = fields.shown("description", wire::kSummaryMax);
+  const std::string_view about = fields.display(
+      "description", wire::kSummaryMax, wire::Lines::kMany, scratch(), wire::Need::kRequired);
   const std::string_view instructions = fields.text("instructions", wire::kSkillTextMax);
   const wire::JsonNode* tags = fields.array("tags", wire::Need::kOptional);
   const wire::JsonNode* manifest = fields.node("manifest");
   if (fields.ok() && name.empty()) fields.refuse("name", "1 to 128 bytes");
+  if (fields.ok() && manifest != nullptr && frame.tape.depth(*manifest) > wire::kStoredDepthMax) {
+    fields.refuse("manifest", "at most 12 levels");
+  }
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   if (tags != nullptr) {
     if (Status good = check_texts(frame.tape, *tags, wire::kTagsMax, wire::kTagMax); !good) {
       return refuse(client, frame, fail(Err::kMalformed, "field 'tags': " + good.error().detail));
     }
   }
+  TextBuf manifest_json(scratch());
+  if (manifest != nullptr) wire::JsonWriter(manifest_json).value(*manifest);
+  if (manifest_json.size() > wire::kSkillManifestMax) {
+    return refuse(client, frame,
+                  fail(Err::kTooBig, "field 'manifest': at most 65536 bytes of JSON"));
+  }
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(name));
-  TextBuf manifest_json(scratch());
-  if (manifest != nullptr) wire::JsonWriter(manifest_json).value(*manifest);
+  TextBuf tags_json(scratch(), 64);
+  wire::JsonWriter tags_writer(tags_json);
+  if (tags != nullptr) write_texts(frame.tape, *tags, tags_writer);
   store::SkillRow row;
   row.fixed.created_ms = env_.wall_ms;
   row.fixed.member_no = tables_.clients.get<kClientMemberNo>(client);
   row.text[store::kSkillName] = name;
   row.text[store::kSkillDescription] = about;
   row.text[store::kSkillInstructions] = instructions;
-  row.text[store::kSkillTags] = tags == nullptr ? std::string_view("[]") : tags->text;
+  row.text[store::kSkillTags] = tags == nullptr ? std::string_view("[]") : tags_json.view();
   row.text[store::kSkillManifest] = manifest_json.view();
   row.text[store::kSkillAuthor] = name_of(client);
   if (Status room = check_shared(mesh_no, TableId::kSkill, key.bytes(), row); !room) {

@@ -1,7 +1,8 @@
 // state.cc — the mesh's shared state: small JSON values under text keys.
 // Holds:  a value is kept and given back as it was written, numbers digit by digit. Every change is
 //         told to all other connections. null is a value, as with existing brokers.
-// Limits: keys of kStateKeyMax bytes, values of kStateValueMax, state_keys_max a mesh.
+// Limits: keys of kStateKeyMax bytes, values of kStateValueMax and kStoredDepthMax levels,
+//         state_keys_max a mesh.
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.1; spec/observed.md: daemons wait for state_value,
 //         others for state_result, so both are sent.
 // Not:    who may read or write it (capabilities: broker.cc).
@@ -29,6 +30,9 @@ void Broker::handle_set_state(ClientRef client, const Frame& frame) {
   const wire::JsonNode* value = fields.node("value");
   if (fields.ok() && key.empty()) fields.refuse("key", "1 to 256 bytes");
   if (fields.ok() && value == nullptr) fields.refuse("value", "any JSON value");
+  if (fields.ok() && frame.tape.depth(*value) > wire::kStoredDepthMax) {
+    fields.refuse("value", "at most 12 levels");
+  }
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   TextBuf json_value(scratch(), 256);
   wire::JsonWriter writer(json_value);

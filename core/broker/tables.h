@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/base/hash.h"
 #include "core/base/ids.h"
 #include "core/base/limits.h"
 #include "core/base/table.h"
@@ -59,6 +60,7 @@ enum ClientCol {
   kClientAddress,
   kClientKnowsPolicy,  // negotiated concurrent_connection_policy
   kClientSessionNo,    // of its session key; 0 without one
+  kClientSessionHash,  // of its hello's sessionId; compared within one presence only
 };
 // Lanes as hash_of(mailbox, lane). When there are too many of them, all: who never acks is
 // bounded, too.
@@ -88,10 +90,10 @@ struct ClaimList {
   ClaimRef first;
   ClaimRef last;
 };
-using ClientTable =
-    Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
-          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, LapsedLanes, std::uint32_t,
-          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t, std::uint32_t>;
+using ClientTable = Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t,
+                          std::uint32_t, ClientClass, std::uint64_t, ClaimList, std::uint32_t,
+                          std::uint64_t, LapsedLanes, std::uint32_t, std::uint64_t, std::uint8_t,
+                          wire::PeerAddress, std::uint8_t, std::uint32_t, std::uint64_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -111,6 +113,10 @@ struct PresenceOwner {
   std::uint32_t mesh_no = 0;
   std::uint32_t member_no = 0;
 };
+// What a throw-away connection saves for its member: what it set itself, not what it got back.
+constexpr std::uint8_t kChangedSummary = 1, kChangedProfile = 2, kChangedGroups = 4,
+                       kChangedVisible = 8, kChangedStats = 16;
+constexpr std::uint8_t kChangedAll = 31;
 // What decides whether a queued row is pushed (spec/decisions.md, "Delivery", status).
 struct PresenceStatus {
   store::PeerStatus manual = store::PeerStatus::kIdle;
@@ -120,6 +126,7 @@ struct PresenceStatus {
   std::uint16_t caps = 0xffff;      // of the session's attestation, bits of capability.h
   std::uint8_t proved = 0;          // by session_hello
   std::uint8_t hidden = 0;
+  std::uint8_t changed = 0;  // kChanged*: what verbs have set since its hello
 
   store::PeerStatus effective(std::uint64_t mono_ms) const noexcept {
     if (manual == store::PeerStatus::kDnd) return manual;
@@ -149,6 +156,11 @@ struct PresenceInfo {  // cold: shown in peers_list
 using PresenceTable = Table<PresenceTag, PresenceKey, PresenceOwner, std::uint64_t,
                             std::vector<ClientRef>, PresenceStatus, PresenceInfo>;
 
+struct PublicKeyHash {
+  std::size_t operator()(const PublicKey& key) const noexcept {
+    return static_cast<std::size_t>(hash64(key));
+  }
+};
 struct PresenceKeyHash {
   std::size_t operator()(const PresenceKey& key) const noexcept;
 };
@@ -277,6 +289,8 @@ struct Tables {
   std::unordered_map<std::uint32_t, MeshMirror> meshes;
   std::unordered_map<std::uint32_t, SharedUse> shared;           // by mesh
   std::unordered_map<std::uint32_t, std::uint32_t> subscribers;  // by topic
+  // mesh_no of each member row of a key, revoked ones included.
+  std::unordered_multimap<PublicKey, std::uint32_t, PublicKeyHash> meshes_of_key;
   Budget budget;
   std::vector<MailboxRef> dirty;
   std::vector<RefusedRow> refused;

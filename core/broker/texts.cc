@@ -39,4 +39,15 @@ Status check_texts(const wire::JsonTape& tape, const wire::JsonNode& list, std::
   return {};
 }
 
+void write_texts(const wire::JsonTape& tape, const wire::JsonNode& list, wire::JsonWriter& json) {
+  json.begin_array();
+  if (list.type == wire::JsonType::kArray) {
+    for (std::uint32_t index = tape.first(list); index < list.next; index = tape.at(index).next) {
+      const wire::JsonNode& node = tape.at(index);
+      if (node.type == wire::JsonType::kText) json.text(node.text);
+    }
+  }
+  json.end_array();
+}
+
 }  // namespace cm::broker

@@ -9,6 +9,7 @@
 
 #include "core/base/result.h"
 #include "core/wire/json_tape.h"
+#include "core/wire/json_writer.h"
 #include "store/schema.h"
 
 namespace cm::broker {
@@ -19,5 +20,8 @@ std::string_view text_of(store::PeerStatus status) noexcept;
 // Every entry is a text that may be shown, of 1 to `bytes` bytes; at most `entries` of them.
 Status check_texts(const wire::JsonTape& tape, const wire::JsonNode& list, std::size_t entries,
                    std::size_t bytes);
+// The texts of a list that check_texts() took, as a list: its source text may hold megabytes of
+// white space between them. What is no text is left out.
+void write_texts(const wire::JsonTape& tape, const wire::JsonNode& list, wire::JsonWriter& json);
 
 }  // namespace cm::broker

@@ -98,7 +98,7 @@ void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view name = without_hash(fields.text("name", wire::kTopicNameMax + 1));
   const std::string_view about =
-      fields.shown("description", wire::kSummaryMax, wire::Need::kOptional);
+      fields.display("description", wire::kSummaryMax, wire::Lines::kMany, scratch());
   const std::string_view visible =
       fields.text("visibility", wire::kLabelMax, wire::Need::kOptional);
   const auto visibility =

@@ -46,7 +46,8 @@ std::string_view text_array(const wire::JsonTape& tape, wire::FieldReader& field
 std::string_view shown_json(wire::FieldReader& fields, std::string_view key, std::size_t most,
                             ScratchArena& scratch) {
   const wire::JsonNode* node = fields.node(key);
-  const std::string_view value = fields.shown(key, most, Need::kOptional);
+  const wire::Lines lines = key == "bio" ? wire::Lines::kMany : wire::Lines::kOne;
+  const std::string_view value = fields.display(key, most, lines, scratch);
   if (node == nullptr || node->type != wire::JsonType::kText) return {};
   TextBuf json(scratch, value.size() + 8);
   wire::append_json_text(json, value);
@@ -257,8 +258,8 @@ void Daemon::post_profile(ConnRef conn, const wire::HttpRequest& request) {
   wire::FieldReader fields(*tape, tape->root());
   QueryReader query(request.query, scratch());
   const wire::JsonNode* summary = fields.node("summary");
-  const std::string_view summary_text = fields.text("summary", wire::kSummaryMax, Need::kOptional);
-  if (!wire::is_shown_text(summary_text)) fields.refuse("summary", "text that can be shown");
+  const std::string_view summary_text =
+      fields.display("summary", wire::kSummaryMax, wire::Lines::kOne, scratch());
   const bool has_summary = summary != nullptr && summary->type == wire::JsonType::kText;
   const std::string_view status = fields.text("status", wire::kLabelMax, Need::kOptional);
   if (!status.empty() && status != "idle" && status != "working" && status != "dnd") {

@@ -94,7 +94,7 @@ void Daemon::post_topic_create(ConnRef conn, const wire::HttpRequest& request) {
   wire::FieldReader fields(*tape, tape->root());
   const std::string_view name = topic_of(fields, "name");
   const std::string_view description =
-      fields.shown("description", kDescriptionMax, Need::kOptional);
+      fields.display("description", kDescriptionMax, wire::Lines::kMany, scratch());
   const std::string_view visibility = fields.text("visibility", 16, Need::kOptional);
   if (!visibility.empty() && visibility != "public" && visibility != "private" &&
       visibility != "dm") {

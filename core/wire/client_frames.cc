@@ -26,6 +26,7 @@ bool is_base64_text(std::string_view text) noexcept {
 Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchArena& scratch,
                           ClientFrame& frame) {
   frame = {};
+  frame.scratch = &scratch;
   if (Status parsed = parser.parse(text, scratch, frame.tape); !parsed) return parsed;
   if (frame.tape.root().type != JsonType::kObject) {
     return fail(Err::kMalformed, "a frame is one JSON object");
@@ -48,17 +49,21 @@ bool time_of(const JsonNode* node, std::int64_t& ms) noexcept {
 }
 
 // What both hellos have.
-void parse_common(FieldReader& fields, Hello& hello) {
+void parse_common(FieldReader& fields, ScratchArena& scratch, Hello& hello) {
+  // A client that were refused for a character in its name or directory could never connect.
+  const auto label = [&](std::string_view key, std::size_t max) {
+    return fields.display(key, max, Lines::kOne, scratch);
+  };
   hello.session_pubkey_text = fields.text("sessionPubkey", kTargetMax, Need::kOptional);
   hello.mesh_id = fields.text("meshId", kTargetMax);
   hello.signature_text = fields.text("signature", kTargetMax);
   hello.session_id = fields.shown("sessionId", kSessionIdMax);
-  hello.display_name = fields.shown("displayName", kDisplayNameMax, Need::kOptional);
-  hello.cwd = fields.shown("cwd", kPathMax, Need::kOptional);
-  hello.hostname = fields.shown("hostname", kLabelMax, Need::kOptional);
-  hello.peer_type = fields.shown("peerType", kLabelMax, Need::kOptional);
-  hello.channel = fields.shown("channel", kLabelMax, Need::kOptional);
-  hello.model = fields.shown("model", kLabelMax, Need::kOptional);
+  hello.display_name = label("displayName", kDisplayNameMax);
+  hello.cwd = label("cwd", kPathMax);
+  hello.hostname = label("hostname", kLabelMax);
+  hello.peer_type = label("peerType", kLabelMax);
+  hello.channel = label("channel", kLabelMax);
+  hello.model = label("model", kLabelMax);
   hello.pid = fields.integer("pid", 0, kTimestampMax, Need::kOptional);
   hello.groups = fields.array("groups", Need::kOptional);
   hello.timestamp_valid = time_of(fields.node("timestamp"), hello.timestamp_ms);
@@ -69,7 +74,7 @@ void parse_common(FieldReader& fields, Hello& hello) {
 Status parse_hello(const ClientFrame& frame, Hello& hello) {
   hello = {};
   FieldReader fields(frame.tape, frame.tape.root());
-  parse_common(fields, hello);
+  parse_common(fields, *frame.scratch, hello);
   // The reference never compares memberId, so any text without the separator may be signed.
   hello.member_id = fields.text("memberId", kTargetMax);
   hello.pubkey_text = fields.text("pubkey", kTargetMax);
@@ -79,7 +84,7 @@ Status parse_hello(const ClientFrame& frame, Hello& hello) {
 Status parse_session_hello(const ClientFrame& frame, SessionHello& hello) {
   hello = {};
   FieldReader fields(frame.tape, frame.tape.root());
-  parse_common(fields, hello.common);
+  parse_common(fields, *frame.scratch, hello.common);
   hello.parent_pubkey_text = fields.text("parentMemberPubkey", kTargetMax, Need::kOptional);
   hello.parent_member_id = fields.text("parentMemberId", kTargetMax, Need::kOptional);
   hello.attestation = fields.object("parentAttestation", Need::kOptional);
@@ -151,8 +156,9 @@ void write_send(const Send& send, TextBuf& out) {
 Status parse_client_ack(const ClientFrame& frame, ClientAck& ack) {
   ack = {};
   FieldReader fields(frame.tape, frame.tape.root());
-  ack.client_message_id = fields.client_id("clientMessageId");
-  ack.broker_message_id = fields.broker_id("brokerMessageId", Need::kOptional);
+  // Existing clients acknowledge system and webhook pushes too, whose ids have any form.
+  ack.client_message_id = fields.text("clientMessageId", kClientIdMax, Need::kOptional);
+  ack.broker_message_id = fields.text("brokerMessageId", kRequestIdMax, Need::kOptional);
   if (fields.ok() && ack.client_message_id.empty() && ack.broker_message_id.empty()) {
     fields.refuse("brokerMessageId", "one of brokerMessageId and clientMessageId");
   }

@@ -24,6 +24,7 @@ struct ClientFrame {
   JsonTape tape;
   std::string_view type;
   std::string_view request_id;
+  ScratchArena* scratch = nullptr;  // of the tape; texts that are shown may be copied there
 };
 Status parse_client_frame(JsonParser& parser, std::string_view text, ScratchArena& scratch,
                           ClientFrame& frame);

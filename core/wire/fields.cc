@@ -32,6 +32,17 @@ bool is_hidden(char32_t point) noexcept {
          (point >= 0x2066 && point <= 0x2069) || point == 0xfeff;
 }
 
+bool is_joiner(char32_t point) noexcept { return point == 0x200c || point == 0x200d; }
+
+// May `point` stand between `before` and the text at `index`? A joiner shapes letters and emoji;
+// within ASCII it would only make two names look alike.
+bool may_stand(char32_t before, char32_t point, std::string_view text, std::size_t index) noexcept {
+  if (!is_joiner(point)) return !is_hidden(point);
+  if (before < 0x80 || is_joiner(before) || index == text.size()) return false;
+  const char32_t next = next_code_point(text, index);
+  return next >= 0x80 && !is_hidden(next);
+}
+
 }  // namespace
 
 bool is_broker_id(std::string_view text) noexcept {
@@ -59,10 +70,32 @@ bool is_slug(std::string_view text) noexcept {
 }
 
 bool is_shown_text(std::string_view utf8) noexcept {
+  char32_t before = 0;
   for (std::size_t index = 0; index < utf8.size();) {
-    if (is_hidden(next_code_point(utf8, index))) return false;
+    const char32_t point = next_code_point(utf8, index);
+    if (!may_stand(before, point, utf8, index)) return false;
+    before = point;
   }
   return true;
+}
+
+std::string_view shown_copy(std::string_view utf8, Lines lines, ScratchArena& scratch) {
+  if (is_shown_text(utf8)) return utf8;
+  TextBuf out(scratch, utf8.size());
+  char32_t before = 0;  // the last one that was kept
+  for (std::size_t index = 0; index < utf8.size();) {
+    const std::size_t start = index;
+    const char32_t point = next_code_point(utf8, index);
+    if (point == '\n' || point == '\t') {
+      out.append(lines == Lines::kMany ? utf8[start] : ' ');
+    } else if (may_stand(before, point, utf8, index)) {
+      out.append(utf8.substr(start, index - start));
+    } else {
+      continue;
+    }
+    before = point;
+  }
+  return out.view();
 }
 
 bool has_control(std::string_view text) noexcept {
@@ -119,6 +152,11 @@ std::string_view FieldReader::shown(std::string_view key, std::size_t max, Need 
     return {};
   }
   return value;
+}
+
+std::string_view FieldReader::display(std::string_view key, std::size_t max, Lines lines,
+                                      ScratchArena& scratch, Need need) {
+  return shown_copy(text(key, max, need), lines, scratch);
 }
 
 std::string_view FieldReader::broker_id(std::string_view key, Need need) {

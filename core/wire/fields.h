@@ -16,6 +16,7 @@
 namespace cm::wire {
 
 enum class Need : std::uint8_t { kRequired, kOptional };
+enum class Lines : std::uint8_t { kOne, kMany };
 
 class FieldReader {
  public:
@@ -25,8 +26,12 @@ class FieldReader {
   // An optional field that is absent or null gives the default; so does every field after an
   // error. `max` is in bytes of UTF-8.
   std::string_view text(std::string_view key, std::size_t max, Need need = Need::kRequired);
-  // A text that may be shown: no control characters, no bidirectional overrides.
+  // A text that may be shown: no control characters, no bidirectional overrides. For what names
+  // something: another text would be another name.
   std::string_view shown(std::string_view key, std::size_t max, Need need = Need::kRequired);
+  // The same for texts that are only shown: shown_copy() of what was sent, in `scratch`.
+  std::string_view display(std::string_view key, std::size_t max, Lines lines,
+                           ScratchArena& scratch, Need need = Need::kOptional);
   // [0-9A-Za-z]{1,32}: ids that a broker gives (design/presence.md, "Binding").
   std::string_view broker_id(std::string_view key, Need need = Need::kRequired);
   // [!-~]{1,128} (design/delivery.md, "Ids").
@@ -60,7 +65,11 @@ bool is_broker_id(std::string_view text) noexcept;  // [0-9A-Za-z]{1,32}
 bool is_client_id(std::string_view text) noexcept;  // [!-~]{1,128}
 bool is_slug(std::string_view text) noexcept;       // ^[a-z0-9][a-z0-9-]{1,31}$
 // No control characters (C0, C1, DEL) and none that reorder or hide text (bidi, zero width).
+// Joiners (U+200C, U+200D) stand between characters outside ASCII, as in emoji and Persian.
 bool is_shown_text(std::string_view utf8) noexcept;
+// `utf8` without what is_shown_text() refuses, itself or in `scratch`; it does not grow. Line feeds
+// and tabs become spaces, or stay where a text may have lines.
+std::string_view shown_copy(std::string_view utf8, Lines lines, ScratchArena& scratch);
 // No C0 control characters or DEL: `to`, `reply_to_id`, target specs.
 bool has_control(std::string_view text) noexcept;
 bool is_hex_key(std::string_view text) noexcept;  // 64 lower-case hex digits

@@ -212,6 +212,24 @@ const JsonNode* JsonTape::find(const JsonNode& object, std::string_view key) con
   return nullptr;
 }
 
+std::size_t JsonTape::depth(const JsonNode& node) const noexcept {
+  const auto is_list = [](const JsonNode& each) {
+    return each.type == JsonType::kObject || each.type == JsonType::kArray;
+  };
+  if (!is_list(node)) return 0;
+  std::array<std::uint32_t, kJsonDepthMax> ends;  // of the lists that hold the node at hand
+  std::size_t open = 0;
+  std::size_t deepest = 0;
+  for (auto index = static_cast<std::uint32_t>(&node - nodes_); index < node.next; ++index) {
+    while (open > 0 && index >= ends[open - 1]) --open;
+    if (!is_list(nodes_[index])) continue;
+    CHECK(open < ends.size());  // the parser took no deeper document
+    ends[open++] = nodes_[index].next;
+    deepest = std::max(deepest, open);
+  }
+  return deepest;
+}
+
 Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape& tape) {
   char* const copy = reinterpret_cast<char*>(scratch.allocate(input.size() + kGuardBytes, 1));
   if (!input.empty()) std::memcpy(copy, input.data(), input.size());

@@ -42,6 +42,8 @@ class JsonTape {
   // The member of an object, or null. Linear: objects here have a dozen keys.
   const JsonNode* find(const JsonNode& object, std::string_view key) const noexcept;
   const JsonNode* find(std::string_view key) const noexcept { return find(root(), key); }
+  // Arrays and objects within one another, this node included; 0 for what is neither.
+  std::size_t depth(const JsonNode& node) const noexcept;
   // First child, then siblings by index: for (i = first(n); i < n.next; i = at(i).next).
   std::uint32_t first(const JsonNode& parent) const noexcept {
     return static_cast<std::uint32_t>(&parent - nodes_) + 1;

@@ -13,6 +13,9 @@ namespace cm::wire {
 
 // JSON (design/architecture.md, "Network").
 constexpr std::size_t kJsonDepthMax = 16;
+// Of values that are stored and given back: state_list and the daemon's answers hold them four
+// levels down.
+constexpr std::size_t kStoredDepthMax = 12;
 constexpr std::size_t kJsonKeysMax = 256;       // of one object
 constexpr std::size_t kJsonNodesMax = 262'144;  // of one document
 
@@ -43,7 +46,8 @@ constexpr std::size_t kMemoryTextMax = 64 << 10;
 constexpr std::size_t kTagMax = 64;
 constexpr std::size_t kTagsMax = 32;
 constexpr std::size_t kSkillTextMax = 256 << 10;
-constexpr std::size_t kProfileTextMax = 2048;  // avatar, title, bio
+constexpr std::size_t kSkillManifestMax = 64 << 10;  // of JSON
+constexpr std::size_t kProfileTextMax = 2048;        // avatar, title, bio
 constexpr std::size_t kQueryMax = 1024;
 
 constexpr std::int64_t kHelloSkewMs = 60'000;

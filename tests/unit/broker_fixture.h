@@ -38,6 +38,7 @@ class BrokerTest : public ::testing::Test {
  protected:
   void start() {
     core_.reset();
+    config_.hosts = {"broker.example"};
     parts_.open();
     core_.emplace(config_, parts_.limits, parts_.env, effects_, parts_.metrics, parts_.slab);
     ASSERT_TRUE(core_->load());
@@ -138,12 +139,13 @@ class BrokerTest : public ::testing::Test {
         "CM-Member " + who.hex + ":" + time + ":" + nonce + ":" +
         who.sign("claudemesh-http-v1|" + std::string(method) + "|" + std::string(path) + "|" +
                  std::string(crypto::view(crypto::hex_text(hash))) + "|" + time + "|" + nonce +
-                 "|broker.example");
+                 "|" + signed_host_);
     wire::HttpRequest request;
     request.method = method;
     request.path = path;
     request.body = body;
-    request.host = "broker.example";
+    request.host = signed_host_;
+    request.peer_is_loopback = signed_loopback_;
     request.authorization = authority;
     last_authority_ = authority;
     return request_of(request);
@@ -299,6 +301,8 @@ class BrokerTest : public ::testing::Test {
   std::string mesh_;
   std::uint32_t status_ = 0;
   std::string last_authority_;
+  std::string signed_host_ = "broker.example";
+  bool signed_loopback_ = false;
   std::uint32_t next_conn_ = 0;
 };
 

@@ -55,7 +55,7 @@ const std::vector<BodyRoute>& body_routes() {
         {"mesh", false, 128, {"7", "\"none\""}}}},
       {"/v1/profile",
        {{"summary", "\"s\""}},
-       {{"summary", false, 4096, {"7", "\"a\\u202eb\""}},
+       {{"summary", false, 4096, {"7"}},
         {"status", false, 0, {"7", "\"busy\""}},
         {"visible", false, 0, {"7", "\"true\""}},
         {"avatar", false, 512, {"7", "[]"}},

@@ -181,12 +181,12 @@ std::vector<FrameCase> frame_cases() {
         {"signature", Rule::kText, kTargetMax, true},
         {"sessionPubkey", Rule::kText, kTargetMax, false},
         {"sessionId", Rule::kShown, kSessionIdMax, true},
-        {"displayName", Rule::kShown, kDisplayNameMax, false},
-        {"cwd", Rule::kShown, kPathMax, false},
-        {"hostname", Rule::kShown, kLabelMax, false},
-        {"peerType", Rule::kShown, kLabelMax, false},
-        {"channel", Rule::kShown, kLabelMax, false},
-        {"model", Rule::kShown, kLabelMax, false},
+        {"displayName", Rule::kText, kDisplayNameMax, false},
+        {"cwd", Rule::kText, kPathMax, false},
+        {"hostname", Rule::kText, kLabelMax, false},
+        {"peerType", Rule::kText, kLabelMax, false},
+        {"channel", Rule::kText, kLabelMax, false},
+        {"model", Rule::kText, kLabelMax, false},
         {"pid", Rule::kInteger, 0, false}}},
       {R"({"type":"send","id":"i","client_message_id":"c","request_fingerprint":")" CM_KEY
        R"(","targetSpec":"t","priority":"now","nonce":")" CM_NONCE
@@ -201,8 +201,8 @@ std::vector<FrameCase> frame_cases() {
         {"replyToId", Rule::kNoControl, kReplyToMax, false}}},
       {R"({"type":"client_ack","clientMessageId":"c","brokerMessageId":"b"})",
        [](const ClientFrame& frame) { return parse_client_ack(frame, client_ack); },
-       {{"clientMessageId", Rule::kClientId, kClientIdMax, false},
-        {"brokerMessageId", Rule::kBrokerId, kBrokerIdMax, false}}},
+       {{"clientMessageId", Rule::kText, kClientIdMax, false},
+        {"brokerMessageId", Rule::kText, kRequestIdMax, false}}},
       {R"({"type":"hello_ack","presenceId":"p","memberDisplayName":"n"})",
        [](const ClientFrame& frame) { return parse_hello_ack(frame, hello_ack); },
        {{"presenceId", Rule::kBrokerId, kBrokerIdMax, true},
@@ -379,6 +379,24 @@ TEST_F(Frames, a_hello_with_a_bad_timestamp_is_read_and_says_so) {
   }
   ASSERT_TRUE(parse_hello(frame(base), hello));
   EXPECT_TRUE(hello.timestamp_valid);
+}
+
+TEST_F(Frames, texts_of_a_hello_lose_what_must_not_be_shown) {
+  const std::string base = frame_cases()[0].base;
+  const auto name = [&](const std::string& text) {
+    Hello hello;
+    EXPECT_TRUE(parse_hello(frame(with_value(base, "displayName", "\"" + text + "\"")), hello));
+    EXPECT_TRUE(is_shown_text(hello.display_name));
+    return std::string(hello.display_name);
+  };
+  EXPECT_EQ(name("a\\u0000\\u001b\\u007f\\u0085\\u200b\\u200f\\u2028\\u202e\\u2066\\ufeff\\u061cb"),
+            "ab");
+  EXPECT_EQ(name("a\\n\\tb\\r"), "a  b");
+  const std::string joined = "\U0001F469\u200d\U0001F4BB \u0645\u200c\u0646";
+  EXPECT_EQ(name(joined), joined);
+  EXPECT_EQ(name("bo\u200db\u200c"), "bob") << "two names that look alike";
+  EXPECT_EQ(name("\u200d\u00e9\u200d\u200d\u00e9\u200d"), "\u00e9\u200d\u00e9") << "one joins";
+  EXPECT_EQ(name("\u00e9\u200d\u202e\u00e9"), "\u00e9\u00e9");
 }
 
 TEST_F(Frames, a_client_ack_needs_one_of_its_ids) {
