@@ -1,6 +1,7 @@
 // retention.cc — deleting inbox rows in bounded batches: by request, and by age.
 // Holds:  a batch is a part of its iteration's transaction; if that is abandoned, the batch is
 //         done again. The dedupe key of a deleted row stays, so a late redelivery is a duplicate.
+//         What came after the request is not deleted by it.
 // Why:    a mailbox of a hundred thousand rows deleted at once would hold up every message.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §7, "Retention".
 // Not:    the outbox: its terminal rows become tombstones.
@@ -19,7 +20,13 @@ constexpr std::uint64_t kDayMs = 24 * kHourMs;
 
 }  // namespace
 
-void Daemon::start_purge(Purge purge) { tables_.purges.push_back(std::move(purge)); }
+void Daemon::start_purge(Purge purge) {
+  {
+    store::Cursor inbox(batch(), TableId::kInbox);
+    if (inbox.seek_before({})) (void)store::parse_ulid_key(inbox.key(), purge.last);
+  }
+  tables_.purges.push_back(std::move(purge));
+}
 
 void Daemon::prune_inbox_due() {
   if (env_.mono_ms < prune_ms_) return;
@@ -49,6 +56,7 @@ void Daemon::step_purge() {
       store::InboxRow row;
       Ulid id;
       if (!store::parse_ulid_key(cursor.key(), id) || !cursor.row(row)) continue;
+      if (id > purge.last) break;
       purge.position = id;
       if (row.fixed.received_ms >= purge.before_ms) {
         if (purge.in_time_order) break;

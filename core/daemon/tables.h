@@ -206,6 +206,7 @@ struct Purge {
   std::string mesh_id, topic, sender;
   std::uint64_t before_ms = UINT64_MAX;
   bool in_time_order = false;  // ends at the first row that is not older
+  Ulid last{};                 // newest row of the inbox at the request: what came later stays
   Ulid position{};             // the next row to look at is behind it
   Ulid committed_position{};
   std::uint64_t removed = 0;

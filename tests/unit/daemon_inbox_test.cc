@@ -231,6 +231,28 @@ TEST_F(DaemonInbox, many_rows_are_deleted_in_batches_and_a_failed_one_is_done_ag
   EXPECT_EQ(parts_.count(TableId::kInboxKey), 1'200u);
 }
 
+TEST_F(DaemonInbox, what_comes_after_the_request_is_not_deleted_by_it) {
+  const std::string queries[] = {"all=true", "mesh=crew", "from=" + bob_.hex, "topic=T1"};
+  int serial = 0;
+  for (const std::string& query : queries) {
+    SCOPED_TRACE(query);
+    const auto arrive = [&] {
+      EXPECT_TRUE(core_->on_link_frame(links_[0], plain("m" + std::to_string(++serial), "aGk=",
+                                                        from_bob(R"("targetSpec":"#T1")"))));
+    };
+    for (int number = 0; number < 600; ++number) arrive();
+    run();
+    const ConnRef conn = http("DELETE", "/v1/inbox", query);
+    EXPECT_EQ(status(conn), 0u);
+    arrive();
+    run();
+    EXPECT_EQ(finish(conn), 200u);
+    EXPECT_EQ(field(reply_, "removed"), "600");
+    EXPECT_EQ(parts_.count(TableId::kInbox), 1u);
+    finish(http("DELETE", "/v1/inbox", "all=true"));
+  }
+}
+
 TEST_F(DaemonInbox, rows_older_than_thirty_days_go_at_start_and_every_hour) {
   frame(plain("old", "aGk=", from_bob(R"("targetSpec":"*")")));
   parts_.advance(29 * kDayMs);
