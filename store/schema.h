@@ -204,10 +204,10 @@ struct InboxFixed {
   Priority priority = Priority::kNext;
   MailboxKind recipient_kind = MailboxKind::kMember;
   std::uint8_t body_missing = 0;  // 1: body is null, kInboxReason says why
-  std::uint8_t has_member = 0;    // sender_member is set
+  std::uint8_t has_member = 0;    // 1: sender_member is proved by the box that it made
   std::uint8_t plaintext = 0;     // 1: it came unencrypted, as broadcasts, groups and topics do
   std::uint8_t pad0[3] = {};
-  KeyBytes sender_member{};
+  KeyBytes sender_member{};  // as the broker said; zero if it did not
   KeyBytes recipient{};
 };
 static_assert(sizeof(InboxFixed) == 96);

@@ -1,10 +1,10 @@
 // daemon.h — the local runtime as one state machine over tables: events in, effects out.
 // Owns:   Daemon. Its rules are in: link.cc (hello, broker frames), features.cc (negotiation),
-//         send.cc (the accept table), resolve.cc (who a name is), targets.cc (topics, groups, which
-//         mesh), drain.cc (lanes), receive.cc (inbox), retention.cc (deleting), gates.cc (gates,
-//         limits, replies), routes_*.cc (routes), calls.cc and answers.cc (requests passed on
-//         to brokers), events.cc (streams), reload.cc (joins and leaves), load.cc (mirrors,
-//         verification).
+//         send.cc (the accept table), resolve.cc (who a name is), bound_names.cc, targets.cc
+//         (topics, groups, which mesh), drain.cc (lanes), receive.cc (inbox), retention.cc
+//         (deleting), gates.cc (gates, limits, replies), routes_*.cc (routes), calls.cc and
+//         answers.cc (requests passed on to brokers), events.cc (streams), reload.cc (joins and
+//         leaves), load.cc (mirrors, verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
 //         before its outbox row was written has consumed nothing.
 // Why:    the same object code runs in the product and in the simulator.
@@ -210,6 +210,13 @@ class Daemon {
   KnownName known_name(MeshRef mesh, std::string_view folded);
   void bind_name(MeshRef mesh, std::string_view name, const PublicKey& member);
 
+  // bound_names.cc
+  void load_bound_names();
+  void note_bound_name(std::string_view mesh_id, std::string_view folded, const PublicKey& member);
+  void forget_new_bindings();
+  static bool is_attested(const store::InboxRow& row) noexcept;
+  bool has_name_conflict(const store::InboxRow& row) const;
+
   // drain.cc
   LaneRef lane(MeshRef mesh, std::string_view target, store::Priority priority,
                const store::OutboxRow& row);
@@ -236,7 +243,7 @@ class Daemon {
   bool on_push(LinkRef link, const wire::BrokerFrame& frame);
   void on_system_push(LinkRef link, const wire::BrokerFrame& frame, const wire::Push& push);
   void on_message(LinkRef link, const wire::Push& push);
-  void open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row);
+  bool open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row);
   void acknowledge(LinkRef link, const wire::Push& push);
 
   // events.cc

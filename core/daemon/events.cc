@@ -206,12 +206,13 @@ void Daemon::emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& r
   json.field("broker_message_id", row.text[store::kInboxBrokerId]);
   json.field("sender_pubkey", row.text[store::kInboxSender]);
   json.key("sender_member_pubkey");
-  if (row.fixed.has_member != 0) {
+  if (is_attested(row)) {
     json.hex(row.fixed.sender_member);
   } else {
     json.null().field("unattested", true);
   }
   json.field("sender_name", row.text[store::kInboxSenderName]);
+  if (has_name_conflict(row)) json.field("name_conflict", true);
   json.nullable_field("topic", row.text[store::kInboxTopic]);
   json.nullable_field("reply_to_id", row.text[store::kInboxReplyTo]);
   json.field("priority", text_of(static_cast<wire::Priority>(row.fixed.priority)));

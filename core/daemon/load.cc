@@ -64,6 +64,7 @@ Status Daemon::add_mesh(const MeshConfig& config) {
 
 Status Daemon::start() {
   if (Status loaded = load_outbox(true); !loaded) return loaded;
+  load_bound_names();
   seed_events();
   prune_ms_ = env_.mono_ms;
   tables_.links.each([&](LinkRef link) { open_link(link); });
@@ -154,6 +155,7 @@ void Daemon::abandon(Err why) {
   }
   event_reserved_ = 0;  // read again, or written again, with the next event
   abandon_calls();
+  forget_new_bindings();
   const std::vector<ConnRef> requests = std::exchange(tables_.requests, {});
   for (const ConnRef conn : requests) {
     std::erase(tables_.streams, conn);  // opened in this iteration: its head was never sent
@@ -211,6 +213,7 @@ void Daemon::committed() noexcept {
   }
   tables_.touched.clear();
   tables_.left.clear();
+  tables_.newly_bound.clear();
   event_committed_ = event_serial_;
   for (Purge& purge : tables_.purges) {
     purge.committed_position = purge.position;

@@ -80,10 +80,7 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   row.fixed.priority = static_cast<store::Priority>(push.priority);
   row.fixed.recipient_kind = store::MailboxKind::kMember;
   row.fixed.recipient = config.key;
-  // A session key is its member's only by an attestation, which this version does not read: then
-  // the broker's word is not taken for it (design/delivery.md, "Who a name is").
-  row.fixed.has_member = push.sender_key && push.sender_member == push.sender_key;
-  if (row.fixed.has_member != 0) row.fixed.sender_member = *push.sender_key;
+  if (push.sender_member) row.fixed.sender_member = *push.sender_member;
   row.text[store::kInboxClientId] = id;
   row.text[store::kInboxBrokerId] = push.message_id;
   row.text[store::kInboxMesh] = config.mesh_id;
@@ -96,7 +93,11 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   row.text[store::kInboxTopic] = to_topic ? push.target.substr(1) : push.topic;
   row.text[store::kInboxReplyTo] = push.reply_to;
   row.text[store::kInboxSubtype] = push.subtype;
-  open_body(mesh, push, row);
+  // Only a box that opened proves who made it. A session key is its member's only by an
+  // attestation, which this version does not read; and whatever came readable, anybody between us
+  // may have written (design/delivery.md, "Who a name is").
+  const bool opened = open_body(mesh, push, row);
+  row.fixed.has_member = opened && push.sender_member == push.sender_key;
 
   const Ulid ulid = ulids_.next(env_.wall_ms);
   batch().put(TableId::kInbox, store::ulid_key(ulid).bytes(), row);
@@ -106,18 +107,19 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   emit_message(mesh, ulid, row);
 }
 
-// Sets the body, or why there is none.
-void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row) {
+// Sets the body, or why there is none. True: a box of the sender's key opened.
+bool Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row) {
   const auto refuse = [&](std::string_view reason) {
     row.fixed.body_missing = 1;
     row.text[store::kInboxReason] = reason;
     metrics_.add(Metric::kDaemonRecvUndecryptable);
+    return false;
   };
   if (push.subtype == "webhook") {
     if (push.event_data.empty()) return refuse("the webhook sent no data");
     row.fixed.plaintext = 1;
     row.text[store::kInboxBody] = push.event_data;
-    return;
+    return false;
   }
   const auto sealed = crypto::base64_decode(push.ciphertext, scratch());
   if (!sealed) return refuse("the ciphertext is not base64");
@@ -131,7 +133,7 @@ void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
       // Any member can encrypt any bytes to us; what is shown as JSON has to be text.
       if (!utf8_valid(body.view())) return refuse("it is not UTF-8 text");
       row.text[store::kInboxBody] = body.view();
-      return;
+      return true;
     }
     reason = "it was not encrypted to this member by its sender";
   }
@@ -142,6 +144,7 @@ void Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
   if (!utf8_valid(as_text(*sealed))) return refuse("it is not UTF-8 text");
   row.fixed.plaintext = 1;
   row.text[store::kInboxBody] = as_text(*sealed);
+  return false;
 }
 
 void Daemon::acknowledge(LinkRef link, const wire::Push& push) {

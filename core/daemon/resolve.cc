@@ -142,6 +142,7 @@ void Daemon::bind_name(MeshRef mesh, std::string_view name, const PublicKey& mem
   }
   row.fixed.bound_ms = env_.wall_ms;
   batch().put(TableId::kKnownPeer, key.bytes(), row);
+  note_bound_name(config_of(mesh).mesh_id, fold_name(name), member);
 }
 
 Error Daemon::name_conflict(std::string_view name, const std::vector<PublicKey>& keys) const {

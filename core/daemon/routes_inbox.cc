@@ -70,8 +70,9 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
       json.field("mesh", slug_of(row.text[store::kInboxMesh]));
       json.nullable_field("topic", row.text[store::kInboxTopic]);
       json.field("sender_pubkey", row.text[store::kInboxSender]);
-      if (row.fixed.has_member == 0) json.field("unattested", true);
+      if (!is_attested(row)) json.field("unattested", true);
       json.field("sender_name", row.text[store::kInboxSenderName]);
+      if (has_name_conflict(row)) json.field("name_conflict", true);
       json.optional_field("subtype", row.text[store::kInboxSubtype]);
       json.key("body");
       if (row.fixed.body_missing != 0) {

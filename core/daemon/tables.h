@@ -252,6 +252,8 @@ struct Tables {
 
   std::unordered_map<Ulid, WorkRef, UlidHash> work_of;
   std::unordered_map<std::string, LaneRef> lane_of;
+  std::unordered_map<std::string, PublicKey> bound;    // by store::known_peer_prefix()
+  std::vector<std::string> newly_bound;                // in this iteration: forgotten if it fails
   std::unordered_map<std::uint64_t, CallRef> call_of;  // by the serial in its `_reqId`
   std::unordered_map<ConnRef, OpenRequest> open;       // requests without an answer
   std::vector<LaneRef> ready;                          // lanes to look at in this step

@@ -104,6 +104,76 @@ TEST_F(DaemonInbox, a_full_push_keeps_topic_reply_and_name) {
   EXPECT_EQ(field(inbox("limit=1"), "sender_name"), "ci");
 }
 
+TEST_F(DaemonInbox, a_sender_is_attested_by_a_box_that_opened_and_by_nothing_else) {
+  const std::string member = R"("senderMemberPubkey":")" + bob_.hex + "\"";
+  std::string sealed = push("s", "pay bob");
+  sealed.insert(sealed.size() - 1, "," + member);
+  const struct {
+    const char* id;
+    std::string frame;
+    bool attested;
+  } rows[] = {
+      {"sealed", sealed, true},
+      {"direct", plain("d", "cGF5IGV2ZQ==",
+                       from_bob(member + R"(,"targetSpec":")" + self_.hex + "\""), false),
+       false},
+      {"many", plain("m", "aGk=", from_bob(member + R"(,"targetSpec":"*")")), false},
+      {"closed", plain("c", "aGk=", from_bob(member + R"(,"targetSpec":")" + self_.hex + "\"")),
+       false},
+      {"session", push("t", "hi"), false},
+  };
+  for (const auto& each : rows) {
+    SCOPED_TRACE(each.id);
+    const ConnRef stream = get("/v1/events");
+    frame(each.frame);
+    EXPECT_EQ(count(EffectKind::kStreamWrite, "\"unattested\":true") == 0, each.attested);
+    const std::string text = inbox("limit=1&mark_seen=false");
+    EXPECT_EQ(has(text, "\"unattested\":true"), !each.attested) << text;
+    EXPECT_EQ(field(text, "sender_pubkey"), bob_.hex);
+    core_->on_http_closed(stream);
+  }
+}
+
+TEST_F(DaemonInbox, a_name_that_is_bound_to_another_key_is_shown_as_a_conflict) {
+  link_down();
+  connect({peer(bob_, "Bob")});
+  const auto conflict = [&](const std::string& members) {
+    static int serial = 0;
+    const ConnRef stream = get("/v1/events");
+    frame(plain("n" + std::to_string(++serial), "aGk=", members + R"(,"targetSpec":"*")"));
+    const bool told = count(EffectKind::kStreamWrite, "\"name_conflict\":true") != 0;
+    EXPECT_EQ(has(inbox("limit=1&mark_seen=false"), "\"name_conflict\":true"), told);
+    core_->on_http_closed(stream);
+    return told;
+  };
+  const std::string eve = R"("senderPubkey":")" + eve_.hex + R"(","senderName":"bob")";
+  EXPECT_FALSE(conflict(eve)) << "nobody used the name yet";
+  EXPECT_EQ(send("bob", "id"), 202u);
+  EXPECT_TRUE(conflict(eve));
+  EXPECT_TRUE(conflict(R"("senderPubkey":"webhook:x","senderName":"BOB")"));
+  EXPECT_FALSE(conflict(from_bob(R"("senderName":"bob")")));
+  EXPECT_FALSE(conflict(R"("senderPubkey":")" + eve_.hex + R"(","senderName":"eve")"));
+  const Member session = Member::make();
+  EXPECT_FALSE(conflict(R"("senderPubkey":")" + session.hex + R"(","senderMemberPubkey":")" +
+                        bob_.hex + R"(","senderName":"bob")"))
+      << "a session of bob, as the broker says";
+  start();
+  connect({});
+  EXPECT_TRUE(conflict(eve)) << "also after a restart";
+}
+
+TEST_F(DaemonInbox, a_name_whose_binding_was_not_stored_is_no_conflict) {
+  link_down();
+  connect({peer(bob_, "Bob")});
+  parts_.commit_fails = true;
+  EXPECT_EQ(send("bob", "id"), 507u);
+  parts_.commit_fails = false;
+  run();
+  frame(plain("e", "aGk=", R"("senderPubkey":")" + eve_.hex +
+                               R"(","senderName":"bob","targetSpec":"*")"));
+  EXPECT_FALSE(has(inbox(), "name_conflict"));
+}
+
 TEST_F(DaemonInbox, an_echo_is_acked_and_not_kept_and_mail_of_ones_own_sessions_is_kept) {
   const std::string own_member = R"("senderMemberPubkey":")" + self_.hex + "\"";
   const Member session = Member::make();
