@@ -1,7 +1,8 @@
 // answers.cc — what the IPC answers when the brokers have answered.
 // Holds:  an answer that some meshes could not give to is 200 with what the others said and
 //         `errors:[{mesh,error,detail}]`; when all failed it is the first one's failure. "Not set"
-//         is said only when every mesh was asked successfully.
+//         is said only when every mesh was asked successfully. What does not fit into
+//         kReplyBytesMax is left out and the answer says so.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3.
 // Not:    asking (calls.cc).
 #include <algorithm>
@@ -12,6 +13,8 @@
 
 namespace cm::daemon {
 namespace {
+
+constexpr std::size_t kRoundARow = 256;  // the mesh, commas, the end of the answer
 
 const CallResult* first_failure(const Job& job) {
   for (const CallResult& result : job.results) {
@@ -25,10 +28,16 @@ bool any_ok(const Job& job) {
                      [](const CallResult& result) { return result.ok; });
 }
 
-void append_errors(const Job& job, wire::JsonWriter& json) {
-  if (first_failure(job) == nullptr) return;
+// Of the meshes that failed, and of those from `cut` on whose rows are left out of this answer.
+void append_errors(const Job& job, wire::JsonWriter& json, std::size_t cut = SIZE_MAX) {
+  if (first_failure(job) == nullptr && cut >= job.results.size()) return;
   json.key("errors").begin_array();
-  for (const CallResult& result : job.results) {
+  for (std::size_t index = 0; index < job.results.size(); ++index) {
+    const CallResult& result = job.results[index];
+    if (result.ok && index >= cut) {
+      json.begin_object().field("mesh", result.mesh).field("error", "truncated");
+      json.field("detail", "its rows do not fit into this answer; name the mesh").end_object();
+    }
     if (result.ok) continue;
     json.begin_object().field("mesh", result.mesh).field("error", result.error);
     json.field("detail", result.detail).end_object();
@@ -73,13 +82,17 @@ void Daemon::answer_rows(ConnRef conn, const Job& job, std::string_view name) {
   TextBuf text(scratch(), 4096);
   wire::JsonWriter json(text);
   json.begin_object().optional_field("topic", job.subject).key(name).begin_array();
-  if (peers) {
-    for (const CallResult& result : job.results) {
+  std::size_t cut = 0;  // results before it are shown whole
+  for (bool fits = true; cut < job.results.size(); ++cut) {
+    const CallResult& result = job.results[cut];
+    if (peers) {
       const auto mesh = choose_mesh(result.mesh);
       if (!mesh) continue;
       for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(*mesh).peers) {
         // The broker's own object, with the mesh added in front of its closing brace.
         const std::string_view raw = tables_.peers.get<kPeerRaw>(peer);
+        fits = text.size() + raw.size() + kRoundARow <= kReplyBytesMax;
+        if (!fits) break;
         TextBuf entry(scratch(), raw.size() + 64);
         entry.append(raw.substr(0, raw.size() - 1));
         entry.append(",\"mesh\":");
@@ -87,14 +100,15 @@ void Daemon::answer_rows(ConnRef conn, const Job& job, std::string_view name) {
         entry.append('}');
         json.raw(entry.view());
       }
+    } else if (!result.body.empty()) {
+      fits = text.size() + result.body.size() + kRoundARow <= kReplyBytesMax;
+      if (fits) json.raw(result.body);
     }
-  } else {
-    for (const CallResult& result : job.results) {
-      if (!result.body.empty()) json.raw(result.body);
-    }
+    if (!fits) break;
   }
   json.end_array();
-  append_errors(job, json);
+  if (cut < job.results.size()) json.field("truncated", true);
+  append_errors(job, json, cut);
   json.end_object();
   reply(conn, 200, text.view());
 }
@@ -112,10 +126,14 @@ void Daemon::answer_found(ConnRef conn, const Job& job) {
     const auto more = [](const CallResult& one) { return !one.body.empty(); };
     if (std::count_if(job.results.begin(), job.results.end(), more) > 1) {
       json.key("all").begin_array();
+      bool fits = true;
       for (const CallResult& result : job.results) {
-        if (more(result)) json.raw(result.body);
+        if (!more(result)) continue;
+        fits = fits && text.size() + result.body.size() + kRoundARow <= kReplyBytesMax;
+        if (fits) json.raw(result.body);
       }
       json.end_array();
+      if (!fits) json.field("truncated", true);
     }
     append_errors(job, json);
     json.end_object();

@@ -21,8 +21,8 @@ namespace {
 
 constexpr std::uint64_t kAnswerMs = 5'000;
 constexpr std::uint64_t kSilenceMs = 2'000;
-constexpr std::size_t kAnswerBytesMax = 10 << 20;
-constexpr std::size_t kTextKept = 512;  // of a broker's own words
+constexpr std::size_t kAnswerBytesMax = kReplyBytesMax - (64 << 10);  // beside what is around it
+constexpr std::size_t kTextKept = 512;                                // of a broker's own words
 
 struct CodeStatus {
   std::string_view code;

@@ -29,6 +29,10 @@
 #include "core/wire/ipc_send.h"
 #include "store/store.h"
 
+namespace cm::wire {
+class JsonWriter;
+}
+
 namespace cm::daemon {
 
 struct Config {
@@ -45,6 +49,9 @@ struct Config {
   void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
   const void* metrics_context = nullptr;
 };
+
+// Bytes of one answer of the IPC: its clients read at most 10 MiB.
+constexpr std::size_t kReplyBytesMax = (10 << 20) - (256 << 10);
 
 // What reload() changed.
 struct Reloaded {
@@ -299,6 +306,8 @@ class Daemon {
   void post_seen(ConnRef conn, const wire::HttpRequest& request);
   void delete_inbox(ConnRef conn, const wire::HttpRequest& request);
   void delete_inbox_row(ConnRef conn, const wire::HttpRequest& request);
+  void append_inbox_row(const Ulid& id, const store::InboxRow& row, bool with_body,
+                        wire::JsonWriter& json);
   std::int64_t mark_seen(const std::vector<Ulid>& ids);
 
   // routes_outbox.cc

@@ -14,7 +14,6 @@ namespace {
 
 using store::TableId;
 
-constexpr std::size_t kReplyBytesMax = 10 << 20;
 constexpr std::int64_t kInboxDefault = 100;
 constexpr std::int64_t kInboxMax = 1'000;
 constexpr std::size_t kSeenMax = 1'000;
@@ -57,36 +56,20 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
       if (from && row.text[store::kInboxSender] != *from) continue;
       if (topic && row.text[store::kInboxTopic] != *topic) continue;
       if (!mesh_id.empty() && row.text[store::kInboxMesh] != mesh_id) continue;
-      if (text.size() + row.text[store::kInboxBody].size() > kReplyBytesMax) {
+      // How long it is in JSON is known when it is written.
+      const std::size_t before_row = text.size();
+      append_inbox_row(id, row, true, json);
+      bool with_body = true;
+      if (text.size() > kReplyBytesMax) {
+        text.truncate(before_row);
         truncated = true;
-        break;
+        if (count != 0) break;
+        json = wire::JsonWriter(text);  // as it was before the first row
+        append_inbox_row(id, row, false, json);
+        with_body = false;
       }
       ++count;
-      if (row.fixed.seen_ms == 0) shown_unread.push_back(id);
-      const UlidText id_text = ulid_text(id);
-      json.begin_object().field("id", view(id_text));
-      json.field("client_message_id", row.text[store::kInboxClientId]);
-      json.field("broker_message_id", row.text[store::kInboxBrokerId]);
-      json.field("mesh", slug_of(row.text[store::kInboxMesh]));
-      json.nullable_field("topic", row.text[store::kInboxTopic]);
-      json.field("sender_pubkey", row.text[store::kInboxSender]);
-      if (!is_attested(row)) json.field("unattested", true);
-      json.field("sender_name", row.text[store::kInboxSenderName]);
-      if (has_name_conflict(row)) json.field("name_conflict", true);
-      json.optional_field("subtype", row.text[store::kInboxSubtype]);
-      json.key("body");
-      if (row.fixed.body_missing != 0) {
-        json.null().field("body_missing", row.text[store::kInboxReason]);
-      } else {
-        json.text(row.text[store::kInboxBody]);
-      }
-      json.field("encrypted", row.fixed.plaintext == 0);
-      json.field("priority", text_of(static_cast<wire::Priority>(row.fixed.priority)));
-      json.key("received_at").iso_time(row.fixed.received_ms);
-      json.nullable_field("reply_to_id", row.text[store::kInboxReplyTo]);
-      json.key("seen_at").iso_time_or_null(row.fixed.seen_ms);
-      json.key("recipient_pubkey").hex(row.fixed.recipient);
-      json.field("recipient_kind", "member").end_object();
+      if (row.fixed.seen_ms == 0 && with_body) shown_unread.push_back(id);
     }
   }
   json.end_array();
@@ -94,6 +77,39 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
   if (truncated) json.field("truncated", true);
   json.end_object();
   reply(conn, 200, text.view());
+}
+
+// The row as it is shown; without its body if not even alone it fits into an answer.
+void Daemon::append_inbox_row(const Ulid& id, const store::InboxRow& row, bool with_body,
+                              wire::JsonWriter& json) {
+  const UlidText id_text = ulid_text(id);
+  json.begin_object().field("id", view(id_text));
+  json.field("client_message_id", row.text[store::kInboxClientId]);
+  json.field("broker_message_id", row.text[store::kInboxBrokerId]);
+  json.field("mesh", slug_of(row.text[store::kInboxMesh]));
+  json.nullable_field("topic", row.text[store::kInboxTopic]);
+  json.field("sender_pubkey", row.text[store::kInboxSender]);
+  if (!is_attested(row)) json.field("unattested", true);
+  json.field("sender_name", row.text[store::kInboxSenderName]);
+  if (has_name_conflict(row)) json.field("name_conflict", true);
+  json.optional_field("subtype", row.text[store::kInboxSubtype]);
+  json.key("body");
+  if (row.fixed.body_missing != 0) {
+    json.null().field("body_missing", row.text[store::kInboxReason]);
+  } else if (!with_body) {
+    json.null().field("body_missing", "it has " +
+                                          std::to_string(row.text[store::kInboxBody].size()) +
+                                          " bytes, more than an answer holds");
+  } else {
+    json.text(row.text[store::kInboxBody]);
+  }
+  json.field("encrypted", row.fixed.plaintext == 0);
+  json.field("priority", text_of(static_cast<wire::Priority>(row.fixed.priority)));
+  json.key("received_at").iso_time(row.fixed.received_ms);
+  json.nullable_field("reply_to_id", row.text[store::kInboxReplyTo]);
+  json.key("seen_at").iso_time_or_null(row.fixed.seen_ms);
+  json.key("recipient_pubkey").hex(row.fixed.recipient);
+  json.field("recipient_kind", "member").end_object();
 }
 
 // The number of rows that were unread.

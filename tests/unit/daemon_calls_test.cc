@@ -431,5 +431,22 @@ TEST_F(DaemonCalls, a_status_that_no_mesh_knows_is_404_and_that_of_two_is_ambigu
   EXPECT_EQ(status(http("GET", "/v1/message/status", "id=short")), 404u);
 }
 
+TEST_F(DaemonCalls, answers_of_many_meshes_stay_below_what_a_client_reads) {
+  start(2);
+  connect({}, 0);
+  connect({}, 1);
+  const std::string large = R"("entries":[{"key":"k","value":")" + std::string(6 << 20, 'x') +
+                            R"("}])";
+  const ConnRef conn = http("GET", "/v1/state", {});
+  const std::string first = sent_to("list_state", 0);
+  const std::string second = sent_to("list_state", 1);
+  answer(first, "state_list", large, 0);
+  answer(second, "state_list", large, 1);
+  EXPECT_EQ(status(conn), 200u);
+  EXPECT_LE(reply_.size(), 10u << 20);
+  EXPECT_TRUE(has(reply_, "\"truncated\":true"));
+  EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"other")"));
+}
+
 }  // namespace
 }  // namespace cm::daemon

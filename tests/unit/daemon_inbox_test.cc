@@ -174,6 +174,36 @@ TEST_F(DaemonInbox, a_name_whose_binding_was_not_stored_is_no_conflict) {
   EXPECT_FALSE(has(inbox(), "name_conflict"));
 }
 
+TEST_F(DaemonInbox, a_listing_stays_below_what_a_client_reads_and_marks_only_what_it_shows) {
+  const std::string body(700'000, '\x01');
+  TextBuf sealed(parts_.scratch, 1'000'000);
+  crypto::base64_append(as_bytes(std::string_view(body)), sealed);
+  const std::string ciphertext(sealed.view());
+  for (const char* id : {"a", "b", "c"}) {
+    frame(plain(id, ciphertext, from_bob(R"("targetSpec":"*")")));
+  }
+  std::string text = inbox("unread_only=true");
+  EXPECT_LE(text.size(), 10u << 20);
+  EXPECT_EQ(field(text, "marked_seen"), "2");
+  EXPECT_TRUE(has(text, "\"truncated\":true"));
+  text = inbox("unread_only=true");
+  EXPECT_EQ(field(text, "client_message_id"), "a");
+  EXPECT_FALSE(has(text, "truncated"));
+}
+
+TEST_F(DaemonInbox, a_body_that_fits_into_no_listing_does_not_hide_those_behind_it) {
+  frame(plain("small", "aGk=", from_bob(R"("targetSpec":"*")")));
+  const std::string body(2'000'000, '\x01');
+  TextBuf sealed(parts_.scratch, 3'000'000);
+  crypto::base64_append(as_bytes(std::string_view(body)), sealed);
+  frame(plain("large", std::string(sealed.view()), from_bob(R"("targetSpec":"*")")));
+  const std::string text = inbox("unread_only=true");
+  EXPECT_LE(text.size(), 10u << 20);
+  EXPECT_TRUE(has(text, "\"body\":null,\"body_missing\":\"it has 2000000 bytes")) << text.size();
+  EXPECT_TRUE(has(text, "\"client_message_id\":\"small\""));
+  EXPECT_EQ(field(text, "marked_seen"), "1") << "nobody saw the body";
+}
+
 TEST_F(DaemonInbox, an_echo_is_acked_and_not_kept_and_mail_of_ones_own_sessions_is_kept) {
   const std::string own_member = R"("senderMemberPubkey":")" + self_.hex + "\"";
   const Member session = Member::make();
