@@ -196,6 +196,8 @@ class Daemon {
   Status find_mesh(ConnRef conn, std::string_view to, ParkedRef parked, Outgoing& out,
                    bool& answered);
   void reply_candidates(ConnRef conn, const std::vector<Candidate>& found);
+  // A topic may be looked for in the lists of all meshes: they are known, or `out.wait` is set.
+  Status know_all_topics(ParkedRef parked, Outgoing& out) const;
   Status resolve_topic(std::string_view topic, ParkedRef parked, Outgoing& out);
   void ask_topics(MeshRef mesh);
   void on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame);
@@ -209,6 +211,7 @@ class Daemon {
   bool may_wait(ParkedRef parked) const;
   bool roster_is_fresh(MeshRef mesh, ParkedRef parked) const;
   bool list_is_coming(MeshRef mesh) const;
+  bool can_answer(MeshRef mesh) const;
   Error name_conflict(std::string_view name, const std::vector<PublicKey>& keys) const;
   struct KnownName {
     std::vector<PublicKey> recent;  // members seen under it within 30 days

@@ -244,11 +244,11 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   ask_features(link);
   ask_roster(mesh);
   tables_.parked.each([&](ParkedRef parked) {
-    const bool topics = tables_.parked.get<kParkedFor>(parked) == Wait::kTopics;
-    if (topics && tables_.parked.get<kParkedMesh>(parked) == mesh &&
-        tables_.meshes.get<kMeshTopics>(mesh).asked_serial == 0) {
-      ask_topics(mesh);
-    }
+    const Wait wait = tables_.parked.get<kParkedFor>(parked);
+    const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
+    const bool wanted = wait == Wait::kTopics ? tables_.parked.get<kParkedMesh>(parked) == mesh
+                                              : wait == Wait::kAllTopics && !topics.loaded;
+    if (wanted && topics.asked_serial == 0) ask_topics(mesh);
   });
   tables_.lanes.each([&](LaneRef lane) {
     if (!(tables_.lanes.get<kLaneMesh>(lane) == mesh)) return;

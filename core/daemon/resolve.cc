@@ -85,9 +85,13 @@ bool Daemon::may_wait(ParkedRef parked) const {
 }
 
 bool Daemon::list_is_coming(MeshRef mesh) const {
-  const LinkState state = tables_.links.get<kLinkState>(tables_.meshes.get<kMeshLink>(mesh));
-  return tables_.meshes.get<kMeshRoster>(mesh).state == RosterState::kUnknown &&
-         (state == LinkState::kHelloSent || state == LinkState::kOpen);
+  return tables_.meshes.get<kMeshRoster>(mesh).state == RosterState::kUnknown && can_answer(mesh);
+}
+
+// Its broker is there, or about to be.
+bool Daemon::can_answer(MeshRef mesh) const {
+  const LinkState state = state_of(mesh);
+  return state == LinkState::kHelloSent || state == LinkState::kOpen;
 }
 
 Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoing& out) {

@@ -279,6 +279,12 @@ void Daemon::park(ConnRef conn, const Outgoing& out, const ParkedRequest& input,
     if (roster.asked_serial == 0) ask_roster(out.mesh);
     // Without a connection no request is on its way: the first list of the next one will do.
     serial = roster.asked_serial != 0 ? roster.asked_serial : roster_serial_ + 1;
+  } else if (out.wait == Wait::kAllTopics) {
+    serial = request_serial_ + 1;
+    tables_.meshes.each([&](MeshRef mesh) {
+      const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
+      if (!topics.loaded && topics.asked_serial == 0) ask_topics(mesh);
+    });
   } else {
     serial = roster_serial_ + 1;
     tables_.meshes.each([&](MeshRef mesh) {
@@ -313,10 +319,13 @@ bool Daemon::parked_is_ready(ParkedRef parked) const {
     }
     case Wait::kAllRosters: {
       bool all = true;
+      tables_.meshes.each([&](MeshRef each) { all = all && (!can_answer(each) || listed(each)); });
+      return all;
+    }
+    case Wait::kAllTopics: {
+      bool all = true;
       tables_.meshes.each([&](MeshRef each) {
-        const LinkState state = state_of(each);
-        const bool can = state == LinkState::kOpen || state == LinkState::kHelloSent;
-        all = all && (!can || listed(each));
+        all = all && (!can_answer(each) || tables_.meshes.get<kMeshTopics>(each).loaded);
       });
       return all;
     }

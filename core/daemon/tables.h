@@ -122,8 +122,8 @@ using LaneTable = Table<LaneTag, MeshRef, std::string, WorkRef, WorkRef, std::ui
                         std::uint32_t, std::uint8_t>;
 
 // A send that waits for a list of the broker: its request, to be handled again. Without a mesh it
-// waits for the rosters of all.
-enum class Wait : std::uint8_t { kNo, kRoster, kTopics, kAllRosters };
+// waits for the lists of all.
+enum class Wait : std::uint8_t { kNo, kRoster, kTopics, kAllRosters, kAllTopics };
 enum ParkedCol {
   kParkedConn,
   kParkedMesh,

@@ -1,7 +1,7 @@
 // targets.cc — targets that are no single peer, and the mesh that a target without one belongs to.
 // Holds:  a topic's name is looked up in the list that is kept; it is refused only after the broker
-//         was asked anew. A name or key without a mesh goes to the one mesh that knows it; if
-//         several do, they are named and nothing is sent.
+//         was asked anew. A name, key or topic without a mesh goes to the one mesh that knows it;
+//         if several do, they are named and nothing is sent. A topic needs the lists of all meshes.
 // Source: docs/PROTOCOL.md §10.2; spec/ipc.md §5; spec/wire.md §5.1, §7.3.
 // Not:    who a name is within one mesh (resolve.cc).
 #include <algorithm>
@@ -46,6 +46,7 @@ void Daemon::ask_topics(MeshRef mesh) {
 }
 
 void Daemon::on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame) {
+  if (wire::array_of(frame, {"topics"}) == nullptr) return;  // it says nothing
   Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
   const std::uint64_t serial = serial_of(frame.request_id);
   topics.names.clear();
@@ -60,6 +61,24 @@ void Daemon::on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame) {
   topics.loaded_serial = std::max(topics.loaded_serial, serial);
   if (topics.asked_serial != 0 && serial >= topics.asked_serial) topics.asked_serial = 0;
   wake_parked();
+}
+
+// Text to a topic can be read by its mesh: it goes to none that was not named while another may
+// have a topic of that name.
+Status Daemon::know_all_topics(ParkedRef parked, Outgoing& out) const {
+  std::string unknown;
+  bool can_ask = false;
+  tables_.meshes.each([&](MeshRef mesh) {
+    if (tables_.meshes.get<kMeshTopics>(mesh).loaded) return;
+    unknown += " '" + config_of(mesh).slug + "'";
+    can_ask = can_ask || can_answer(mesh);
+  });
+  if (unknown.empty()) return {};
+  if (can_ask && may_wait(parked)) {
+    out.wait = Wait::kAllTopics;
+    return {};
+  }
+  return fail(Err::kMeshRequired, "name the mesh of this topic; not known are those of" + unknown);
 }
 
 Status Daemon::resolve_topic(std::string_view topic, ParkedRef parked, Outgoing& out) {
@@ -79,8 +98,7 @@ Status Daemon::resolve_topic(std::string_view topic, ParkedRef parked, Outgoing&
   }
   const bool fresh =
       parked && topics.loaded && topics.loaded_serial >= tables_.parked.get<kParkedSerial>(parked);
-  const LinkState state = state_of(out.mesh);
-  const bool can_ask = state == LinkState::kOpen || state == LinkState::kHelloSent;
+  const bool can_ask = can_answer(out.mesh);
   const std::string what = "field 'to': no topic \"" + std::string(topic) + "\"";
   if (fresh) return fail(Err::kNotFound, what);
   if (can_ask && may_wait(parked)) {
@@ -164,6 +182,10 @@ Status Daemon::find_mesh(ConnRef conn, std::string_view to, ParkedRef parked, Ou
   if (is_peer && coming && may_wait(parked)) {
     out.wait = Wait::kAllRosters;
     return {};
+  }
+  if (to.front() == '#') {
+    const Status known = know_all_topics(parked, out);
+    if (!known || out.wait != Wait::kNo) return known;
   }
   const std::vector<Candidate> found = candidates(to);
   std::vector<MeshRef> meshes;

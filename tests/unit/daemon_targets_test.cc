@@ -226,5 +226,76 @@ TEST_F(DaemonTargets, groups_of_several_meshes_need_one) {
   EXPECT_EQ(send("*", "", "hi", R"(,"mesh":"other")"), 202u);
 }
 
+TEST_F(DaemonTargets, a_topic_without_a_mesh_waits_for_the_lists_of_all) {
+  start(2);
+  connect({}, 0);
+  connect({}, 1);
+  ConnRef conn = http("GET", "/v1/topic/list", "mesh=other");
+  topics(sent("topic_list"), kGeneral, 1);
+  EXPECT_EQ(status(conn), 200u);
+  conn = ask(body_of("#general", "id"));
+  EXPECT_EQ(status(conn), 0u) << "the other mesh may have one too";
+  EXPECT_TRUE(sent_to("topic_list", 1).empty()) << "known";
+  topics(sent_to("topic_list", 0), kGeneral, 0);
+  EXPECT_EQ(status(conn), 409u);
+  EXPECT_EQ(field(reply_, "error"), "ambiguous_mesh");
+  EXPECT_FALSE(row("id"));
+}
+
+TEST_F(DaemonTargets, a_topic_that_one_of_all_lists_has_is_found_there) {
+  start(2);
+  connect({}, 0);
+  connect({}, 1);
+  const ConnRef conn = ask(body_of("#general", "id"));
+  const std::string first = sent_to("topic_list", 0);
+  const std::string second = sent_to("topic_list", 1);
+  topics(second, kGeneral, 1);
+  EXPECT_EQ(status(conn), 0u);
+  topics(first, "[]", 0);
+  EXPECT_EQ(status(conn), 202u);
+  EXPECT_EQ(field(reply_, "mesh"), "other");
+}
+
+TEST_F(DaemonTargets, a_topic_without_a_mesh_needs_one_while_a_list_is_missing) {
+  start(2);
+  connect({}, 1);
+  const ConnRef conn = ask(body_of("#general", "id"));
+  topics(sent_to("topic_list", 1), kGeneral, 1);
+  EXPECT_EQ(status(conn), 400u) << "the broker of the other mesh cannot be asked";
+  EXPECT_EQ(field(reply_, "error"), "mesh_required");
+  connect({}, 0);
+  const ConnRef silent = ask(body_of("#general", "id"));
+  EXPECT_EQ(status(silent), 0u);
+  later(5'000);
+  EXPECT_EQ(status(silent), 400u);
+  EXPECT_FALSE(row("id"));
+}
+
+TEST_F(DaemonTargets, a_mesh_that_connects_in_time_is_asked_for_its_topics) {
+  start(2);
+  connect({}, 1);
+  core_->on_link_event(links_[0], LinkEvent::kConnected, 0, {});
+  run();
+  const ConnRef conn = ask(body_of("#general", "id"));
+  topics(sent_to("topic_list", 1), kGeneral, 1);
+  EXPECT_EQ(status(conn), 0u);
+  hello_ack(0);
+  topics(sent_to("topic_list", 0), "[]", 0);
+  EXPECT_EQ(status(conn), 202u);
+}
+
+TEST_F(DaemonTargets, an_answer_without_a_list_says_nothing_of_the_topics) {
+  start(2);
+  connect({}, 0);
+  connect({}, 1);
+  const ConnRef conn = ask(body_of("#general", "id"));
+  const std::string first = sent_to("topic_list", 0);
+  topics(sent_to("topic_list", 1), kGeneral, 1);
+  answer(first, "topic_list_response", R"("topics":7)", 0);
+  EXPECT_EQ(status(conn), 0u);
+  later(5'000);
+  EXPECT_EQ(status(conn), 400u);
+}
+
 }  // namespace
 }  // namespace cm::daemon
