@@ -200,6 +200,8 @@ class Daemon {
   Status know_all_topics(ParkedRef parked, Outgoing& out) const;
   Status resolve_topic(std::string_view topic, ParkedRef parked, Outgoing& out);
   void ask_topics(MeshRef mesh);
+  // A list was asked for, and is neither refused nor lost.
+  bool topics_are_coming(MeshRef mesh) const;
   void on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame);
 
   // resolve.cc

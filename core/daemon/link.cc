@@ -21,6 +21,7 @@ constexpr std::uint64_t kHelloDeadlineMs = 5'000;
 constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has its own backoff
 constexpr std::uint64_t kReopenMostMs = 30'000;
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
+constexpr std::uint64_t kListLostMs = 5'000;     // a list that does not come is asked for again
 constexpr std::size_t kNamesMax = 8;             // of one member, unused
 constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
 constexpr std::uint32_t kControlFrame = 0;
@@ -248,7 +249,7 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
     const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
     const bool wanted = wait == Wait::kTopics ? tables_.parked.get<kParkedMesh>(parked) == mesh
                                               : wait == Wait::kAllTopics && !topics.loaded;
-    if (wanted && topics.asked_serial == 0) ask_topics(mesh);
+    if (wanted && !topics_are_coming(mesh)) ask_topics(mesh);
   });
   tables_.lanes.each([&](LaneRef lane) {
     if (!(tables_.lanes.get<kLaneMesh>(lane) == mesh)) return;
@@ -269,6 +270,10 @@ void Daemon::on_error_frame(LinkRef link, const wire::BrokerFrame& frame) {
     roster.asked_serial = 0;  // refused for now: asked again in a second
     roster.stale = true;
     roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kRosterLeastMs);
+  }
+  Topics& topics = tables_.meshes.get<kMeshTopics>(tables_.links.get<kLinkMesh>(link));
+  if (topics.asked_serial != 0 && serial_of(error.id) == topics.asked_serial) {
+    topics.asked_serial = 0;  // the next send asks again
   }
   if (tables_.links.get<kLinkState>(link) != LinkState::kHelloSent) return;
   // The broker closes next; connecting again soon would be refused the same way.
@@ -298,6 +303,7 @@ void Daemon::ask_roster(MeshRef mesh) {
   roster.asked_serial = ++roster_serial_;
   roster.asked_ms = env_.mono_ms;
   roster.stale = false;
+  roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kListLostMs);
   TextBuf id(scratch(), 32);
   id.append(kRosterPrefix);
   id.append_unsigned(roster.asked_serial);
@@ -306,14 +312,15 @@ void Daemon::ask_roster(MeshRef mesh) {
   effects_.link_send(link, kControlFrame, text.view());
 }
 
-// After peer events: one list a second at most, however many come.
+// After peer events: one list a second at most, however many come. And once more when the answer
+// to the last one was lost.
 void Daemon::refresh_rosters() {
   if (env_.mono_ms < roster_check_ms_) return;
   roster_check_ms_ = UINT64_MAX;
   tables_.meshes.each([&](MeshRef mesh) {
     const Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
-    if (!roster.stale) return;
-    const std::uint64_t due = roster.asked_ms + kRosterLeastMs;
+    if (!roster.stale && roster.asked_serial == 0) return;
+    const std::uint64_t due = roster.asked_ms + (roster.stale ? kRosterLeastMs : kListLostMs);
     if (due <= env_.mono_ms) {
       ask_roster(mesh);
     } else {
@@ -336,6 +343,8 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   const auto peers = wire::peers_of(frame);
   if (!peers) {
     metrics_.add(Metric::kDaemonInvalidInbound);
+    roster.stale = true;
+    roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kListLostMs);
     return;
   }
   for (const PeerRef peer : roster.peers) tables_.peers.erase(peer);

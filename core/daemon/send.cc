@@ -271,8 +271,8 @@ void Daemon::park(ConnRef conn, const Outgoing& out, const ParkedRequest& input,
   }
   std::uint64_t serial = 0;
   if (out.wait == Wait::kTopics) {
-    Topics& topics = tables_.meshes.get<kMeshTopics>(out.mesh);
-    if (topics.asked_serial == 0) ask_topics(out.mesh);
+    const Topics& topics = tables_.meshes.get<kMeshTopics>(out.mesh);
+    if (!topics_are_coming(out.mesh)) ask_topics(out.mesh);
     serial = topics.asked_serial != 0 ? topics.asked_serial : request_serial_ + 1;
   } else if (out.wait == Wait::kRoster) {
     Roster& roster = tables_.meshes.get<kMeshRoster>(out.mesh);
@@ -282,8 +282,8 @@ void Daemon::park(ConnRef conn, const Outgoing& out, const ParkedRequest& input,
   } else if (out.wait == Wait::kAllTopics) {
     serial = request_serial_ + 1;
     tables_.meshes.each([&](MeshRef mesh) {
-      const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
-      if (!topics.loaded && topics.asked_serial == 0) ask_topics(mesh);
+      const bool loaded = tables_.meshes.get<kMeshTopics>(mesh).loaded;
+      if (!loaded && !topics_are_coming(mesh)) ask_topics(mesh);
     });
   } else {
     serial = roster_serial_ + 1;

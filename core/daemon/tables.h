@@ -66,6 +66,7 @@ struct Roster {
 struct Topics {
   bool loaded = false;
   std::uint64_t asked_serial = 0;                          // as in Roster
+  std::uint64_t asked_ms = 0;                              // monotonic
   std::uint64_t loaded_serial = 0;                         // as in Roster
   std::vector<std::pair<std::string, std::string>> names;  // name, id
 };

@@ -21,6 +21,7 @@ namespace {
 using store::TableId;
 
 constexpr std::uint32_t kControlFrame = 0;
+constexpr std::uint64_t kListLostMs = 5'000;  // then it is asked for again
 constexpr std::size_t kTopicIdLeast = 20;
 constexpr std::size_t kKeyPrefixLeast = 16;
 constexpr std::size_t kCandidatesMax = 32;
@@ -40,9 +41,15 @@ void Daemon::ask_topics(MeshRef mesh) {
   if (state_of(mesh) != LinkState::kOpen) return;
   Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
   topics.asked_serial = ++request_serial_;
+  topics.asked_ms = env_.mono_ms;
   TextBuf frame(scratch(), 96);
   wire::write_plain_request("topic_list", request_id(topics.asked_serial), frame);
   effects_.link_send(link_of(mesh), kControlFrame, frame.view());
+}
+
+bool Daemon::topics_are_coming(MeshRef mesh) const {
+  const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
+  return topics.asked_serial != 0 && env_.mono_ms < topics.asked_ms + kListLostMs;
 }
 
 void Daemon::on_topic_list(MeshRef mesh, const wire::BrokerFrame& frame) {

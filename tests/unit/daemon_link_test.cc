@@ -117,6 +117,25 @@ TEST_F(DaemonTest, peer_events_make_the_list_stale_and_it_is_asked_for_once_a_se
   EXPECT_NE(asked(), "");
 }
 
+TEST_F(DaemonTest, a_list_of_peers_that_was_lost_or_unreadable_is_asked_for_again) {
+  start();
+  link_up();
+  std::string request = asked();
+  later(4'999);
+  EXPECT_EQ(asked(), "");
+  later(1);
+  EXPECT_NE(asked(), "");
+  request = asked();
+  frame(R"({"type":"peers_list","_reqId":")" + request + R"(","peers":7})");
+  later(5'000);
+  request = asked();
+  EXPECT_NE(request, "");
+  list(request, {peer(bob_, "bob")});
+  later(5'000);
+  EXPECT_EQ(asked(), "") << "answered";
+  EXPECT_EQ(send("bob", "id"), 202u);
+}
+
 // --- links -----------------------------------------------------------------------------------
 
 TEST_F(DaemonTest, a_hello_is_signed_freshly_and_verifies) {

@@ -297,5 +297,31 @@ TEST_F(DaemonTargets, an_answer_without_a_list_says_nothing_of_the_topics) {
   EXPECT_EQ(status(conn), 400u);
 }
 
+TEST_F(DaemonTargets, a_refused_list_of_topics_is_asked_for_again) {
+  start();
+  connect({});
+  const ConnRef first = ask(body_of("#general", "id"));
+  answer(sent("topic_list"), "error", R"("code":"rate_limit","message":"slow down")");
+  EXPECT_EQ(status(first), 0u);
+  const ConnRef second = ask(body_of("#general", "id-2"));
+  topics(sent("topic_list"), kGeneral);
+  EXPECT_EQ(status(first), 202u);
+  EXPECT_EQ(status(second), 202u);
+}
+
+TEST_F(DaemonTargets, a_list_of_topics_that_was_lost_is_asked_for_again_after_five_seconds) {
+  start();
+  connect({});
+  const ConnRef first = ask(body_of("#general", "id"));
+  const std::string lost = sent("topic_list");
+  ask(body_of("#general", "id-1"));
+  EXPECT_TRUE(sent("topic_list").empty()) << "one is on its way";
+  later(5'000);
+  EXPECT_EQ(status(first), 503u);
+  const ConnRef second = ask(body_of("#general", "id-2"));
+  topics(sent("topic_list"), kGeneral);
+  EXPECT_EQ(status(second), 202u);
+}
+
 }  // namespace
 }  // namespace cm::daemon
