@@ -2,6 +2,7 @@
 #include "core/wire/broker_frames.h"
 
 #include "core/base/time_text.h"
+#include "core/base/utf8.h"
 #include "core/crypto/encoding.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/limits.h"
@@ -12,6 +13,17 @@ namespace {
 // A time that is missing or not ISO-8601 is unknown, not an error: it is only shown.
 std::uint64_t time_or_zero(FieldReader& fields, std::string_view key) {
   return iso_parse(fields.text(key, 40, Need::kOptional)).value_or(0);
+}
+
+std::string_view any_text(const FieldReader& fields, std::string_view key) noexcept {
+  const JsonNode* found = fields.node(key);
+  return found != nullptr && found->type == JsonType::kText ? found->text : std::string_view{};
+}
+
+// Empty if it is no text, or a longer one.
+std::string_view usable(const FieldReader& fields, std::string_view key, std::size_t max) noexcept {
+  const std::string_view text = any_text(fields, key);
+  return text.size() <= max ? text : std::string_view{};
 }
 
 }  // namespace
@@ -77,36 +89,48 @@ void write_ack(const Ack& ack, TextBuf& out) {
   json.end_object();
 }
 
+// What a sender chose freely, and another broker passed on unchecked, must not keep its message
+// out: the receiver would neither store nor ack it, and get it again for ever. Only who sent it,
+// and the id by which it is acked, have to be there (spec/wire.md §5.4).
 Status parse_push(const BrokerFrame& frame, Push& push) {
   push = {};
   FieldReader fields(frame.tape, frame.tape.root());
   push.message_id = fields.text("messageId", kRequestIdMax);
-  push.mesh_id = fields.text("meshId", kBrokerIdMax, Need::kOptional);
   push.sender_pubkey = fields.text("senderPubkey", kTargetMax);
+  if (!fields.ok()) return fields.take();
+  push.mesh_id = usable(fields, "meshId", kBrokerIdMax);
   push.sender_key = crypto::public_key_parse(push.sender_pubkey);
-  push.sender_member = fields.optional_key("senderMemberPubkey");
-  push.sender_member_id = fields.text("senderMemberId", kBrokerIdMax, Need::kOptional);
-  push.sender_name = fields.text("senderName", kDisplayNameMax, Need::kOptional);
-  push.target = fields.text("targetSpec", kTargetMax, Need::kOptional);
-  const std::string_view priority = fields.text("priority", 8, Need::kOptional);
-  push.priority = priority_parse(priority).value_or(Priority::kNext);
-  push.nonce = fields.text("nonce", kNonceTextMax, Need::kOptional);
-  const JsonNode* ciphertext = fields.node("ciphertext");
-  if (ciphertext != nullptr && ciphertext->type == JsonType::kText) {
-    push.ciphertext = ciphertext->text;
-  }
-  push.created_ms = time_or_zero(fields, "createdAt");
-  push.client_message_id = fields.client_id("client_message_id");
-  push.fingerprint = fields.hash("request_fingerprint", push.has_fingerprint);
-  push.topic = fields.text("topic", kTargetMax, Need::kOptional);
-  push.reply_to = fields.text("replyToId", kReplyToMax, Need::kOptional);
-  push.subtype = fields.text("subtype", kTypeMax, Need::kOptional);
-  push.event = fields.text("event", kLabelMax, Need::kOptional);
+  push.sender_member = crypto::public_key_parse(usable(fields, "senderMemberPubkey", 64));
+  push.sender_member_id = usable(fields, "senderMemberId", kBrokerIdMax);
+  push.sender_name = usable(fields, "senderName", kDisplayNameMax);
+  if (!is_shown_text(push.sender_name)) push.sender_name = {};
+  // Cut, it still is no key: what is not to one key is never taken for a direct message.
+  push.target = utf8_prefix(any_text(fields, "targetSpec"), kTargetMax);
+  push.priority = priority_parse(usable(fields, "priority", 8)).value_or(Priority::kNext);
+  // Without a nonce it would be readable text: one that is damaged stays damaged.
+  const JsonNode* nonce = fields.node("nonce");
+  const bool has_nonce = nonce != nullptr && nonce->type != JsonType::kNull;
+  const bool is_text = has_nonce && nonce->type == JsonType::kText;
+  if (has_nonce) push.nonce = is_text ? nonce->text.substr(0, kNonceTextMax + 1) : "?";
+  push.ciphertext = any_text(fields, "ciphertext");
+  push.created_ms = iso_parse(usable(fields, "createdAt", 40)).value_or(0);
+  push.client_message_id = usable(fields, "client_message_id", kClientIdMax);
+  if (!is_client_id(push.client_message_id)) push.client_message_id = {};
+  push.has_fingerprint =
+      crypto::hex_parse_any_case(usable(fields, "request_fingerprint", 64), push.fingerprint);
+  push.topic = usable(fields, "topic", kTargetMax);
+  push.reply_to = usable(fields, "replyToId", kReplyToMax);
+  if (has_control(push.reply_to)) push.reply_to = {};
+  push.subtype = usable(fields, "subtype", kTypeMax);
+  push.event = usable(fields, "event", kLabelMax);
   const JsonNode* data = fields.node("eventData");
   if (data != nullptr && data->type == JsonType::kObject) push.event_data = data->text;
-  push.body_version =
-      static_cast<std::uint32_t>(fields.integer("bodyVersion", 1, 255, Need::kOptional, 1));
-  return fields.take();
+  const JsonNode* version = fields.node("bodyVersion");
+  if (version != nullptr && version->type == JsonType::kInteger && version->integer > 0 &&
+      version->integer < 256) {
+    push.body_version = static_cast<std::uint32_t>(version->integer);
+  }
+  return {};
 }
 
 void write_push(const Push& push, TextBuf& out) {

@@ -77,6 +77,7 @@ struct Push {
   std::uint32_t body_version = 1;            // of topic posts
   std::string_view sender_attestation = {};  // additive: JSON object, or empty
 };
+// Optional members that cannot be used are left out; only id and sender make it malformed.
 Status parse_push(const BrokerFrame& frame, Push& push);
 void write_push(const Push& push, TextBuf& out);
 

@@ -204,6 +204,59 @@ TEST_F(DaemonInbox, a_body_that_fits_into_no_listing_does_not_hide_those_behind_
   EXPECT_EQ(field(text, "marked_seen"), "1") << "nobody saw the body";
 }
 
+TEST_F(DaemonInbox, optional_fields_that_cannot_be_used_do_not_keep_a_message_out) {
+  const std::string long_text(4'000, 'x');
+  const struct {
+    const char* id;
+    std::string members;
+    const char* name;
+    const char* value;  // as the inbox shows it
+  } rows[] = {
+      {"b1", R"("client_message_id":"retry 1")", "client_message_id", "b1"},
+      {"b2", R"("client_message_id":7)", "client_message_id", "b2"},
+      {"b3", R"("client_message_id":")" + long_text + "\"", "client_message_id", "b3"},
+      {"b4", R"("senderName":")" + long_text + "\"", "sender_name", nullptr},
+      {"b5", R"("senderName":"a\u202eb")", "sender_name", nullptr},
+      {"b6", R"("senderName":["x"])", "sender_name", nullptr},
+      {"b7", R"("replyToId":")" + long_text + "\"", "reply_to_id", "null"},
+      {"b8", R"("request_fingerprint":"zz","senderMemberPubkey":"zz","senderMemberId":{})", "body",
+       "hi"},
+      {"b9", R"("priority":9,"bodyVersion":"x","meshId":7,"createdAt":7,"event":7)", "body", "hi"},
+      {"b10", R"("topic":7,"subtype":[])", "topic", "null"},
+  };
+  for (const auto& each : rows) {
+    SCOPED_TRACE(each.id);
+    frame(R"({"type":"push","messageId":")" + std::string(each.id) +
+          R"(","ciphertext":"aGk=","targetSpec":"*",)" + from_bob(each.members) + "}");
+    EXPECT_EQ(count(EffectKind::kLinkSend, "\"client_ack\""), 1u);
+    const std::string text = inbox("limit=1&mark_seen=false");
+    EXPECT_EQ(field(text, "broker_message_id"), each.id);
+    EXPECT_EQ(field(text, each.name),
+              each.value != nullptr ? std::string(each.value) : bob_.hex.substr(0, 8));
+  }
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonInvalidInbound), 0u);
+}
+
+TEST_F(DaemonInbox, a_nonce_that_cannot_be_used_keeps_a_direct_message_closed) {
+  int serial = 0;
+  for (const std::string& nonce : {std::string("7"), "\"" + std::string(400, 'A') + "\""}) {
+    frame(R"({"type":"push","messageId":"x)" + std::to_string(++serial) + R"(","nonce":)" + nonce +
+          R"(,"ciphertext":"aGk=","targetSpec":")" + self_.hex + "\"," + from_bob() + "}");
+    EXPECT_TRUE(has(inbox("limit=1&mark_seen=false"), "\"body\":null")) << nonce;
+  }
+}
+
+TEST_F(DaemonInbox, a_push_without_a_usable_id_or_sender_is_malformed) {
+  for (const char* members :
+       {R"("messageId":"","senderPubkey":"x")", R"("messageId":7,"senderPubkey":"x")",
+        R"("messageId":"x")", R"("messageId":"x","senderPubkey":"")"}) {
+    EXPECT_FALSE(core_->on_link_frame(links_[0], R"({"type":"push",)" + std::string(members) + "}"))
+        << members;
+    run();
+  }
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+}
+
 TEST_F(DaemonInbox, an_echo_is_acked_and_not_kept_and_mail_of_ones_own_sessions_is_kept) {
   const std::string own_member = R"("senderMemberPubkey":")" + self_.hex + "\"";
   const Member session = Member::make();

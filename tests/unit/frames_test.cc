@@ -231,21 +231,7 @@ std::vector<FrameCase> frame_cases() {
        R"(","topic":"t","replyToId":"r"})",
        [](const ClientFrame& frame) { return parse_push(frame, push); },
        {{"messageId", Rule::kText, kRequestIdMax, true},
-        {"meshId", Rule::kText, kBrokerIdMax, false},
-        {"senderPubkey", Rule::kText, kTargetMax, true},
-        {"senderMemberPubkey", Rule::kKey, 0, false},
-        {"senderMemberId", Rule::kText, kBrokerIdMax, false},
-        {"senderName", Rule::kText, kDisplayNameMax, false},
-        {"targetSpec", Rule::kText, kTargetMax, false},
-        {"priority", Rule::kText, 8, false},
-        {"nonce", Rule::kText, kNonceTextMax, false},
-        {"createdAt", Rule::kText, 40, false},
-        {"client_message_id", Rule::kClientId, kClientIdMax, false},
-        {"request_fingerprint", Rule::kHash, 0, false},
-        {"topic", Rule::kText, kTargetMax, false},
-        {"replyToId", Rule::kText, kReplyToMax, false},
-        {"subtype", Rule::kText, kTypeMax, false},
-        {"event", Rule::kText, kLabelMax, false}}},
+        {"senderPubkey", Rule::kText, kTargetMax, true}}},
       {R"({"type":"error","code":"c","message":"m","id":"i"})",
        [](const ClientFrame& frame) { return parse_error(frame, error); },
        {{"code", Rule::kText, kTypeMax, false},
@@ -446,6 +432,36 @@ TEST_F(Frames, acks_of_the_reference_have_no_code) {
                         ack));
   EXPECT_FALSE(ack.queued);
   EXPECT_TRUE(ack.error.starts_with("rate_limit: ") && ack.code.empty() && ack.id.empty());
+}
+
+TEST_F(Frames, a_field_of_a_push_that_is_too_long_is_left_out) {
+  const std::string base = frame_cases()[5].base;
+  const struct {
+    const char* field;
+    std::size_t most;
+    std::string_view Push::*member;
+  } rows[] = {{"meshId", kBrokerIdMax, &Push::mesh_id},
+              {"senderMemberId", kBrokerIdMax, &Push::sender_member_id},
+              {"senderName", kDisplayNameMax, &Push::sender_name},
+              {"client_message_id", kClientIdMax, &Push::client_message_id},
+              {"topic", kTargetMax, &Push::topic},
+              {"replyToId", kReplyToMax, &Push::reply_to},
+              {"subtype", kTypeMax, &Push::subtype},
+              {"event", kLabelMax, &Push::event}};
+  for (const auto& each : rows) {
+    Push push;
+    const auto parsed = [&](std::size_t size) {
+      const std::string value = "\"" + std::string(size, 'x') + "\"";
+      EXPECT_TRUE(parse_push(frame(with_value(base, each.field, value.c_str())), push));
+      return (push.*each.member).size();
+    };
+    EXPECT_EQ(parsed(each.most), each.most) << each.field;
+    EXPECT_EQ(parsed(each.most + 1), 0u) << each.field;
+  }
+  Push push;
+  const std::string target = "\"#" + std::string(kTargetMax, 'x') + "\"";
+  ASSERT_TRUE(parse_push(frame(with_value(base, "targetSpec", target.c_str())), push));
+  EXPECT_EQ(push.target.size(), kTargetMax) << "to many, as before";
 }
 
 TEST_F(Frames, a_drained_push_of_the_reference_has_no_member_fields) {
