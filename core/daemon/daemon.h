@@ -247,6 +247,8 @@ class Daemon {
   bool outbox_row(const Ulid& id, store::OutboxRow& row);
 
   // retention.cc
+  bool may_purge(ConnRef conn);
+  void leave_purges(ConnRef conn);
   void start_purge(Purge purge);
   void step_purge();
   void prune_inbox_due();

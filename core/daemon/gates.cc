@@ -263,9 +263,7 @@ void Daemon::on_http_closed(ConnRef conn) {
     if (tables_.jobs.get<kJobConn>(job) == conn) gone.push_back(job);
   });
   for (const JobRef job : gone) drop_job(job);
-  for (Purge& purge : tables_.purges) {
-    if (purge.conn == conn) purge.conn = {};  // it was asked for: it is finished
-  }
+  leave_purges(conn);
 }
 
 }  // namespace cm::daemon

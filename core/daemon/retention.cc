@@ -13,12 +13,30 @@ namespace {
 
 using store::TableId;
 
+constexpr std::size_t kPurgesMax = 8;  // that wait, by request
 constexpr std::size_t kRowsABatch = 500;
 constexpr std::size_t kLooksABatch = 5'000;
 constexpr std::uint64_t kHourMs = 3'600'000;
 constexpr std::uint64_t kDayMs = 24 * kHourMs;
 
 }  // namespace
+
+// False: it was answered with 429.
+bool Daemon::may_purge(ConnRef conn) {
+  if (tables_.purges.size() < kPurgesMax) return true;
+  reply_error(conn,
+              fail(Err::kBusy, "at most " + std::to_string(kPurgesMax) + " deletions may wait"), 1);
+  return false;
+}
+
+// Whoever asked is gone: what has begun is finished, the rest is dropped.
+void Daemon::leave_purges(ConnRef conn) {
+  std::erase_if(tables_.purges,
+                [&](const Purge& purge) { return purge.conn == conn && purge.position.is_zero(); });
+  for (Purge& purge : tables_.purges) {
+    if (purge.conn == conn) purge.conn = {};
+  }
+}
 
 void Daemon::start_purge(Purge purge) {
   {

@@ -170,6 +170,7 @@ void Daemon::delete_inbox(ConnRef conn, const wire::HttpRequest& request) {
     if (!chosen) return reply_error(conn, chosen.error());
     purge.mesh_id = config_of(*chosen).mesh_id;
   }
+  if (!may_purge(conn)) return;
   purge.topic = topic.value_or(std::string_view{});
   purge.sender = from.value_or(std::string_view{});
   start_purge(std::move(purge));

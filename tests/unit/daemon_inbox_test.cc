@@ -406,6 +406,30 @@ TEST_F(DaemonInbox, what_comes_after_the_request_is_not_deleted_by_it) {
   }
 }
 
+TEST_F(DaemonInbox, deletions_that_wait_are_few_and_those_of_who_left_are_dropped) {
+  for (int number = 0; number < 600; ++number) {
+    EXPECT_TRUE(core_->on_link_frame(
+        links_[0], plain("m" + std::to_string(number), "aGk=", from_bob(R"("targetSpec":"*")"))));
+  }
+  run();
+  std::vector<ConnRef> conns;
+  wire::HttpRequest request = request_of("DELETE", "/v1/inbox", "all=true", {});
+  request.peer_is_unix = true;
+  for (int index = 0; index < 9; ++index) {
+    conns.push_back({next_conn_++, 1});
+    core_->on_http(conns.back(), request);
+  }
+  run();
+  EXPECT_EQ(status(conns[8]), 429u);
+  EXPECT_EQ(field(reply_, "error"), "daemon_busy");
+  for (std::size_t index = 1; index < 8; ++index) core_->on_http_closed(conns[index]);
+  EXPECT_EQ(core_->tables().purges.size(), 1u);
+  core_->on_http_closed(conns[0]);
+  EXPECT_EQ(core_->tables().purges.size(), 1u) << "it has begun: it is finished";
+  finish({});
+  EXPECT_EQ(parts_.count(TableId::kInbox), 0u);
+}
+
 TEST_F(DaemonInbox, rows_older_than_thirty_days_go_at_start_and_every_hour) {
   frame(plain("old", "aGk=", from_bob(R"("targetSpec":"*")")));
   parts_.advance(29 * kDayMs);
