@@ -20,10 +20,19 @@ constexpr std::uint64_t kWhole = 1'000;  // parts of one request in a token's cr
 
 char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
+// What may stand behind the bracket of an address.
+bool is_port_or_nothing(std::string_view text) noexcept {
+  if (text.empty()) return true;
+  return text.front() == ':' &&
+         std::all_of(text.begin() + 1, text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
 bool is_local_host(std::string_view host) noexcept {
   std::string_view name = host;
   if (name.starts_with("[")) {
-    name = name.substr(0, name.find(']') + 1);
+    const std::size_t end = name.find(']');
+    if (end == std::string_view::npos || !is_port_or_nothing(name.substr(end + 1))) return false;
+    name = name.substr(0, end + 1);
   } else if (name.find(':') == name.rfind(':')) {
     name = name.substr(0, name.find(':'));
   }

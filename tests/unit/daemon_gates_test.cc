@@ -135,6 +135,31 @@ TEST_F(DaemonTest, the_gates_come_in_their_order) {
   EXPECT_EQ(status(submit(request)), 404u);
 }
 
+TEST_F(DaemonTest, a_host_in_brackets_ends_with_them_or_a_port) {
+  start();
+  const struct {
+    const char* host;
+    std::uint32_t status;
+  } rows[] = {{"[::1]", 200},
+              {"[::1]:47823", 200},
+              {"[::1", 403},
+              {"[evil.example", 403},
+              {"[", 403},
+              {"[]", 403},
+              {"[::1].evil.example", 403},
+              {"[::1]x", 403},
+              {"[::1]:80.evil.example", 403},
+              {"localhost:47823", 200},
+              {"127.0.0.1", 200},
+              {"", 200}};
+  for (const auto& row : rows) {
+    wire::HttpRequest request = request_of("GET", "/v1/version", {}, {});
+    request.peer_is_unix = true;
+    request.host = row.host;
+    EXPECT_EQ(status(submit(request)), row.status) << row.host;
+  }
+}
+
 TEST_F(DaemonTest, a_token_has_a_thousand_requests_at_once_and_a_hundred_a_second) {
   start();
   core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
