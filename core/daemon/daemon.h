@@ -280,12 +280,19 @@ class Daemon {
     bool is_prefix = false;  // one more segment follows
     Handler handler = nullptr;
   };
+  struct Token {
+    crypto::Hash32 sha256{};
+    std::uint64_t until_ms = 0;  // monotonic; 0: none
+    std::uint64_t credit = 0;    // thousandths of a request
+    std::uint64_t credited_ms = 0;
+  };
   static const Route kRoutes[];
   static const std::size_t kRouteCount;
   bool pass_gates(ConnRef conn, const wire::HttpRequest& request);
   bool pass_bearer(ConnRef conn, const wire::HttpRequest& request);
   bool pass_session(ConnRef conn, const wire::HttpRequest& request);
-  bool pass_rate(ConnRef conn, const wire::HttpRequest& request);
+  bool take_credit(ConnRef conn, Token& token);
+  void log_bearer_mismatch();
   void reply(ConnRef conn, std::uint32_t status, std::string_view body,
              std::string_view content_type = "application/json", std::uint32_t retry_after_s = 0);
   void reply_error(ConnRef conn, const Error& error, std::uint32_t retry_after_s = 0);
@@ -431,13 +438,11 @@ class Daemon {
   std::size_t reply_bytes_ = 0;  // of answers kept in jobs
 
   // Gates.
-  struct Token {
-    crypto::Hash32 sha256{};
-    std::uint64_t until_ms = 0;  // monotonic; 0: none
-    std::uint64_t credit = 0;    // thousandths of a request
-    std::uint64_t credited_ms = 0;
-  };
   Token token_, old_token_;
+  // All requests over TCP that show no valid token; at first as many as allowed.
+  Token strangers_{{}, 0, UINT64_MAX / 2, 0};
+  std::uint64_t bearer_mismatches_ = 0;    // not logged yet
+  std::uint64_t bearer_logged_until_ = 0;  // monotonic; no second line before it
   struct RouteCounts {
     std::uint64_t replies[2][4] = {};  // [unix or tcp][2xx, 3xx, 4xx, 5xx]
   };

@@ -6,6 +6,7 @@
 //         identity".
 // Not:    the routes themselves (routes_*.cc), sockets (core/net).
 #include <algorithm>
+#include <utility>
 
 #include "core/crypto/sign.h"
 #include "core/daemon/daemon.h"
@@ -17,6 +18,8 @@ namespace {
 
 constexpr std::uint64_t kOldTokenMs = 60'000;
 constexpr std::uint64_t kWhole = 1'000;  // parts of one request in a token's credit
+constexpr std::size_t kBearerMax = 256;  // our tokens have 43 characters
+constexpr std::uint64_t kMismatchLogMs = 1'000;
 
 char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
@@ -154,27 +157,35 @@ bool Daemon::pass_session(ConnRef conn, const wire::HttpRequest& request) {
   return false;
 }
 
+// A token is looked at before the credit of strangers, so that they cannot lock its owner out.
 bool Daemon::pass_bearer(ConnRef conn, const wire::HttpRequest& request) {
   if (config_.public_health && request.method == "GET" && request.path == "/v1/health") {
-    return true;
+    return take_credit(conn, strangers_);
   }
   const auto shown = credentials(request.authorization, "Bearer");
   const auto refuse = [&](std::string_view text) {
+    if (!take_credit(conn, strangers_)) return false;
     metrics_.add(Metric::kDaemonRefusedBearer);
     reply(conn, 401, text);
     return false;
   };
   if (!shown || shown->empty()) return refuse(R"({"error":"missing bearer token"})");
-  const crypto::Hash32 hash = crypto::sha256(as_bytes(*shown));
+  const bool may_be_ours = shown->size() <= kBearerMax;  // anything longer is not worth a hash
+  const crypto::Hash32 hash = may_be_ours ? crypto::sha256(as_bytes(*shown)) : crypto::Hash32{};
   // Both are compared, so that the time does not tell which one was near.
   const bool current = crypto::equal_in_constant_time(hash, token_.sha256);
   const bool old = crypto::equal_in_constant_time(hash, old_token_.sha256);
   const bool is_current = current && token_.until_ms != 0;
-  if (!is_current && !(old && old_token_.until_ms > env_.mono_ms)) {
-    env_.log->warn("ipc_bearer_mismatch");
+  const bool is_old = old && old_token_.until_ms > env_.mono_ms;
+  if (!may_be_ours || (!is_current && !is_old)) {
+    log_bearer_mismatch();
     return refuse(R"({"error":"invalid bearer token"})");
   }
-  Token& token = is_current ? token_ : old_token_;
+  return take_credit(conn, is_current ? token_ : old_token_);
+}
+
+// False: it was answered with 429.
+bool Daemon::take_credit(ConnRef conn, Token& token) {
   const std::uint64_t most = kWhole * limits_.ipc_rate_burst;
   const std::uint64_t passed =
       std::min<std::uint64_t>(env_.mono_ms - token.credited_ms, 86'400'000);
@@ -191,6 +202,14 @@ bool Daemon::pass_bearer(ConnRef conn, const wire::HttpRequest& request) {
                                               std::to_string(limits_.ipc_rate_burst) + " at once"),
               1);
   return false;
+}
+
+// One line a second at most: whoever guesses must not fill the log.
+void Daemon::log_bearer_mismatch() {
+  ++bearer_mismatches_;
+  if (env_.mono_ms < bearer_logged_until_) return;
+  bearer_logged_until_ = env_.mono_ms + kMismatchLogMs;
+  env_.log->warn("ipc_bearer_mismatch", {{"count", std::exchange(bearer_mismatches_, 0)}});
 }
 
 void Daemon::set_local_token(const crypto::Hash32& sha256) {

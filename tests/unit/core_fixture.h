@@ -73,7 +73,9 @@ struct Member {
 class CoreParts {
  public:
   explicit CoreParts(store::Role role)
-      : log([](void*, std::string_view) {}, [](void*) { return std::uint64_t{0}; }, nullptr) {
+      : log([](void* self,
+               std::string_view line) { static_cast<CoreParts*>(self)->logged.append(line); },
+            [](void*) { return std::uint64_t{0}; }, this) {
     EXPECT_GE(sodium_init(), 0);
     char path[] = "/tmp/cm-core-XXXXXX";
     CHECK(mkdtemp(path) != nullptr);
@@ -148,6 +150,7 @@ class CoreParts {
   Limits limits;
   ScratchArena scratch{64 * 1024};
   Metrics metrics;
+  std::string logged;  // every line
   Log log;
   Env env;
   crypto::SecretSlab slab{16};

@@ -160,6 +160,46 @@ TEST_F(DaemonTest, a_host_in_brackets_ends_with_them_or_a_port) {
   }
 }
 
+TEST_F(DaemonTest, strangers_share_one_rate_and_do_not_use_up_the_owners) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  const std::string wrong[] = {bearer(kNewToken), "", "Bearer " + std::string(4'000, 'x')};
+  std::uint32_t refused = 0;
+  while (status(tcp(wrong[refused % 3])) == 401 && refused < 2'000) ++refused;
+  EXPECT_EQ(refused, 1'000u);
+  EXPECT_EQ(status(tcp(bearer(kNewToken))), 429u);
+  EXPECT_EQ(field(reply_, "error"), "too_many_requests");
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonRefusedBearer), 1'000u);
+  EXPECT_EQ(status(tcp(bearer(kToken))), 200u) << "who knows the token is no stranger";
+  EXPECT_EQ(status(http("GET", "/v1/version")), 200u);
+  later(1'000);
+  refused = 0;
+  while (status(tcp(bearer(kNewToken))) == 401 && refused < 2'000) ++refused;
+  EXPECT_EQ(refused, 100u);
+}
+
+TEST_F(DaemonTest, wrong_bearers_are_logged_once_a_second_with_their_number) {
+  start();
+  core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
+  const auto lines = [&] {
+    std::size_t found = 0;
+    for (std::size_t at = 0;
+         (at = parts_.logged.find("ipc_bearer_mismatch", at)) != std::string::npos; ++at) {
+      ++found;
+    }
+    return found;
+  };
+  for (int index = 0; index < 50; ++index) tcp(bearer(kNewToken));
+  EXPECT_EQ(lines(), 1u);
+  parts_.advance(999);
+  tcp(bearer(kNewToken));
+  EXPECT_EQ(lines(), 1u);
+  parts_.advance(1);
+  tcp(bearer(kNewToken));
+  EXPECT_EQ(lines(), 2u);
+  EXPECT_TRUE(has(parts_.logged, "\"count\":51")) << parts_.logged;
+}
+
 TEST_F(DaemonTest, a_token_has_a_thousand_requests_at_once_and_a_hundred_a_second) {
   start();
   core_->set_local_token(sha256(as_bytes(std::string_view(kToken))));
