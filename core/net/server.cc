@@ -68,7 +68,11 @@ Result<std::uint16_t> Server::listen_tls(const std::string& host, std::uint16_t 
   CHECK(tls_);
   return listeners_.add_tcp(host, port, true);
 }
-Status Server::listen_unix(const std::string& path) { return listeners_.add_unix(path); }
+Status Server::listen_unix(const std::string& path) {
+  Status added = listeners_.add_unix(path);
+  if (added) has_unix_ = true;
+  return added;
+}
 
 Conn* Server::find(ConnRef ref) const {
   if (!conns_.alive(ref)) return nullptr;
@@ -137,7 +141,9 @@ bool Server::work_left() const noexcept {
 }
 
 void Server::on_accept(Fd fd, bool tls) {
-  const ConnRef ref = conns_.insert();
+  const PeerInfo peer = peer_of(fd.get());
+  const bool may_stay = peer.is_unix || !has_unix_ || tcp_conns_ < tcp_connections_max();
+  const ConnRef ref = may_stay ? conns_.insert() : ConnRef{};
   if (!ref) {
     ++stats_.refused_full;
     // One attempt without waiting; who is turned away at the door gets no buffer, and no handshake.
@@ -152,7 +158,8 @@ void Server::on_accept(Fd fd, bool tls) {
   row = std::make_unique<Conn>(*this, *pool_, std::move(fd));
   Conn& conn = *row;
   conn.ref = ref;
-  conn.peer = peer_of(conn.fd.get());
+  conn.peer = peer;
+  if (!peer.is_unix) ++tcp_conns_;
   if (tls) attach_tls(conn);
   if (!conn.peer.is_unix) set_nodelay(conn.fd.get());
   conn.watch = loop_->watch(conn.fd.get(), Loop::kRead, &Server::on_ready, &conn);
@@ -400,6 +407,7 @@ void Server::reap() {
       case ConnState::kLinger: break;
     }
     discharge(conn);
+    if (!conn.peer.is_unix) --tcp_conns_;
     conns_.erase(ref);
   }
   doomed_.clear();
@@ -421,13 +429,15 @@ void Server::drain(std::uint16_t code, std::string_view reason) {
 
 bool Server::verify() const {
   bool sound = conns_.verify() && verify_charges();
+  std::uint32_t tcp = 0;
   conns_.each([&](ConnRef ref) {
     const Conn& conn = *conns_.get<kRow>(ref);
+    tcp += conn.peer.is_unix ? 0 : 1;
     sound = sound && conn.ref == ref && conn.doomed == (conn.watch == nullptr);
     // Nothing waits without somebody who will look at it.
     if (!conn.doomed && !conn.out.empty()) sound = sound && (conn.blocked || conn.dirty);
   });
-  return sound;
+  return sound && tcp == tcp_conns_;
 }
 
 }  // namespace cm::net

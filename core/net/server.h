@@ -32,9 +32,11 @@ namespace cm::net {
 struct Conn;
 
 struct ServerOptions {
-  Limits limits;                      // the lines "one iteration" and "network", ping and stale
-  std::uint32_t connections_max = 0;  // beyond it a connection gets 503 and is closed
-  bool websockets = false;            // upgrade on the exact target "/ws" (spec/wire.md §1)
+  Limits limits;  // the lines "one iteration" and "network", ping and stale
+  // Beyond it a connection gets 503 and is closed. A server that has a unix socket too keeps half
+  // of them for it: whoever may reach its port cannot lock out whoever may open its file.
+  std::uint32_t connections_max = 0;
+  bool websockets = false;  // upgrade on the exact target "/ws" (spec/wire.md §1)
 };
 
 enum class NetEventKind : std::uint8_t {
@@ -167,6 +169,9 @@ class Server {
   void resume_later(Conn& conn);
   bool budget_left() const noexcept;
   NetEvent& add_event(Conn& conn, NetEventKind kind);
+  std::uint32_t tcp_connections_max() const noexcept {
+    return options_.connections_max - options_.connections_max / 2;
+  }
 
   // server_tls.cc: the byte path of a connection, plain or TLS
   enum class Io : std::uint8_t { kOk, kLater, kEnd, kError };
@@ -263,6 +268,8 @@ class Server {
   bool collecting_ = false;  // between collect() and tick(): now_ is of the last iteration
   bool draining_ = false;
   ServerStats stats_;
+  bool has_unix_ = false;
+  std::uint32_t tcp_conns_ = 0;  // of the table
 };
 
 }  // namespace cm::net

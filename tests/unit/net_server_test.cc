@@ -225,6 +225,24 @@ TEST_F(NetServer, too_many_connections_are_turned_away) {
   EXPECT_EQ(server_->stats().refused_full, 1u);
 }
 
+TEST_F(NetServer, tcp_leaves_half_of_the_connections_to_the_unix_socket) {
+  options_.connections_max = 4;
+  start();
+  Client first(port_), second(port_);
+  until([&] { return server_->connections() == 2; });
+  Client third(port_);
+  until([&] { return third.ended(); });
+  EXPECT_EQ(third.text().substr(0, 12), "HTTP/1.1 503");
+  EXPECT_EQ(server_->stats().refused_full, 1u);
+  Client own(path_), other(path_);
+  until([&] { return server_->connections() == 4; });
+  first.close();
+  until([&] { return server_->connections() == 3; });
+  Client again(port_);
+  until([&] { return server_->connections() == 4; });
+  EXPECT_FALSE(again.ended()) << "a slot of TCP was free again";
+}
+
 TEST_F(NetServer, out_of_descriptors_the_listeners_pause_instead_of_spinning) {
   start();
   Client first(port_);
