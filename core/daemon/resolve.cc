@@ -176,8 +176,13 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, Outgoing& o
 
   const KnownName known = known_name(out.mesh, folded);
   std::vector<PublicKey> bearers = members;
-  if (known.bound) add_once(bearers, *known.bound);
-  if (bearers.empty()) bearers = known.recent;  // away: who was seen under this name lately
+  if (known.bound) {
+    add_once(bearers, *known.bound);
+  } else {
+    // Who was seen under this name lately: alone and away it is meant; beside another it may be,
+    // and whoever took the name over must not get what was meant for it.
+    for (const PublicKey& member : known.recent) add_once(bearers, member);
+  }
   if (bearers.size() > 1) return name_conflict(name, bearers);
   if (bearers.empty()) {
     if (!fresh && may_wait(parked)) {

@@ -246,13 +246,30 @@ TEST_F(DaemonTest, a_bound_name_under_another_key_is_refused) {
   EXPECT_EQ(send("bob", "id-3"), 409u) << "bound for good";
 }
 
-TEST_F(DaemonTest, a_name_that_was_only_seen_is_not_bound) {
+TEST_F(DaemonTest, a_name_that_arrives_under_another_key_is_refused_while_the_first_is_remembered) {
   start();
   connect({peer(bob_, "bob")});
   link_down();
-  connect({peer(eve_, "bob")});
-  EXPECT_EQ(send("bob", "id"), 202u);
+  connect({peer(eve_, "Bob")});
+  EXPECT_EQ(send("bob", "id"), 409u);
+  EXPECT_EQ(field(reply_, "error"), "peer_name_conflict");
+  EXPECT_TRUE(has(reply_, bob_.hex) && has(reply_, eve_.hex)) << reply_;
+  EXPECT_FALSE(row("id"));
+  later(31ull * 24 * 3'600'000);
+  EXPECT_EQ(send("bob", "id"), 202u) << "nobody remembers the first";
   EXPECT_EQ(row("id")->target, eve_.hex);
+}
+
+TEST_F(DaemonTest, a_bound_name_wins_over_who_was_seen_under_it) {
+  start();
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send("bob", "first"), 202u);
+  link_down();
+  connect({peer(eve_, "bob")});
+  link_down();
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send("bob", "id"), 202u) << reply_;
+  EXPECT_EQ(row("id")->target, bob_.hex);
 }
 
 TEST_F(DaemonTest, a_name_resolves_for_thirty_days_while_its_bearer_is_away) {
