@@ -69,6 +69,7 @@ constexpr Entry kEntries[] = {
     {"presences_max", &Limits::presences_max, nullptr},
     {"daemon_meshes_max", &Limits::daemon_meshes_max, nullptr},
     {"roster_rows_max", &Limits::roster_rows_max, nullptr},
+    {"known_peers_max", &Limits::known_peers_max, nullptr},
     {"outbox_rows_max", &Limits::outbox_rows_max, nullptr},
     {"outbox_lanes_max", &Limits::outbox_lanes_max, nullptr},
     {"ipc_requests_max", &Limits::ipc_requests_max, nullptr},

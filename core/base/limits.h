@@ -78,6 +78,7 @@ struct Limits {
   // --- daemon ---
   std::uint32_t daemon_meshes_max = 256;
   std::uint32_t roster_rows_max = 20'000;  // peers of all meshes
+  std::uint32_t known_peers_max = 20'000;  // of one mesh: names seen, and not used
   std::uint32_t outbox_rows_max = 10'000;  // rows that are not terminal
   std::uint32_t outbox_lanes_max = 10'000;
   std::uint32_t ipc_requests_max = 64;

@@ -1,10 +1,10 @@
 // daemon.h — the local runtime as one state machine over tables: events in, effects out.
 // Owns:   Daemon. Its rules are in: link.cc (hello, broker frames), features.cc (negotiation),
-//         send.cc (the accept table), resolve.cc (who a name is), bound_names.cc, targets.cc
-//         (topics, groups, which mesh), drain.cc (lanes), receive.cc (inbox), retention.cc
-//         (deleting), gates.cc (gates, limits, replies), routes_*.cc (routes), calls.cc and
-//         answers.cc (requests passed on to brokers), events.cc (streams), reload.cc (joins and
-//         leaves), load.cc (mirrors, verification).
+//         send.cc (the accept table), resolve.cc (who a name is), known_peers.cc, bound_names.cc,
+//         targets.cc (topics, groups, which mesh), drain.cc (lanes), receive.cc (inbox),
+//         retention.cc (deleting), gates.cc (gates, limits, replies), routes_*.cc (routes),
+//         calls.cc and answers.cc (requests passed on to brokers), events.cc (streams), reload.cc
+//         (joins and leaves), load.cc (mirrors, verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
 //         before its outbox row was written has consumed nothing.
 // Why:    the same object code runs in the product and in the simulator.
@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -134,8 +135,6 @@ class Daemon {
   void set_link_state(LinkRef link, LinkState state);
   void ask_roster(MeshRef mesh);
   void refresh_rosters();
-  void remember_peer(MeshRef mesh, const wire::PeerEntry& peer);
-  std::size_t names_of(std::string_view mesh_id, const PublicKey& member);
   void touch(LinkRef link);
   void refuse_mesh(LinkRef link, std::uint32_t code, std::string_view reason, std::string_view why);
   LinkRef link_of(MeshRef mesh) const { return tables_.meshes.get<kMeshLink>(mesh); }
@@ -221,6 +220,19 @@ class Daemon {
   };
   KnownName known_name(MeshRef mesh, std::string_view folded);
   void bind_name(MeshRef mesh, std::string_view name, const PublicKey& member);
+
+  // known_peers.cc
+  struct KnownPeers {
+    bool counted = false, sorted = false;
+    std::uint32_t unused = 0;                  // rows of the mesh that nobody used
+    std::map<PublicKey, std::uint32_t> names;  // of them, by member
+    std::vector<std::pair<std::uint64_t, std::string>> oldest_last;  // last seen, key; to drop
+  };
+  template <class Visit>
+  void each_unused_peer(std::string_view mesh_id, Visit visit);
+  void remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers& known);
+  void count_known_peers(std::string_view mesh_id, KnownPeers& known);
+  bool make_room_for_peer(std::string_view mesh_id, KnownPeers& known);
 
   // bound_names.cc
   void load_bound_names();

@@ -2,7 +2,7 @@
 // Holds:  a hello is signed freshly for each CONNECTED of the transport; nothing but a hello is
 //         sent before its ack. The transport owns reconnecting, the core owns the hello deadline.
 // Source: docs/PROTOCOL.md §2; spec/wire.md §2, §6; design/transports.md.
-// Not:    pushes (receive.cc), acks of sends (drain.cc).
+// Not:    pushes (receive.cc), acks of sends (drain.cc), who is remembered (known_peers.cc).
 #include <algorithm>
 
 #include "core/crypto/canonical.h"
@@ -22,8 +22,6 @@ constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has 
 constexpr std::uint64_t kReopenMostMs = 30'000;
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
 constexpr std::uint64_t kListLostMs = 5'000;     // a list that does not come is asked for again
-constexpr std::size_t kNamesMax = 8;             // of one member, unused
-constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
 constexpr std::uint32_t kControlFrame = 0;
 constexpr std::uint32_t kNoteReady = 1;
 constexpr std::uint32_t kNoteAuthFailed = 2;
@@ -349,6 +347,7 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
   }
   for (const PeerRef peer : roster.peers) tables_.peers.erase(peer);
   roster.peers.clear();
+  KnownPeers known;
   const wire::JsonTape& tape = frame.tape;
   const wire::JsonNode* cut = tape.find("truncated");
   roster.truncated = cut != nullptr && cut->type == wire::JsonType::kBool && cut->boolean;
@@ -375,45 +374,12 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
     tables_.peers.get<kPeerIsControl>(peer) = entry.peer_role == "control-plane";
     tables_.peers.get<kPeerRaw>(peer) = entry.raw;
     roster.peers.push_back(peer);
-    remember_peer(mesh, entry);
+    remember_peer(mesh, entry, known);
   }
   roster.state = RosterState::kLoaded;
   roster.loaded_serial = serial;
   wake_parked();
   finish_peers_calls(mesh);
-}
-
-// Names that this member was seen under and that nobody used: a peer that renames itself all the
-// time must not fill our store.
-std::size_t Daemon::names_of(std::string_view mesh_id, const PublicKey& member) {
-  std::size_t names = 0;
-  const store::Key from = store::text_key(mesh_id);
-  store::Cursor cursor(batch(), TableId::kKnownPeer);
-  for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
-    if (!as_text(cursor.key()).starts_with(mesh_id)) break;
-    store::KnownPeerRow row;
-    if (cursor.row(row) && row.fixed.member == member && row.fixed.bound_ms == 0) ++names;
-  }
-  return names;
-}
-
-// Names resolve for 30 days while their bearer is away; refreshed at most once an hour.
-void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer) {
-  const MeshConfig& config = config_of(mesh);
-  if (peer.display_name.empty() || peer.member_pubkey == config.key) return;
-  const std::string folded = fold_name(peer.display_name);
-  const store::Key key = store::known_peer_key(config.mesh_id, folded, peer.member_pubkey);
-  store::KnownPeerRow row;
-  if (batch().get(TableId::kKnownPeer, key.bytes(), row)) {
-    if (env_.wall_ms < row.fixed.last_seen_ms + kKnownPeerRefreshMs) return;
-  } else {
-    if (!batch().admits() || names_of(config.mesh_id, peer.member_pubkey) >= kNamesMax) return;
-    row.fixed.first_seen_ms = env_.wall_ms;
-    row.fixed.member = peer.member_pubkey;
-  }
-  row.fixed.last_seen_ms = env_.wall_ms;
-  row.text[store::kKnownPeerName] = peer.display_name;
-  batch().put(TableId::kKnownPeer, key.bytes(), row);
 }
 
 }  // namespace cm::daemon

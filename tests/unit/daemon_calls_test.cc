@@ -435,8 +435,8 @@ TEST_F(DaemonCalls, answers_of_many_meshes_stay_below_what_a_client_reads) {
   start(2);
   connect({}, 0);
   connect({}, 1);
-  const std::string large = R"("entries":[{"key":"k","value":")" + std::string(6 << 20, 'x') +
-                            R"("}])";
+  const std::string large =
+      R"("entries":[{"key":"k","value":")" + std::string(6 << 20, 'x') + R"("}])";
   const ConnRef conn = http("GET", "/v1/state", {});
   const std::string first = sent_to("list_state", 0);
   const std::string second = sent_to("list_state", 1);

@@ -114,8 +114,9 @@ TEST_F(DaemonInbox, a_sender_is_attested_by_a_box_that_opened_and_by_nothing_els
     bool attested;
   } rows[] = {
       {"sealed", sealed, true},
-      {"direct", plain("d", "cGF5IGV2ZQ==",
-                       from_bob(member + R"(,"targetSpec":")" + self_.hex + "\""), false),
+      {"direct",
+       plain("d", "cGF5IGV2ZQ==", from_bob(member + R"(,"targetSpec":")" + self_.hex + "\""),
+             false),
        false},
       {"many", plain("m", "aGk=", from_bob(member + R"(,"targetSpec":"*")")), false},
       {"closed", plain("c", "aGk=", from_bob(member + R"(,"targetSpec":")" + self_.hex + "\"")),
@@ -169,8 +170,8 @@ TEST_F(DaemonInbox, a_name_whose_binding_was_not_stored_is_no_conflict) {
   EXPECT_EQ(send("bob", "id"), 507u);
   parts_.commit_fails = false;
   run();
-  frame(plain("e", "aGk=", R"("senderPubkey":")" + eve_.hex +
-                               R"(","senderName":"bob","targetSpec":"*")"));
+  frame(plain(
+      "e", "aGk=", R"("senderPubkey":")" + eve_.hex + R"(","senderName":"bob","targetSpec":"*")"));
   EXPECT_FALSE(has(inbox(), "name_conflict"));
 }
 

@@ -136,6 +136,64 @@ TEST_F(DaemonTest, a_list_of_peers_that_was_lost_or_unreadable_is_asked_for_agai
   EXPECT_EQ(send("bob", "id"), 202u);
 }
 
+TEST_F(DaemonTest, strangers_take_the_place_of_who_was_seen_longest_ago_and_of_nobody_in_use) {
+  parts_.limits.known_peers_max = 4;
+  start();
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send("bob", "id"), 202u);
+  link_down();
+  connect({peer(eve_, "eve")});
+  const auto strangers = [&](const std::string& prefix, int number) {
+    std::vector<std::string> peers;
+    for (int index = 0; index < number; ++index) {
+      peers.push_back(peer(Member::make(), prefix + std::to_string(index)));
+    }
+    link_down();
+    parts_.advance(2 * 3'600'000);
+    connect(peers);
+  };
+  strangers("a", 2);
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 4u);
+  strangers("b", 3);
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 5u) << "bob, who is in use, is not counted";
+  link_down();
+  EXPECT_EQ(send("bob", "id-2"), 202u);
+  const ConnRef gone = ask(body_of("eve", "id-3"));
+  later(5'000);
+  EXPECT_EQ(status(gone), 503u) << "seen longest ago";
+  EXPECT_EQ(send("b2", "id-4"), 202u);
+  strangers("c", 40);
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 5u + 1u) << "b2 is in use by now";
+}
+
+TEST_F(DaemonTest, a_table_of_known_peers_over_its_limit_shrinks) {
+  start();
+  std::vector<std::string> peers;
+  for (int index = 0; index < 30; ++index) {
+    peers.push_back(peer(Member::make(), "p" + std::to_string(index)));
+  }
+  connect(peers);
+  ASSERT_EQ(parts_.count(TableId::kKnownPeer), 30u);
+  parts_.limits.known_peers_max = 10;
+  parts_.advance(2 * 3'600'000);
+  start();
+  for (int index = 0; index < 30; ++index) {
+    link_down();
+    connect({peer(Member::make(), "n" + std::to_string(index))});
+  }
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 10u);
+}
+
+TEST_F(DaemonTest, a_member_has_few_unused_names_in_one_list_and_in_many) {
+  start();
+  connect({peer(bob_, "x0"), peer(bob_, "x1"), peer(bob_, "x2"), peer(bob_, "x3"), peer(bob_, "x4"),
+           peer(bob_, "x5"), peer(bob_, "x6"), peer(bob_, "x7"), peer(bob_, "x8")});
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 8u);
+  link_down();
+  connect({peer(bob_, "x9")});
+  EXPECT_EQ(parts_.count(TableId::kKnownPeer), 8u);
+}
+
 // --- links -----------------------------------------------------------------------------------
 
 TEST_F(DaemonTest, a_hello_is_signed_freshly_and_verifies) {
