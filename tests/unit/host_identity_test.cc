@@ -30,6 +30,14 @@ TEST(HostIdentity, the_fingerprint_separates_its_parts_by_zero_bytes) {
   EXPECT_NE((HostIdentity{"linux:ab", ""}).fingerprint(), host.fingerprint());
 }
 
+TEST(HostIdentity, the_fingerprint_is_that_of_the_conformance_vectors) {
+  // tests/conformance/vectors.json, "host_fingerprint"
+  const HostIdentity host = {"linux:0123456789abcdef0123456789abcdef", "00:11:22:33:44:55"};
+  EXPECT_EQ(host.fingerprint(), "757132ffeaff84259d1f3d0eb7571f17d9acbe624f73d5d881df15ae7354fe6d");
+  EXPECT_EQ(host.fingerprint_of_v1(),
+            "74853e96f421ef2134844a8e3fb39da1b1d03dc36ae0d0575c6c064bcad1b8b3");
+}
+
 TEST(HostIdentity, the_address_is_of_a_real_card_and_does_not_depend_on_the_order) {
   using List = std::vector<NetInterface>;
   EXPECT_EQ(stable_mac_of({}), "");
