@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "cli/output.h"
 #include "core/base/time_text.h"
 
 namespace cm::cli {
@@ -38,6 +39,15 @@ Target& Target::part(std::string_view value) {
 const wire::JsonNode* array_of(const Reply& reply, std::string_view key) {
   const wire::JsonNode* node = reply.tape.find(key);
   return node != nullptr && node->type == wire::JsonType::kArray ? node : nullptr;
+}
+
+void warn_of_errors(const Reply& reply) {
+  const wire::JsonNode* errors = array_of(reply, "errors");
+  if (errors == nullptr) return;
+  each_of(reply, *errors, [&](const wire::JsonNode& error) {
+    say("warning: " + harmless(text_of(reply.tape, error, "mesh")) + ": " +
+        harmless(text_of(reply.tape, error, "detail")));
+  });
 }
 
 std::uint64_t time_of(std::string_view iso) { return iso_parse(iso).value_or(0); }

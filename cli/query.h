@@ -1,5 +1,5 @@
 // query.h — small parts that the verbs share: request targets, and walking the arrays of replies.
-// Owns:   Target (a path with its query), array_of, each_object, time_of, joined.
+// Owns:   Target (a path with its query), array_of, each_of, warn_of_errors, time_of, joined.
 // Holds:  values are percent-encoded; views live as long as the reply.
 // Not:    calls (http.h), printing (output.h).
 #pragma once
@@ -37,6 +37,9 @@ void each_of(const Reply& reply, const wire::JsonNode& array, Visit&& visit) {
     visit(reply.tape.at(at));
   }
 }
+
+// A list of several meshes tells which of them failed or were cut: a line each, to stderr.
+void warn_of_errors(const Reply& reply);
 
 std::uint64_t time_of(std::string_view iso);  // 0 when it is none
 std::string joined(const std::vector<std::string>& words);

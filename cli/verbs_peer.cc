@@ -48,6 +48,7 @@ int run_peer_list() {
   if (peers == nullptr || peers->type != wire::JsonType::kArray) {
     return report(fail(Err::kTransport, "the reply has no peers"));
   }
+  warn_of_errors(*reply);
   if (output().json) {
     print(peers->text);
     return 0;
@@ -81,6 +82,7 @@ int run_peer_verify() {
   if (!reply) return report(reply.error());
   const wire::JsonNode* peers = array_of(*reply, "peers");
   if (peers == nullptr) return report(fail(Err::kTransport, "the reply has no peers"));
+  warn_of_errors(*reply);
   std::vector<Verified> found;
   each_of(*reply, *peers, [&](const wire::JsonNode& peer) {
     const auto field = [&](std::string_view key) { return text_of(reply->tape, peer, key); };

@@ -40,15 +40,6 @@ std::string value_text(const wire::JsonNode* node) {
   return std::string(text.view());
 }
 
-void warn_of_errors(const Reply& reply) {
-  const wire::JsonNode* errors = array_of(reply, "errors");
-  if (errors == nullptr) return;
-  each_of(reply, *errors, [&](const wire::JsonNode& error) {
-    say("warning: " + harmless(text_of(reply.tape, error, "mesh")) + ": " +
-        harmless(text_of(reply.tape, error, "detail")));
-  });
-}
-
 }  // namespace
 
 void declare_mesh_option(CLI::App& app, std::string& mesh) {
@@ -216,6 +207,7 @@ int run_skill_list() {
   }
   if (rows.empty()) say("no skills are shared");
   print_table(rows);
+  warn_of_errors(*reply);
   return 0;
 }
 

@@ -105,6 +105,7 @@ int run_topic_list() {
   }
   if (rows.empty()) say("no topics; 'claudemesh topic create <name>'");
   print_table(rows);
+  warn_of_errors(*reply);
   return 0;
 }
 

@@ -6,6 +6,7 @@
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3.
 // Not:    asking (calls.cc).
 #include <algorithm>
+#include <vector>
 
 #include "core/daemon/calls.h"
 #include "core/wire/json_writer.h"
@@ -29,8 +30,10 @@ bool any_ok(const Job& job) {
 }
 
 // Of the meshes that failed, and of those from `cut` on whose rows are left out of this answer.
-void append_errors(const Job& job, wire::JsonWriter& json, std::size_t cut = SIZE_MAX) {
-  if (first_failure(job) == nullptr && cut >= job.results.size()) return;
+// `listed_short`: the meshes whose broker left out some of its peers.
+void append_errors(const Job& job, wire::JsonWriter& json, std::size_t cut = SIZE_MAX,
+                   const std::vector<std::string_view>& listed_short = {}) {
+  if (first_failure(job) == nullptr && cut >= job.results.size() && listed_short.empty()) return;
   json.key("errors").begin_array();
   for (std::size_t index = 0; index < job.results.size(); ++index) {
     const CallResult& result = job.results[index];
@@ -41,6 +44,11 @@ void append_errors(const Job& job, wire::JsonWriter& json, std::size_t cut = SIZ
     if (result.ok) continue;
     json.begin_object().field("mesh", result.mesh).field("error", result.error);
     json.field("detail", result.detail).end_object();
+  }
+  for (const std::string_view mesh : listed_short) {
+    json.begin_object().field("mesh", mesh).field("error", "truncated");
+    json.field("detail", "its broker's list of peers is cut; reach others by their whole key");
+    json.end_object();
   }
   json.end_array();
 }
@@ -83,11 +91,13 @@ void Daemon::answer_rows(ConnRef conn, const Job& job, std::string_view name) {
   wire::JsonWriter json(text);
   json.begin_object().optional_field("topic", job.subject).key(name).begin_array();
   std::size_t cut = 0;  // results before it are shown whole
+  std::vector<std::string_view> listed_short;
   for (bool fits = true; cut < job.results.size(); ++cut) {
     const CallResult& result = job.results[cut];
     if (peers) {
       const auto mesh = choose_mesh(result.mesh);
       if (!mesh) continue;
+      if (is_truncated(*mesh)) listed_short.push_back(result.mesh);
       for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(*mesh).peers) {
         // The broker's own object, with the mesh added in front of its closing brace.
         const std::string_view raw = tables_.peers.get<kPeerRaw>(peer);
@@ -107,8 +117,8 @@ void Daemon::answer_rows(ConnRef conn, const Job& job, std::string_view name) {
     if (!fits) break;
   }
   json.end_array();
-  if (cut < job.results.size()) json.field("truncated", true);
-  append_errors(job, json, cut);
+  if (cut < job.results.size() || !listed_short.empty()) json.field("truncated", true);
+  append_errors(job, json, cut, listed_short);
   json.end_object();
   reply(conn, 200, text.view());
 }

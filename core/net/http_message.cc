@@ -17,6 +17,8 @@ namespace {
 
 using Kind = HttpStep::Kind;
 
+constexpr std::string_view kBareLineEnd = "a line does not end with CR LF";
+
 HttpStep refused(int status, std::string_view sentence) {
   return {Kind::kRefused, 0, {status, sentence}};
 }
@@ -109,7 +111,7 @@ HttpRefusal read_head(std::string_view text, Head& head) {
   while (text != "\r\n") {
     const std::size_t end = text.find_first_of("\r\n");
     CHECK(end != std::string_view::npos);
-    if (text.substr(end, 2) != "\r\n") return {400, "a line does not end with CR LF"};
+    if (text.substr(end, 2) != "\r\n") return {400, kBareLineEnd};
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end + 2);
     if (first) {
@@ -195,7 +197,13 @@ HttpStep find_head(Bytes in, const HttpLimits& limits, bool request, HttpProgres
     progress.head_bytes = static_cast<std::uint32_t>(end + 4);
     return {Kind::kComplete, end + 4, {}};
   }
-  // Bare line feeds are found in the head's reading; here they would only delay a refusal.
+  // A head of bare line feeds has no end: without this its sender would wait for the deadline.
+  if (request) {
+    for (std::size_t at = text.find('\n', progress.scanned); at != std::string_view::npos;
+         at = text.find('\n', at + 1)) {
+      if (at == 0 || text[at - 1] != '\r') return refused(400, kBareLineEnd);
+    }
+  }
   const std::size_t line_room = std::size_t{limits.target_bytes} + 64;
   if (request && text.size() > line_room && text.find('\n') > line_room) {
     return refused(414, "the target is too long");

@@ -392,6 +392,17 @@ TEST_F(DaemonCalls, peers_are_asked_for_anew_after_a_second_and_shown_as_known_m
   EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"crew","error":"unavailable")"));
 }
 
+TEST_F(DaemonCalls, a_list_of_peers_that_its_broker_cut_says_so) {
+  start();
+  connect({});
+  later(1'000);
+  const ConnRef conn = http("GET", "/v1/peers");
+  frame(R"({"type":"peers_list","_reqId":")" + asked() + R"(","peers":[],"truncated":true})");
+  EXPECT_EQ(status(conn), 200u);
+  EXPECT_TRUE(has(reply_, R"("truncated":true)")) << reply_;
+  EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"crew","error":"truncated")")) << reply_;
+}
+
 TEST_F(DaemonCalls, the_status_of_a_sent_message_is_asked_for_by_the_brokers_id) {
   up();
   send(bob_.hex, "mine");

@@ -80,6 +80,8 @@ std::vector<Refusal> refusals() {
       {"name with a byte over 0x7f", get("X\xc3\xa9: 1\r\n"), 400},
       {"line without a colon", get("nonsense\r\n"), 400},
       {"bare LF after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n", 400},
+      {"bare LF everywhere", "GET / HTTP/1.1\nHost: a\n\n", 400},
+      {"bare LF first", "\nGET / HTTP/1.1\r\nHost: a\r\n", 400},
       {"bare LF after a header", "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400},
       {"bare CR in a value", get("X: a\rb\r\n"), 400},
       {"obs-fold", get("X: a\r\n b\r\n"), 400},
