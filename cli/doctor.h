@@ -3,7 +3,7 @@
 // Holds:  nothing is changed, started or sent but a health request to each broker. Whatever is not
 //         well has a remedy. No secret is shown.
 // Source: spec/cli.md §17.
-// Not:    how findings are printed (verbs_doctor.cc); the rows of the store (fsck.h).
+// Not:    how findings are printed (verbs/doctor.cc); the rows of the store (fsck.h).
 #pragma once
 
 #include <string>

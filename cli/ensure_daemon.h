@@ -4,7 +4,7 @@
 //         socket and the store's lock. Two verbs at once start one daemon. A start that failed is
 //         not tried again for 30 s. Where a service manager owns the daemon nothing is started.
 // Source: spec/cli.md §4; spec/decisions.md, "CLI".
-// Not:    starting it on request (verbs_daemon.cc).
+// Not:    starting it on request (verbs/daemon.cc).
 #pragma once
 
 #include "core/base/result.h"

@@ -1,4 +1,5 @@
-// limit_option.h — --limit NAME=VALUE and [limits] NAME = VALUE: any capacity of limits.h by name.
+// limit_option.h — --limit NAME=VALUE and [limits] NAME = VALUE: any capacity by its name in
+// core/base/limits.h.
 // Holds:  an unknown name or a value that is no number is an error that lists the nearest names. A
 //         capacity is at least 1, save for the two whose 0 means something.
 // Why:    every limit is configurable and none needs a flag of its own.

@@ -3,7 +3,7 @@
 // Holds:  the key goes from the configuration into the slab for one signature; the signature names
 //         method, path, body, time, nonce and host, so that it serves for this request alone.
 // Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker".
-// Not:    the admin token (verbs_mesh.cc).
+// Not:    the admin token (verbs/mesh.cc).
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
 // output.h — what a person or a script sees: data on stdout, talk on stderr.
 // Owns:   the --json and --quiet switches, colours, tables, relative times, the error form.
 // Holds:  colour only on a terminal without NO_COLOR; an error names what failed, what it means
-//         and what to do next, and sets the exit status of its row in errors.h.
+//         and what to do next, and sets the exit status of its row in core/base/errors.h.
 // Source: spec/cli.md §2, §3.
 // Not:    the verbs.
 #pragma once

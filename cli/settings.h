@@ -102,7 +102,7 @@ struct FlagValues {
 };
 // Declares the flag of every setting that has one, and --limit. `flags` outlives the app.
 void declare_settings(CLI::App& app, FlagValues& flags);
-// Those of `daemon up` or `config` in this command line (verbs_daemon.cc).
+// Those of `daemon up` or `config` in this command line (verbs/daemon.cc).
 const FlagValues& daemon_flags();
 
 // --- the parts, pure ---

@@ -2,7 +2,7 @@
 // Owns:   is_short_link, resolve_short_link.
 // Holds:  what comes back is an invite like any other, checked as if it had been pasted.
 // Source: docs/PROTOCOL.md §7.1; spec/enrollment.md §5.2.
-// Not:    joining (verbs_mesh.cc).
+// Not:    joining (verbs/mesh.cc).
 #pragma once
 
 #include <string>

@@ -26,12 +26,12 @@ std::span<const Verb> verbs();
 
 // Declarations and bodies, by file.
 void declare_nothing(CLI::App& app);
-// verbs_broker.cc
+// verbs/broker.cc
 void declare_broker_up(CLI::App& app);
 int run_broker_up();
 void declare_broker_fsck(CLI::App& app);
 int run_broker_fsck();
-// verbs_broker_ops.cc
+// verbs/broker_ops.cc
 void declare_broker_data(CLI::App& app);
 void declare_broker_status(CLI::App& app);
 int run_broker_status();
@@ -41,7 +41,7 @@ void declare_broker_restore(CLI::App& app);
 int run_broker_restore();
 int run_broker_compact();
 int run_broker_rotate_token();
-// verbs_daemon.cc
+// verbs/daemon.cc
 void declare_daemon_up(CLI::App& app);
 int run_daemon_up();
 int run_daemon_down();
@@ -49,12 +49,12 @@ int run_daemon_status();
 void declare_daemon_limits(CLI::App& app);
 int run_daemon_limits();
 int run_daemon_fsck();
-// verbs_config.cc; its flags are those of `daemon up`, in verbs_daemon.cc
+// verbs/config.cc; its flags are those of `daemon up`, in verbs/daemon.cc
 void declare_config(CLI::App& app);
 int run_config();
 int run_config_path();
 int run_config_check();
-// verbs_mesh.cc
+// verbs/mesh.cc
 void declare_ca_file(CLI::App& app, std::string& path);  // or $CLAUDEMESH_CA_FILE
 void declare_create(CLI::App& app);
 int run_create();
@@ -64,7 +64,7 @@ void declare_join(CLI::App& app);
 int run_join();
 int run_list();
 void declare_mesh_option(CLI::App& app, std::string& mesh);  // --mesh
-// verbs_mesh_admin.cc
+// verbs/mesh_admin.cc
 void declare_leave(CLI::App& app);
 int run_leave();
 void declare_rename(CLI::App& app);
@@ -76,7 +76,7 @@ int run_info();
 int run_whoami();
 void declare_member_list(CLI::App& app);
 int run_member_list();
-// verbs_message.cc
+// verbs/message.cc
 void declare_send(CLI::App& app);
 int run_send();
 void declare_inbox(CLI::App& app);
@@ -89,13 +89,13 @@ void declare_message_status(CLI::App& app);
 int run_message_status();
 void declare_outbox_list(CLI::App& app);
 int run_outbox_list();
-// verbs_peer.cc
+// verbs/peer.cc
 void declare_peer_list(CLI::App& app);
 int run_peer_list();
 void declare_peer_verify(CLI::App& app);
 int run_peer_verify();
 int run_own_presence(const std::string& mesh);
-// verbs_state.cc
+// verbs/state.cc
 void declare_state_get(CLI::App& app);
 int run_state_get();
 void declare_state_set(CLI::App& app);
@@ -112,7 +112,7 @@ void declare_skill_list(CLI::App& app);
 int run_skill_list();
 void declare_skill_get(CLI::App& app);
 int run_skill_get();
-// verbs_topic.cc
+// verbs/topic.cc
 void declare_topic_create(CLI::App& app);
 int run_topic_create();
 void declare_topic_list(CLI::App& app);
@@ -131,7 +131,7 @@ void declare_topic_read(CLI::App& app);
 int run_topic_read();
 void declare_topic_post(CLI::App& app);
 int run_topic_post();
-// verbs_presence.cc
+// verbs/presence.cc
 void declare_group_join(CLI::App& app);
 int run_group_join();
 void declare_group_leave(CLI::App& app);
@@ -144,7 +144,7 @@ void declare_status_set(CLI::App& app);
 int run_status_set();
 void declare_profile(CLI::App& app);
 int run_profile();
-// verbs_daemon_ops.cc
+// verbs/daemon_ops.cc
 int run_daemon_version();
 void declare_daemon_logs(CLI::App& app);
 int run_daemon_logs();
@@ -152,11 +152,11 @@ int run_daemon_restart();
 int run_daemon_reload();
 int run_daemon_rotate_token();
 int run_daemon_accept_host();
-// verbs_doctor.cc
+// verbs/doctor.cc
 int run_doctor();
-// verbs_transport.cc
+// verbs/transport.cc
 int run_transport_list();
-// verbs_docs.cc
+// verbs/docs.cc
 void declare_completions(CLI::App& app);
 int run_completions();
 int run_man();

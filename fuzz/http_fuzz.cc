@@ -1,7 +1,7 @@
 // http_fuzz.cc — HTTP/1.1 requests and responses, whole and in pieces.
 // Input:  [selector u8][piece u8][bytes].
 // Holds:  the outcome does not depend on how the bytes were cut; what is handed out is what the
-//         rules of http_message.h allow.
+//         rules of core/net/http_message.h allow.
 // Why:    two readings of one message are how requests are smuggled.
 // Not:    sockets.
 #include <algorithm>

@@ -384,7 +384,7 @@ using MeshSettingsRow = Row<MeshSettingsFixed, 15, 0>;
 
 enum class MessageMode : std::uint8_t { kPush, kInbox, kOff, kCount };
 struct MemberProfileFixed {
-  std::uint16_t permissions = 0;  // bit per permission, core/broker/authority.h
+  std::uint16_t permissions = 0;  // bit per permission, core/broker/http/authority.h
   std::uint8_t has_permissions = 0;
   MessageMode message_mode = MessageMode::kPush;
   std::uint32_t pad0 = 0;

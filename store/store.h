@@ -7,7 +7,7 @@
 //         messages, alone a message waits for nobody (design/architecture.md).
 // Limits: the map is the admission bound plus a reserve for acks, deletes and requeues, because
 //         in a full map deletes fail too.
-// Not:    meaning of rows; lmdb.h leaks to nobody.
+// Not:    meaning of rows; the library's header leaks to nobody.
 #pragma once
 
 #include <array>

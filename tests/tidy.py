@@ -93,6 +93,21 @@ def check_includes(path, number, line, report):
         report(path, number, f"a transport must not see {target}")
 
 
+FILE_NAME = re.compile(r"(?<![\w./<>*-])(?:docs/\w+\.md|\w[\w./-]*\.(?:cc|h|c|py|mjs))\b(?!\()")
+
+
+def check_references(path, text, report):
+    """A file that a comment names is there: in the comment's own folder or one above it."""
+    here = pathlib.PurePosixPath(path).parent
+    for number, line in enumerate(text.split("\n"), 1):
+        comment = re.search(r"(?:^|\s)(?://|/?\*)\s(.*)", line)
+        if not comment or "#include" in line:
+            continue
+        for name in FILE_NAME.findall(comment.group(1)):
+            if not any((ROOT / folder / name).exists() for folder in (here, *here.parents)):
+                report(path, number, f"names {name}, which is not there")
+
+
 def check_lines(path, text, report):
     bans = BANNED + (BANNED_IN_CORES if path.startswith(CORES) else [])
     for number, line in enumerate(text.split("\n"), 1):
@@ -148,7 +163,7 @@ def check_protocol(page, report):
         if not re.search(rf"\b{frame}\b", page):
             report(where, 1, f"the frame {frame} is not documented")
     table = r'\{"[A-Z]+", "(/[^"]*)", '
-    for path in ("core/broker/http.cc", "core/daemon/gates.cc"):
+    for path in ("core/broker/http/http.cc", "core/daemon/gates.cc"):
         for route in re.findall(table, (ROOT / path).read_text()):
             # A parameter may have a name of its own here.
             form = re.sub(r":\w+", r":\\w+", route) + (r":\w+" if route.endswith("/") else r"\b")
@@ -216,6 +231,7 @@ def main():
         text = (ROOT / path).read_text()
         check_head(path, text, report)
         check_lines(path, text, report)
+        check_references(path, text, report)
     check_tables(report)
     check_protocol((ROOT / "docs/PROTOCOL.md").read_text(), report)
     check_metrics(metrics_of_code(), metrics_of_page((ROOT / "docs/METRICS.md").read_text()), report)

@@ -3,7 +3,7 @@
 // Holds:  a field whose key names a secret is printed as "***" whatever its value; so is any text
 //         that looks like a secret key or a bearer token. Bodies are never passed in.
 // Why:    the log is what an operator has at 3 a.m.; one line, one event, grep-able.
-// Not:    the output of CLI verbs (cli/render.h), metrics (metrics.h).
+// Not:    the output of CLI verbs (cli/output.h), metrics (metrics.h).
 #pragma once
 
 #include <cstdint>

@@ -3,10 +3,9 @@
 //         session_hello.cc (checks), attach.cc (admission), presence.cc (leases), profile.cc
 //         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
 //         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
-//         redelivery, acks), message_status.cc, topics.cc and topic_history.cc, state.cc,
-//         memory.cc, skills.cc, negotiate.cc; meter.cc (what frames cost); over HTTP http.cc
-//         (routes), authority.cc, enroll.cc, codes.cc, mesh_admin.cc, members.cc, grants.cc,
-//         hook.cc; load.cc (mirrors), verify.cc.
+//         redelivery, acks), message_status.cc, negotiate.cc, meter.cc (what frames cost),
+//         load.cc (mirrors), verify.cc; shared/ (topics, state, memory, skills: what a mesh keeps
+//         for its members); http/ (routes, authority, enrollment, administration).
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
 // Why:    the same object code runs in the product and in the simulator.
@@ -23,11 +22,11 @@
 #include "core/base/env.h"
 #include "core/base/limits.h"
 #include "core/base/metrics.h"
-#include "core/broker/authority.h"
 #include "core/broker/effects.h"
-#include "core/broker/minute_count.h"
+#include "core/broker/http/authority.h"
+#include "core/broker/http/minute_count.h"
+#include "core/broker/shared/text_index.h"
 #include "core/broker/tables.h"
-#include "core/broker/text_index.h"
 #include "core/crypto/slab.h"
 #include "core/wire/broker_frames.h"
 #include "core/wire/client_frames.h"
@@ -297,7 +296,7 @@ class Broker {
                        const store::ReceiptRow* receipt, TextBuf& out);
   bool concerns_at(ClientRef client, const Ulid& id);
 
-  // topics.cc, topic_history.cc
+  // shared/topics.cc, shared/topic_history.cc
   struct TopicFacts {
     std::uint32_t no = 0;
     store::TopicRow row;
@@ -317,7 +316,7 @@ class Broker {
   void write_post(const Ulid& id, const store::TopicPostRow& post, const store::MessageRow& row,
                   TextBuf& out);
 
-  // shared.cc
+  // shared/quotas.cc
   void load_shared();
   SharedUse& shared_of(std::uint32_t mesh_no) { return tables_.shared[mesh_no]; }
   // Whether the mesh has room for this row of kState, kMemory or kSkill; kFull names the limit.
@@ -343,7 +342,7 @@ class Broker {
   }
   const char* verify_shared();
 
-  // state.cc, memory.cc, skills.cc
+  // shared/state.cc, shared/memory.cc, shared/skills.cc
   void handle_set_state(ClientRef client, const Frame& frame);
   void handle_get_state(ClientRef client, const Frame& frame);
   void handle_list_state(ClientRef client, const Frame& frame);
@@ -383,14 +382,14 @@ class Broker {
   };
   static const HttpRoute kHttpRoutes[];
 
-  // http.cc
+  // http/http.cc
   Status run_route(const HttpRoute& route, HttpCall& call);
   void note_admin(std::string_view route, std::string_view method);
   void reply_error(ConnRef conn, const Error& error);
   void reply_health(ConnRef conn);
   void reply_ready(ConnRef conn);
   void reply_metrics(ConnRef conn, const wire::HttpRequest& request);
-  // authority.cc
+  // http/authority.cc
   bool is_admin(const wire::HttpRequest& request);
   Result<Authority> authority_of(const wire::HttpRequest& request);
   Status check_member_signature(const wire::HttpRequest& request, Authority& authority);
@@ -406,7 +405,7 @@ class Broker {
   std::uint16_t permissions_with_role(std::uint32_t member_no, store::MemberRole role);
   void put_permissions(std::uint32_t member_no, std::uint16_t bits);
   std::uint16_t caps_of(ClientRef client);
-  // enroll.cc
+  // http/enroll.cc
   std::uint32_t count_meshes();
   Status create_mesh(HttpCall& call);
   Status create_invite(HttpCall& call);
@@ -417,7 +416,7 @@ class Broker {
                            std::string_view name, std::string_view& id);
   std::string_view free_slug(std::string_view wanted);
   Result<std::uint32_t> mesh_by_slug(std::string_view slug);
-  // codes.cc
+  // http/codes.cc
   static constexpr std::uint32_t kLookUpsAMinute = 10;
   Status put_code(std::string_view token, std::uint64_t expires_ms, TextBuf& code);
   Status token_of_code(const HttpCall& call, std::string_view code, std::string& token);
@@ -425,14 +424,14 @@ class Broker {
   Status show_code(HttpCall& call);
   Status claim_invite(HttpCall& call);
   Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
-  // mesh_admin.cc
+  // http/mesh_admin.cc
   Status list_meshes(HttpCall& call);
   void write_mesh(std::uint32_t mesh_no, const Authority& authority, wire::JsonWriter& json);
   Status rename_mesh(HttpCall& call);
   Status delete_mesh(HttpCall& call);
   Status edit_settings(HttpCall& call);
   void close_mesh(std::uint32_t mesh_no, std::string_view reason);
-  // members.cc
+  // http/members.cc
   struct MemberEdit {
     std::string_view name, role_tag;
     std::optional<std::vector<PeerGroup>> groups;
@@ -450,13 +449,13 @@ class Broker {
   Status check_edit(const HttpCall& call, std::uint32_t mesh_no, std::uint32_t member_no,
                     const MemberEdit& edit);
   void apply_edit(std::uint32_t member_no, const MemberEdit& edit, TextBuf& changes);
-  // grants.cc
+  // http/grants.cc
   Status list_grants(HttpCall& call);
   Status set_grants(HttpCall& call);
   Status list_permissions(HttpCall& call);
   Status set_permissions(HttpCall& call);
   void write_grants(std::uint32_t member_no, wire::JsonWriter& json);
-  // hook.cc
+  // http/hook.cc
   static constexpr std::uint32_t kHooksAMinute = 30;
   static constexpr std::uint32_t kHooksOfOneAMinute = 300;  // of an address, of a member
   static constexpr std::size_t kHooksWaitingMax = 256;

@@ -253,7 +253,7 @@ struct MeshMirror {
   std::uint32_t clients = 0;
 };
 
-// What a mesh keeps for its members, counted (shared.cc).
+// What a mesh keeps for its members, counted (shared/quotas.cc).
 struct SharedUse {
   std::array<std::uint32_t, 3> rows{};  // state keys, memories, skills
   std::uint64_t bytes = 0;              // of those rows

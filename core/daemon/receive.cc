@@ -4,7 +4,7 @@
 //         null body and a reason, never decoded as text.
 // Source: docs/PROTOCOL.md §5; design/delivery.md, promise 5; spec/decisions.md, "Delivery";
 //         spec/ipc.md §7.
-// Not:    showing the inbox (ipc.cc).
+// Not:    showing the inbox (routes_inbox.cc).
 #include <algorithm>
 
 #include "core/base/utf8.h"

@@ -1,5 +1,5 @@
 // base_test.cc — handles, ids, times, arenas, buffers, errors, the log, metrics and limits.
-// Not:    check.h's crash report beyond its being one, Env.
+// Not:    core/base/check.h's crash report beyond its being one, Env.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
-// --- table.h ---
+// --- core/base/table.h ---
 
 enum Col { kName, kNumber };
 using Rows = Table<struct RowTag, std::string, int>;
@@ -102,7 +102,7 @@ TEST(TableDeathTest, using_a_stale_handle_is_a_broken_invariant) {
   EXPECT_DEATH(rows.erase(row), "broken invariant: alive");
 }
 
-// --- ulid.h ---
+// --- core/base/ulid.h ---
 
 void fill_ones(void* to, std::size_t size) { std::memset(to, 0xff, size); }
 void fill_counting(void* to, std::size_t size) {
@@ -163,7 +163,7 @@ TEST(Ulids, a_generator_starts_after_what_the_store_holds) {
   EXPECT_GT(generator.next(1000), stored);
 }
 
-// --- time_text.h ---
+// --- core/base/time_text.h ---
 
 TEST(TimeText, times_go_round) {
   for (const std::uint64_t ms :
@@ -189,7 +189,7 @@ TEST(TimeText, nothing_else_is_accepted) {
   }
 }
 
-// --- arena.h ---
+// --- core/base/arena.h ---
 
 TEST(Scratch, allocations_are_aligned_and_apart) {
   ScratchArena arena(4096);
@@ -300,7 +300,7 @@ TEST(Buffers, the_pool_lends_powers_of_two) {
   EXPECT_EQ(pool.lent_bytes(), 0u);
 }
 
-// --- errors.h, result.h ---
+// --- core/base/errors.h, core/base/result.h ---
 
 TEST(Errors, every_row_has_a_sentence_a_remedy_and_a_wire_code_of_its_own) {
   std::set<std::string_view> codes;
@@ -335,7 +335,7 @@ TEST(ResultDeathTest, the_value_of_an_error_is_a_broken_invariant) {
   EXPECT_DEATH((void)Status{}.error(), "broken invariant");
 }
 
-// --- log.h ---
+// --- core/base/log.h ---
 
 struct Lines {
   std::vector<std::string> all;
@@ -444,7 +444,7 @@ TEST_F(Logging, lines_below_the_level_are_not_written_and_no_line_touches_the_he
   EXPECT_GT(bytes, 0u);
 }
 
-// --- metrics.h ---
+// --- core/base/metrics.h ---
 
 std::vector<std::string> lines_of(std::string_view text) {
   std::vector<std::string> lines;
@@ -500,7 +500,7 @@ TEST(MetricsTable, the_exposition_says_help_and_type_once_a_name_before_its_samp
   }
 }
 
-// --- limits.h ---
+// --- core/base/limits.h ---
 
 TEST(LimitsBill, the_defaults_fit_the_memory_budget) {
   const Limits limits;

@@ -2,7 +2,7 @@
 // Owns:   CoreParts (store, environment, clocks), Member (a key pair), reading JSON by field name.
 // Holds:  the clocks move only when a test moves them; no network, no threads, no sleeps. A test
 //         drives its core as the shells do: events, step, commit, effects.
-// Not:    the cores themselves (broker_test.cc, daemon_test.cc).
+// Not:    the cores themselves (broker_test.cc, daemon_send_test.cc and those beside them).
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // net_client_test.cc — the blocking client of the command line, against a Server.
 // Holds:  the client runs in a thread of its own, the server in the test's.
-// Not:    used by the loop (http_client.h).
+// Not:    used by the loop (core/net/http_client.h).
 #include <atomic>
 #include <thread>
 #include <vector>

@@ -1,4 +1,4 @@
-// verbs_topic_tail.cc — topic tail: what was posted, oldest first, and then what comes.
+// topic_tail.cc — topic tail: what was posted, oldest first, and then what comes.
 // Holds:  the stream is open before the history is asked for, and ids tell what is in both, so that
 //         nothing is shown twice and nothing falls between. With --json one object a line.
 // Source: docs/PROTOCOL.md §10.3, §10.4; spec/cli.md §11.

@@ -1,5 +1,5 @@
 // text_index.cc — one FTS5 table: scope, id, text, tags.
-#include "core/broker/text_index.h"
+#include "core/broker/shared/text_index.h"
 
 #include <sqlite3.h>
 

@@ -5,8 +5,8 @@
 //         exposure of a broker".
 // Not:    HTTP itself (core/net), the routes' work (enroll.cc, mesh_admin.cc, members.cc,
 // codes.cc).
-#include "core/broker/authority.h"
 #include "core/broker/broker.h"
+#include "core/broker/http/authority.h"
 #include "core/crypto/keys.h"
 #include "core/wire/json_writer.h"
 

@@ -1,4 +1,4 @@
-// verbs_docs.cc — version, help, completions and the man page.
+// docs.cc — version, help, completions and the man page.
 // Holds:  nothing about a verb is written twice: texts come from verbs.cc and the declarations.
 // Source: spec/cli.md §17.
 // Not:    the verbs.

@@ -1,4 +1,4 @@
-// shared.cc — how much a mesh keeps for its members: rows and bytes, counted as they change.
+// quotas.cc — how much a mesh keeps for its members: rows and bytes, counted as they change.
 // Owns:   Tables::shared and Tables::subscribers.
 // Holds:  they equal the tables kState, kMemory, kSkill, kTopicName and kTopicMember; all writers
 //         of these go through here or through topics.cc.

@@ -1,4 +1,4 @@
-// verbs_daemon.cc — daemon up, down, status, limits, fsck.
+// daemon.cc — daemon up, down, status, limits, fsck.
 // Holds:  `up` answers when the outcome is known, and tells the truth: the child reports over a
 //         pipe once its socket serves, or why it does not. `down` signals the process that holds
 //         the socket, never a number from a file.

@@ -1,8 +1,8 @@
-// verbs_mesh_admin.cc — leave, rename, delete, info, whoami, member list.
+// mesh_admin.cc — leave, rename, delete, info, whoami, member list.
 // Holds:  leaving is local and says so; deleting everywhere asks for the slug. What a broker is
 //         told carries this member's signature. Secret keys are never printed.
 // Source: spec/cli.md §6, §8, §15.
-// Not:    create, share, join (verbs_mesh.cc).
+// Not:    create, share, join (mesh.cc).
 #include <unistd.h>
 
 #include <CLI/App.hpp>

@@ -1,4 +1,4 @@
-// verbs_broker.cc — broker up, broker fsck, and the body that both fsck verbs share.
+// broker.cc — broker up, broker fsck, and the body that both fsck verbs share.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>

@@ -1,4 +1,4 @@
-// verbs_message.cc — send, inbox, inbox flush, inbox delete, message status, outbox list.
+// message.cc — send, inbox, inbox flush, inbox delete, message status, outbox list.
 // Holds:  each is one call to the daemon. `flush` deletes nothing without a filter or --all.
 // Source: spec/cli.md §9; spec/ipc.md §5, §7, §8.
 #include <CLI/App.hpp>

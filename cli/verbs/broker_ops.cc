@@ -1,9 +1,9 @@
-// verbs_broker_ops.cc — broker status, backup, restore, compact, rotate-admin-token.
+// broker_ops.cc — broker status, backup, restore, compact, rotate-admin-token.
 // Holds:  a backup is taken while the broker runs and is one commit; it is checked before it is
 //         called one. restore and compact need the broker stopped, keep what was there beside it,
 //         and never leave less than one whole store. New files are 0600.
 // Source: design/architecture.md, "Store"; design/presence.md, last section.
-// Not:    running it (run_broker.cc), its admin verbs over HTTP (verbs_mesh.cc).
+// Not:    running it (run_broker.cc), its admin verbs over HTTP (mesh.cc).
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>

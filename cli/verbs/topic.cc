@@ -1,7 +1,7 @@
-// verbs_topic.cc — topic create, list, join, leave, members, history, read, post.
+// topic.cc — topic create, list, join, leave, members, history, read, post.
 // Holds:  every verb waits for the broker's word: what it prints has happened.
 // Source: spec/cli.md §11. Bodies of topics are readable by the broker, and the verbs say so.
-// Not:    what a topic is (core/broker/topics.cc).
+// Not:    what a topic is (core/broker/shared/topics.cc).
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>

@@ -4,7 +4,7 @@
 //         admin token is compared by hash, in constant time.
 // Source: docs/PROTOCOL.md §7; design/presence.md, "Authority and exposure of a broker".
 // Not:    the routes (http.cc, mesh_admin.cc, members.cc, codes.cc).
-#include "core/broker/authority.h"
+#include "core/broker/http/authority.h"
 
 #include <algorithm>
 

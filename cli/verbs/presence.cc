@@ -1,4 +1,4 @@
-// verbs_presence.cc — group join, leave; summary, visible, status, status set, profile.
+// presence.cc — group join, leave; summary, visible, status, status set, profile.
 // Holds:  they act on the member's presence, through the daemon, never on a connection of their
 // own. Source: spec/cli.md §12; spec/decisions.md, "CLI". Not:    what others see of it
 // (core/broker/profile.cc).

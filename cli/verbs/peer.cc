@@ -1,4 +1,4 @@
-// verbs_peer.cc — peer list, peer verify, and what others see of this member.
+// peer.cc — peer list, peer verify, and what others see of this member.
 // Source: spec/cli.md §8; spec/wire.md §6.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>

@@ -1,4 +1,4 @@
-// verbs_transport.cc — transport list: loads plugins as the daemon would and shows the outcome.
+// transport.cc — transport list: loads plugins as the daemon would and shows the outcome.
 // Source: design/transports.md, "Loading".
 #include "cli/output.h"
 #include "cli/plugin_dirs.h"

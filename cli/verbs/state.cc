@@ -1,4 +1,4 @@
-// verbs_state.cc — state get, set, list; remember, recall, forget; skill list, get.
+// state.cc — state get, set, list; remember, recall, forget; skill list, get.
 // Source: spec/cli.md §10, §14; spec/decisions.md, "CLI" (state get reads its key).
 // Not:    what a mesh does with them (core/broker).
 #include <CLI/App.hpp>

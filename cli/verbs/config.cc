@@ -1,6 +1,6 @@
-// verbs_config.cc — config, config path, config check: the daemon's settings as it would start.
+// config.cc — config, config path, config check: the daemon's settings as it would start.
 // Holds:  what is shown is what `daemon up` with the same flags would use, read the same way.
-// Not:    reading settings (settings.cc), joined meshes (verbs_mesh.cc).
+// Not:    reading settings (settings.cc), joined meshes (mesh.cc).
 #include <unistd.h>
 
 #include "cli/output.h"

@@ -1,4 +1,4 @@
-// verbs_mesh.cc — create, share, join, list.
+// mesh.cc — create, share, join, list.
 // Holds:  a key pair is on disk before the broker is told of it, so that a crash between the two
 //         loses no membership: the same command finds it again and the join is idempotent.
 // Source: spec/enrollment.md §4, §5.

@@ -1,7 +1,7 @@
-// verbs_daemon_ops.cc — daemon version, logs, restart, reload, rotate-token, accept-host.
+// daemon_ops.cc — daemon version, logs, restart, reload, rotate-token, accept-host.
 // Holds:  what these print is the daemon's own answer; `logs -f` follows a rotated file.
 // Source: spec/cli.md §16.
-// Not:    up, down and status (verbs_daemon.cc).
+// Not:    up, down and status (daemon.cc).
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
-// verbs_doctor.cc — doctor: the findings for a person and for a script.
+// doctor.cc — doctor: the findings for a person and for a script.
 // Holds:  exit status 1 if anything fails; warnings alone are 0.
 // Source: spec/cli.md §17.
-// Not:    the checks (doctor.cc).
+// Not:    the checks (cli/doctor.cc).
 #include <algorithm>
 
 #include "cli/doctor.h"
