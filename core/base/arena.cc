@@ -135,7 +135,7 @@ TextBuf::TextBuf(ScratchArena& arena, std::size_t initial)
       capacity_(initial) {}
 
 void TextBuf::reserve(std::size_t size) {
-  if (size <= capacity_) return;
+  CHECK(size > capacity_);
   std::size_t bigger = capacity_ * 2;
   if (bigger < size) bigger = size;
   auto* at = reinterpret_cast<std::uint8_t*>(data_);
@@ -145,17 +145,6 @@ void TextBuf::reserve(std::size_t size) {
     data_ = reinterpret_cast<char*>(moved);
   }
   capacity_ = bigger;
-}
-
-char* TextBuf::grow(std::size_t size) {
-  reserve(size_ + size);
-  char* at = data_ + size_;
-  size_ += size;
-  return at;
-}
-
-void TextBuf::append(std::string_view text) {
-  if (!text.empty()) std::memcpy(grow(text.size()), text.data(), text.size());
 }
 
 void TextBuf::append_number(std::int64_t number) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 #include <vector>
 
@@ -57,12 +58,19 @@ class ScratchArena {
 class TextBuf {
  public:
   explicit TextBuf(ScratchArena& arena, std::size_t initial = 256);
-  void append(std::string_view text);
-  void append(char c) { append(std::string_view(&c, 1)); }
+  void append(std::string_view text) {
+    if (!text.empty()) std::memcpy(grow(text.size()), text.data(), text.size());
+  }
+  void append(char c) { *grow(1) = c; }
   void append_number(std::int64_t number);
   void append_unsigned(std::uint64_t number);
   // Room for `size` more bytes, to be filled by the caller before the next call.
-  char* grow(std::size_t size);
+  char* grow(std::size_t size) {
+    if (size > capacity_ - size_) reserve(size_ + size);
+    char* const at = data_ + size_;
+    size_ += size;
+    return at;
+  }
   void truncate(std::size_t size) noexcept;
   std::string_view view() const noexcept { return {data_, size_}; }
   std::size_t size() const noexcept { return size_; }

@@ -1,6 +1,8 @@
 // ulid.cc — text form and monotonic generation (the ULID specification, "Monotonicity").
 #include "core/base/ulid.h"
 
+#include <array>
+
 #include "core/base/check.h"
 
 namespace cm {
@@ -8,13 +10,18 @@ namespace {
 
 constexpr char kAlphabet[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-int digit_of(char c) noexcept {
-  if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-  for (int index = 0; index < 32; ++index) {
-    if (kAlphabet[index] == c) return index;
+constexpr std::uint8_t kNoDigit = 0xff;
+constexpr std::array<std::uint8_t, 256> make_digits() {
+  std::array<std::uint8_t, 256> digits{};
+  digits.fill(kNoDigit);
+  for (std::uint8_t value = 0; value < 32; ++value) {
+    const auto c = static_cast<unsigned char>(kAlphabet[value]);
+    digits[c] = value;
+    if (c >= 'A') digits[c + ('a' - 'A')] = value;
   }
-  return -1;
+  return digits;
 }
+constexpr std::array<std::uint8_t, 256> kDigits = make_digits();
 
 void set_time(Ulid& id, std::uint64_t now_ms) noexcept {
   for (int index = 0; index < 6; ++index) {
@@ -31,39 +38,35 @@ std::uint64_t Ulid::time_ms() const noexcept {
   return ms;
 }
 
+// 128 bits are 26 digits of 5 bits, the last one from the lowest bits.
 UlidText ulid_text(const Ulid& id) noexcept {
-  // 128 bits are 26 digits of 5 bits; the first digit holds the 3 highest bits.
+  std::uint64_t high = load_be64(id.bytes.data());
+  std::uint64_t low = load_be64(id.bytes.data() + 8);
   UlidText text;
-  for (std::size_t digit = 0; digit < kUlidText; ++digit) {
-    unsigned value = 0;
-    for (std::size_t bit = 0; bit < 5; ++bit) {
-      const std::size_t position = digit * 5 + bit;  // of 130, two leading zero bits
-      value <<= 1;
-      if (position >= 2) {
-        const std::size_t index = position - 2;
-        value |= (id.bytes[index / 8] >> (7 - index % 8)) & 1u;
-      }
-    }
-    text[digit] = kAlphabet[value];
+  for (std::size_t digit = kUlidText; digit-- > 0;) {
+    text[digit] = kAlphabet[low & 31];
+    low = (low >> 5) | (high << 59);
+    high >>= 5;
   }
   return text;
 }
 
 std::optional<Ulid> ulid_parse(std::string_view text) noexcept {
   if (text.size() != kUlidText) return std::nullopt;
-  Ulid id;
-  for (std::size_t digit = 0; digit < kUlidText; ++digit) {
-    const int value = digit_of(text[digit]);
-    if (value < 0 || (digit == 0 && value > 7)) return std::nullopt;
-    for (std::size_t bit = 0; bit < 5; ++bit) {
-      const std::size_t position = digit * 5 + bit;
-      if (position < 2) continue;
-      const std::size_t index = position - 2;
-      const auto set = static_cast<unsigned>(value >> (4 - bit)) & 1u;
-      id.bytes[index / 8] =
-          static_cast<std::uint8_t>(id.bytes[index / 8] | (set << (7 - index % 8)));
-    }
+  std::uint64_t high = 0;
+  std::uint64_t low = 0;
+  unsigned seen = 0;
+  for (const char c : text) {
+    const std::uint8_t value = kDigits[static_cast<unsigned char>(c)];
+    seen |= value;
+    high = (high << 5) | (low >> 59);
+    low = (low << 5) | (value & 31u);
   }
+  // A character that is no digit has higher bits; a first digit above 7 has no room in 128 bits.
+  if (seen > 31 || kDigits[static_cast<unsigned char>(text.front())] > 7) return std::nullopt;
+  Ulid id;
+  store_be64(id.bytes.data(), high);
+  store_be64(id.bytes.data() + 8, low);
   return id;
 }
 

@@ -36,7 +36,7 @@ std::size_t character(const std::uint8_t* at, std::size_t left) noexcept {
 
 }  // namespace
 
-bool utf8_valid(std::string_view text) noexcept {
+std::size_t utf8_valid_bytes(std::string_view text) noexcept {
   const Bytes bytes = as_bytes(text);
   std::size_t at = 0;
   while (at < bytes.size()) {
@@ -51,10 +51,10 @@ bool utf8_valid(std::string_view text) noexcept {
       continue;
     }
     const std::size_t size = character(here, bytes.size() - at);
-    if (size == 0) return false;
+    if (size == 0) break;
     at += size;
   }
-  return true;
+  return at;
 }
 
 std::string_view utf8_prefix(std::string_view text, std::size_t bytes) noexcept {

@@ -9,7 +9,11 @@
 
 namespace cm {
 
-bool utf8_valid(std::string_view text) noexcept;
+// Size of the well-formed beginning: text.size() if all of it is.
+std::size_t utf8_valid_bytes(std::string_view text) noexcept;
+inline bool utf8_valid(std::string_view text) noexcept {
+  return utf8_valid_bytes(text) == text.size();
+}
 
 // The longest prefix of at most `bytes` bytes that ends between two characters of a well-formed
 // text. Used where a field of the wire has a fixed room.

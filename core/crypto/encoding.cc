@@ -1,9 +1,12 @@
 // encoding.cc — libsodium's codecs behind strict sizes.
-// Holds:  libsodium decodes in constant time and refuses stray bits, white space and a wrong
+// Holds:  libsodium decodes secrets in constant time and refuses stray bits, white space and a
+// wrong
 //         padding when it is given no characters to ignore; case and size are checked here.
 #include "core/crypto/encoding.h"
 
 #include <sodium.h>
+
+#include <array>
 
 namespace cm::crypto {
 namespace {
@@ -22,6 +25,36 @@ void append(Bytes bytes, int variant, TextBuf& out) {
 bool parse(std::string_view text, int variant, MutableBytes out, std::size_t& size) noexcept {
   return sodium_base642bin(out.data(), out.size(), text.data(), text.size(), nullptr, &size,
                            nullptr, variant) == 0;
+}
+
+// The value of each hex digit; of any other character, something above 15.
+constexpr std::array<std::uint8_t, 256> make_digits(bool capitals) {
+  std::array<std::uint8_t, 256> digits{};
+  digits.fill(0xff);
+  for (std::uint8_t value = 0; value < 16; ++value) {
+    if (value < 10) {
+      digits['0' + std::size_t{value}] = value;
+    } else {
+      digits['a' + std::size_t{value} - 10] = value;
+      if (capitals) digits['A' + std::size_t{value} - 10] = value;
+    }
+  }
+  return digits;
+}
+constexpr auto kHexDigits = make_digits(true);
+constexpr auto kLowerHexDigits = make_digits(false);
+
+bool hex_parse(std::string_view text, MutableBytes out,
+               const std::array<std::uint8_t, 256>& digits) noexcept {
+  if (text.size() != out.size() * 2) return false;
+  unsigned seen = 0;
+  for (std::size_t index = 0; index < out.size(); ++index) {
+    const unsigned high = digits[static_cast<unsigned char>(text[2 * index])];
+    const unsigned low = digits[static_cast<unsigned char>(text[2 * index + 1])];
+    seen |= high | low;
+    out[index] = static_cast<std::uint8_t>(high << 4 | (low & 15u));
+  }
+  return seen < 16;
 }
 
 bool parse_exactly(std::string_view text, int variant, MutableBytes out) noexcept {
@@ -59,18 +92,19 @@ HexText64 hex_text(const std::array<std::uint8_t, 32>& bytes) noexcept {
 }
 
 bool hex_parse_any_case(std::string_view text, MutableBytes out) noexcept {
+  return hex_parse(text, out, kHexDigits);
+}
+
+bool hex_parse_lower(std::string_view text, MutableBytes out) noexcept {
+  return hex_parse(text, out, kLowerHexDigits);
+}
+
+bool hex_parse_secret(std::string_view text, MutableBytes out) noexcept {
   if (text.size() != out.size() * 2) return false;
   std::size_t size = 0;
   return sodium_hex2bin(out.data(), out.size(), text.data(), text.size(), nullptr, &size,
                         nullptr) == 0 &&
          size == out.size();
-}
-
-bool hex_parse_lower(std::string_view text, MutableBytes out) noexcept {
-  for (const char c : text) {
-    if (c >= 'A' && c <= 'F') return false;
-  }
-  return hex_parse_any_case(text, out);
 }
 
 bool is_hex_text(std::string_view text, std::size_t digits) noexcept {

@@ -24,8 +24,11 @@ inline std::string_view view(const HexText64& text) noexcept { return {text.data
 
 // Fills `out` exactly; false (and `out` unspecified) unless text is 2 * out.size() hex digits.
 // Keys and hashes are lower case only: they are compared as texts. Signatures may be of either.
+// Both are for what everybody may see: they look digits up in a table.
 bool hex_parse_lower(std::string_view text, MutableBytes out) noexcept;
 bool hex_parse_any_case(std::string_view text, MutableBytes out) noexcept;
+// The same in constant time, of either case.
+bool hex_parse_secret(std::string_view text, MutableBytes out) noexcept;
 bool is_hex_text(std::string_view text, std::size_t digits) noexcept;  // of either case
 std::optional<PublicKey> public_key_parse(std::string_view hex) noexcept;
 std::optional<Signature> signature_parse(std::string_view hex) noexcept;

@@ -49,7 +49,7 @@ Result<SecretRef> SecretSlab::store(Secret secret) {
 
 Result<SecretRef> SecretSlab::store_hex(std::string_view hex) {
   std::uint8_t secret[kSecretBytes];
-  Result<SecretRef> stored = hex_parse_any_case(hex, secret)
+  Result<SecretRef> stored = hex_parse_secret(hex, secret)
                                  ? store(secret)
                                  : fail(Err::kMalformed, "secret key: 128 hex digits");
   sodium_memzero(secret, sizeof secret);

@@ -3,6 +3,11 @@
 // Not:    a DOM: RapidJSON's Accept and teardown recurse on deep documents.
 #include "core/wire/json_tape.h"
 
+#if defined(__SSE2__)  // of every x86-64
+#define RAPIDJSON_SSE2
+#elif defined(__ARM_NEON)
+#define RAPIDJSON_NEON
+#endif
 #include <rapidjson/error/en.h>
 #include <rapidjson/reader.h>
 
@@ -11,6 +16,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/base/utf8.h"
 #include "core/wire/limits.h"
 
 namespace cm::wire {
@@ -18,14 +24,13 @@ namespace {
 
 using Stream = rapidjson::InsituStringStream;
 constexpr unsigned kFlags = rapidjson::kParseInsituFlag | rapidjson::kParseIterativeFlag |
-                            rapidjson::kParseValidateEncodingFlag |
                             rapidjson::kParseStopWhenDoneFlag;
 // Not kParseFullPrecisionFlag: a zero with an exponent ("0e40") is undefined behaviour in it, and
 // no field of the wire is a fraction. Hashed numbers are read by core/crypto/jcs.
 
-// RapidJSON's validation of a character reads all the bytes that its lead byte announces, past
-// the end of the text if it ends early: there must be that many behind it.
-constexpr std::size_t kGuardBytes = 4;
+// The vector instructions that look for the end of a string load aligned blocks of 16 bytes: all of
+// the block with the closing NUL must be ours.
+constexpr std::size_t kGuardBytes = 16;
 
 std::uint32_t hash_of(std::string_view key) noexcept {
   std::uint32_t hash = 2166136261u;
@@ -45,10 +50,36 @@ bool has_surrogate(std::string_view text) noexcept {
   return false;
 }
 
+// RapidJSON's vector instructions take the control characters from 0x1a on for text. No document
+// has them anywhere but as escapes. Steps of a fixed size without branches are vectors as well.
+std::size_t missed_control(std::string_view text) noexcept {
+  const auto is_missed = [](char c) {
+    return static_cast<unsigned char>(static_cast<unsigned char>(c) - 0x1a) < 6;
+  };
+  constexpr std::size_t kStep = 32;
+  std::size_t at = 0;
+  for (; at + kStep <= text.size(); at += kStep) {
+    unsigned char found = 0;
+    for (std::size_t index = 0; index < kStep; ++index) {
+      found |= static_cast<unsigned char>(is_missed(text[at + index]));
+    }
+    if (found != 0) break;
+  }
+  while (at < text.size() && !is_missed(text[at])) ++at;
+  return at;
+}
+
+Status refused_at(std::size_t byte, std::string_view what) {
+  return fail(Err::kMalformed, "JSON at byte " + std::to_string(byte) + ": " + std::string(what));
+}
+
 class Handler {
  public:
   Handler(std::string_view input, Stream& stream, ScratchArena& scratch)
-      : input_(input), stream_(stream), scratch_(scratch) {
+      : input_(input),
+        stream_(stream),
+        scratch_(scratch),
+        has_escapes_(input.find('\\') != std::string_view::npos) {
     // A node needs at least two bytes of input ("1,"); grow in steps to that bound.
     grow(16);
   }
@@ -81,14 +112,14 @@ class Handler {
   bool RawNumber(const char*, rapidjson::SizeType, bool) { return false; }
   bool String(const char* text, rapidjson::SizeType length, bool) {
     const std::string_view value(text, length);
-    if (has_surrogate(value)) return refuse("a lone surrogate in a string");
+    if (has_escapes_ && has_surrogate(value)) return refuse("a lone surrogate in a string");
     JsonNode* node = add(JsonType::kText);
     if (node != nullptr) node->text = value;
     return node != nullptr;
   }
   bool Key(const char* text, rapidjson::SizeType length, bool) {
     const std::string_view key(text, length);
-    if (has_surrogate(key)) return refuse("a lone surrogate in a key");
+    if (has_escapes_ && has_surrogate(key)) return refuse("a lone surrogate in a key");
     Level& level = levels_[depth_ - 1];
     if (level.keys == kJsonKeysMax) return refuse("more than 256 keys in an object");
     const std::uint32_t hash = hash_of(key);
@@ -186,6 +217,7 @@ class Handler {
   std::string_view input_;
   Stream& stream_;
   ScratchArena& scratch_;
+  bool has_escapes_;  // the input is UTF-8: only an escape can make a surrogate
   JsonNode* nodes_ = nullptr;
   std::uint32_t size_ = 0;
   std::uint32_t capacity_ = 0;
@@ -231,7 +263,15 @@ std::size_t JsonTape::depth(const JsonNode& node) const noexcept {
 }
 
 Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape& tape) {
-  char* const copy = reinterpret_cast<char*>(scratch.allocate(input.size() + kGuardBytes, 1));
+  // Once over the whole text, so that RapidJSON need not validate character by character.
+  if (const std::size_t good = utf8_valid_bytes(input); good != input.size()) {
+    return refused_at(good, "the text is not UTF-8");
+  }
+  if (const std::size_t raw = missed_control(input); raw != input.size()) {
+    return refused_at(raw, "a control character");
+  }
+  char* const copy =
+      reinterpret_cast<char*>(scratch.allocate(input.size() + kGuardBytes, kGuardBytes));
   if (!input.empty()) std::memcpy(copy, input.data(), input.size());
   std::memset(copy + input.size(), 0, kGuardBytes);
   Stream stream(copy);
@@ -242,15 +282,13 @@ Status JsonParser::parse(std::string_view input, ScratchArena& scratch, JsonTape
     const char* what = handler.refusal() != nullptr ? handler.refusal()
                                                     : rapidjson::GetParseError_En(result.Code());
     const std::size_t place = std::min(result.Offset(), input.size());
-    return fail(Err::kMalformed,
-                "JSON at byte " + std::to_string(place) + ": " + std::string(what));
+    return refused_at(place, what);
   }
   // Only white space may follow; a NUL byte ends RapidJSON's stream and would hide the rest.
   for (std::size_t at = stream.Tell(); at < input.size(); ++at) {
     const char c = input[at];
     if (c != ' ' && c != '\t' && c != '\n' && c != '\r') {
-      return fail(Err::kMalformed,
-                  "JSON at byte " + std::to_string(at) + ": text behind the document");
+      return refused_at(at, "text behind the document");
     }
   }
   tape.nodes_ = handler.nodes();

@@ -44,6 +44,7 @@ TEST(CryptoEncoding, every_character_but_hex_digits_is_refused) {
     const bool capital = c >= 'A' && c <= 'F';
     EXPECT_EQ(hex_parse_lower(text, {&byte, 1}), digit || lower) << c;
     EXPECT_EQ(hex_parse_any_case(text, {&byte, 1}), digit || lower || capital) << c;
+    EXPECT_EQ(hex_parse_secret(text, {&byte, 1}), digit || lower || capital) << c;
   }
 }
 
