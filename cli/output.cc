@@ -139,23 +139,28 @@ void say_done(std::string_view text) {
   std::fprintf(stderr, "  %s %s\n", mark, rendered(text).c_str());
 }
 
-int report(const Error& error) {
+int report(const Error& error) { return report(error, {}); }
+
+int report(const Error& error, std::string_view when_not_found) {
   const ErrInfo& info = info_of(error.code);
+  const bool knows_better = error.code == Err::kNotFound && !when_not_found.empty();
+  const std::string_view remedy = knows_better ? when_not_found : info.remedy;
   if (output().json) {
     ScratchArena scratch;
     TextBuf text(scratch);
     wire::JsonWriter json(text);
     json.begin_object().field("ok", false).field("error", info.wire_code);
     json.field("detail", error.detail.empty() ? info.meaning : std::string_view(error.detail));
-    json.field("remedy", info.remedy).end_object();
+    json.field("remedy", remedy).end_object();
     print(text.view());
     return info.exit_code;
   }
   const char* mark = coloured(STDERR_FILENO) ? "\x1b[31m✘\x1b[0m" : "✘";
-  const std::string detail = harmless(error.detail);
+  // Who refuses often says no more than the row does.
+  const std::string detail = error.detail == info.meaning ? "" : harmless(error.detail);
   std::fprintf(stderr, "  %s %.*s%s%s\n    %.*s\n", mark, static_cast<int>(info.meaning.size()),
                info.meaning.data(), detail.empty() ? "" : ": ", detail.c_str(),
-               static_cast<int>(info.remedy.size()), info.remedy.data());
+               static_cast<int>(remedy.size()), remedy.data());
   return info.exit_code;
 }
 

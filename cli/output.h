@@ -28,6 +28,8 @@ void say(std::string_view text);       // stderr, unless --quiet
 void say_done(std::string_view text);  // stderr with a mark, unless --quiet
 // Prints the error in the mode of the call and answers its exit status.
 int report(const Error& error);
+// The same where the verb knows better than the error's row what to do about a kNotFound.
+int report(const Error& error, std::string_view when_not_found);
 
 std::string dim(std::string_view text);
 std::string bold(std::string_view text);

@@ -152,7 +152,7 @@ int run_recall() {
   if (const wire::JsonNode* matches = array_of(*reply, "matches"); matches != nullptr) {
     each_of(*reply, *matches, [&](const wire::JsonNode& match) {
       const auto field = [&](std::string_view key) { return text_of(reply->tape, match, key); };
-      rows.push_back({dim(field("id").substr(0, 8)), harmless(field("content")),
+      rows.push_back({dim(harmless(field("id"))), harmless(field("content")),
                       dim(harmless(field("rememberedBy"))),
                       dim(ago(time_of(field("rememberedAt")), now_ms()))});
     });
@@ -164,14 +164,14 @@ int run_recall() {
 }
 
 void declare_forget(CLI::App& app) {
-  app.add_option("id", g_options.id, "Id of the memory")->required();
+  app.add_option("id", g_options.id, "Whole id of the memory, as 'recall' shows it")->required();
   declare_mesh_option(app, g_options.mesh);
 }
 
 int run_forget() {
   const auto reply = daemon_call(
       "DELETE", Target("/v1/memory").part(g_options.id).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), "'claudemesh recall <words>' shows ids; give a whole one");
   if (output().json) {
     ScratchArena scratch;
     TextBuf text(scratch);

@@ -31,10 +31,10 @@ namespace cm {
   X(Forbidden, "forbidden", 7, 403, "the request is not allowed",                                  \
     "ask an admin of the mesh, or use another identity")                                           \
   X(NotFound, "not_found", 5, 404, "there is no such object",                                      \
-    "check the name with 'claudemesh peer list' or 'claudemesh list'")                             \
+    "check the name, id or path in the detail; the list of its kind shows what there is")          \
   X(AlreadyExists, "already_exists", 6, 409, "the name is taken", "choose another name")           \
   X(AlreadyRunning, "already_running", 1, 409, "another process holds the store",                  \
-    "use the running one, or stop it with 'claudemesh daemon down'")                               \
+    "use the running one, or stop it: 'claudemesh daemon down', or SIGTERM for a broker")          \
   X(IdReused, "idempotency_key_reused", 6, 409,                                                    \
     "this client_message_id already names another request",                                        \
     "send with a fresh id; the old one stays bound to its request")                                \
@@ -55,7 +55,7 @@ namespace cm {
   X(SessionUnknown, "session_unknown", 2, 401, "this session token is unknown or has expired",     \
     "register the session again, or ask without a session token")                                  \
   X(PortInUse, "address_in_use", 1, 409, "another program listens on this address",                \
-    "stop it, choose another port with --tcp-port, or use the unix socket alone with --no-tcp")    \
+    "stop it, or choose another port: --listen of a broker, --tcp-port or --no-tcp of a daemon")   \
   X(AmbiguousMesh, "ambiguous_mesh", 6, 409, "peers of several meshes match",                      \
     "name one of the candidates' meshes with --mesh or the field 'mesh'")                          \
   X(RateLimit, "rate_limit", 1, 429, "this member sends faster than the mesh allows",              \
@@ -63,7 +63,7 @@ namespace cm {
   X(QueueFull, "queue_full", 1, 429, "the recipient's queue is full",                              \
     "nothing: it is retried until the recipient has read or the message is too old")               \
   X(DiskFull, "insufficient_storage", 10, 507, "the store has reached its bound",                  \
-    "free space with 'claudemesh outbox prune', or raise the bound in the configuration")          \
+    "free space with 'claudemesh inbox flush', or raise the limit store_bound_bytes")              \
   X(StoreFailed, "store_failed", 10, 503, "the store could not commit",                            \
     "nothing was changed; send the same request again")                                            \
   X(StoreBroken, "store_broken", 10, 500, "the disk reported an error; what is stored is unknown", \
@@ -131,6 +131,12 @@ namespace cm {
     "correct what the detail names; 'claudemesh transport list' shows each file")                  \
   X(PluginDisabled, "plugin_disabled", 10, 502, "a transport plugin broke a rule of the ABI",      \
     "report it to the plugin's author with the rule named in the detail")                          \
+  X(Unconfirmed, "unconfirmed", 7, 403, "this cannot be undone and was not confirmed",             \
+    "answer the question in a terminal, or confirm it with the flag in the detail")                \
+  X(PlaintextRefused, "plaintext_refused", 7, 403, "a listener off loopback needs TLS",            \
+    "pass --tls-cert and --tls-key, or --insecure-plaintext behind a proxy that does TLS")         \
+  X(UnsafeMode, "unsafe_permissions", 7, 500, "what holds secrets is in other users' hands",       \
+    "check who changed it, then run the command in the detail")                                    \
   X(Cancelled, "cancelled", 1, 499, "the request was given up by its sender", "send it again")     \
   X(Internal, "internal", 8, 500, "an unexpected error", "report it with the log line of its time")
 

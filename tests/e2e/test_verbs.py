@@ -87,7 +87,12 @@ def state_and_memory(alice, bob):
     stored = alice.json("remember", "we", "deploy", "on", "fridays", "--tags", "ops,habit")
     found = bob.json("recall", "deploying", "friday")["matches"]
     expect([m["id"] for m in found] == [stored["id"]], f"recall: {found}")
+    expect(stored["id"] in bob.run("recall", "deploying").stdout, "recall shows ids to forget by")
+    done = bob.run("forget", stored["id"][:8], check=False)
+    expect(done.returncode == 5 and "recall" in done.stderr, f"part of an id: {done}")
+    expect(bob.json("recall", "deploying")["matches"], "what was not forgotten is still there")
     bob.run("forget", stored["id"])
+    expect(exit_of(bob, "forget", stored["id"], "--json") == 5, "forgotten once")
     expect(alice.json("recall", "deploy")["matches"] == [], "forgotten")
     expect(alice.json("skill", "list")["skills"] == [], "no skills")
 

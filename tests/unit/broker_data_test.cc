@@ -101,6 +101,20 @@ TEST_F(BrokerTest, memories_are_found_by_their_stems_in_their_mesh_only) {
   EXPECT_FALSE(has(ask(again, R"({"type":"recall","query":"deploys"})", "memory_results"), id));
 }
 
+TEST_F(BrokerTest, forgetting_a_memory_that_is_not_there_is_acked_as_not_found) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  const std::string id =
+      field(ask(conn, R"({"type":"remember","content":"kept"})", "memory_stored"), "id");
+  const std::string part = id.substr(0, 8);
+  const std::string missed =
+      ask(conn, R"({"type":"forget","memoryId":")" + part + R"(","_reqId":"1"})", "ack");
+  EXPECT_EQ(field(missed, "id"), part);
+  EXPECT_EQ(field(missed, "code"), "not_found");
+  EXPECT_FALSE(field(missed, "error").empty());
+  EXPECT_EQ(parts_.count(TableId::kMemory), 1u) << "an id's beginning names nothing";
+}
+
 TEST_F(BrokerTest, an_abandoned_iteration_leaves_no_memory_in_the_index) {
   found(1);
   const ConnRef conn = connect(members_[0]);

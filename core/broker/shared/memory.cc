@@ -1,7 +1,7 @@
 // memory.cc — what a mesh remembers: texts with tags, found again by their words.
 // Holds:  rows are the truth, the index is rebuilt from them at the first use after a start. A
-//         forgotten memory is gone; forgetting one that is unknown succeeds, as existing clients
-//         expect.
+//         forgotten memory is gone; forgetting one that is unknown is answered by an ack with an
+//         error, so that who waits for an ack has one and nobody believes that it was done.
 // Limits: kMemoryTextMax bytes a memory, memories_max a mesh.
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.2; spec/observed.md: both names of the reply's
 //         members are sent.
@@ -114,15 +114,17 @@ void Broker::handle_forget(ClientRef client, const Frame& frame) {
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(id));
-  if (erase_shared(mesh_no, TableId::kMemory, key.bytes()) && memories_loaded_ &&
-      !memories_.remove(mesh_no, id)) {
-    memories_loaded_ = false;
-  }
+  const bool erased = erase_shared(mesh_no, TableId::kMemory, key.bytes());
+  if (erased && memories_loaded_ && !memories_.remove(mesh_no, id)) memories_loaded_ = false;
   // An `ack` that names the memory in both ids (spec/wire.md §5.2).
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("type", "ack").field("id", id).field("messageId", id);
   json.field("queued", false);
+  if (!erased) {
+    json.field("error", "no memory of this mesh has this id");
+    json.field("code", info_of(Err::kNotFound).wire_code);
+  }
   finish_reply(client, frame, json, text);
 }
 
