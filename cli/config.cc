@@ -16,6 +16,8 @@
 namespace cm::cli {
 namespace {
 
+constexpr std::size_t kConfigMax = 4 << 20;
+
 Status parse_mesh(const wire::JsonTape& tape, const wire::JsonNode& node, Mesh& mesh) {
   if (node.type != wire::JsonType::kObject) return fail(Err::kMalformed, "a mesh is an object");
   wire::FieldReader fields(tape, node);
@@ -74,9 +76,10 @@ Result<ConfigLock> lock_config() {
   return ConfigLock(fd);
 }
 
-Result<ConfigFile> load_config() {
+Result<ConfigFile> load_config(const Warn& warn) {
   const std::string path = config_dir() + "/config.json";
-  auto text = read_file(path);
+  if (Status safe = make_private(config_dir(), warn); !safe) return safe.error();
+  auto text = read_private_file(path, kConfigMax, warn);
   if (!text) {
     if (text.code() != Err::kNotFound) return text.error();
     ConfigFile none;

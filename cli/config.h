@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/files.h"
 #include "core/base/result.h"
 #include "core/crypto/slab.h"
 
@@ -49,7 +50,8 @@ class ConfigLock {
 Result<ConfigLock> lock_config();
 
 // No file: an empty configuration. kMalformed names the path and the field.
-Result<ConfigFile> load_config();
+// kUnsafeMode: it or its folder is in other users' hands (files.h).
+Result<ConfigFile> load_config(const Warn& warn = warn_person);
 // The two parts of it and of save_mesh() that touch no file. The text holds secrets: wipe it.
 Result<ConfigFile> parse_config(std::string_view json, const std::string& path);
 std::string config_text(const ConfigFile& config);

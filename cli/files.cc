@@ -9,8 +9,11 @@
 
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "cli/output.h"
 
 namespace cm::cli {
 namespace {
@@ -68,7 +71,56 @@ std::string broker_data_dir() {
 
 std::string socket_path() { return daemon_dir() + "/daemon.sock"; }
 
-Status make_private_dir(const std::string& path) {
+void warn_person(std::string_view text) { say("warning: " + std::string(text)); }
+
+namespace {
+
+std::string octal(mode_t mode) {
+  char text[8];
+  std::snprintf(text, sizeof text, "%04o", static_cast<unsigned>(mode & 07777u));
+  return text;
+}
+
+// What is open stays what it is, whatever its name means by then.
+Status make_private_fd(int fd, const std::string& path, const Warn& warn) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return io_error("cannot look at", path);
+  const bool folder = S_ISDIR(info.st_mode);
+  if (!folder && !S_ISREG(info.st_mode)) {
+    return fail(Err::kUnsafeMode, path + ": expected a file or a folder; move it away");
+  }
+  const char* const mode = folder ? "700 " : "600 ";
+  if (info.st_uid != ::geteuid() && info.st_uid != 0) {
+    return fail(Err::kUnsafeMode, path + " belongs to another user; 'chown " +
+                                      std::to_string(::geteuid()) + " " + path + "'");
+  }
+  if ((info.st_mode & 022u) != 0) {
+    return fail(Err::kUnsafeMode, path + " can be written by others, mode " + octal(info.st_mode) +
+                                      "; 'chmod " + mode + path + "'");
+  }
+  if ((info.st_mode & 077u) == 0) return {};
+  if (::fchmod(fd, folder ? 0700 : 0600) != 0) {
+    return fail(Err::kUnsafeMode, path + " can be read by others, mode " + octal(info.st_mode) +
+                                      "; 'chmod " + mode + path + "'");
+  }
+  warn(path + " could be read by others (mode " + octal(info.st_mode) + "); it is private now");
+  return {};
+}
+
+}  // namespace
+
+Status make_private(const std::string& path, const Warn& warn) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno == ENOENT) return {};
+    return io_error("cannot read", path);
+  }
+  Status made = make_private_fd(fd, path, warn);
+  ::close(fd);
+  return made;
+}
+
+Status make_private_dir(const std::string& path, const Warn& warn) {
   for (std::size_t slash = path.find('/', 1); slash != std::string::npos;
        slash = path.find('/', slash + 1)) {
     const std::string parent = path.substr(0, slash);
@@ -76,17 +128,15 @@ Status make_private_dir(const std::string& path) {
       return io_error("cannot create", parent);
     }
   }
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return io_error("cannot create", path);
-  if (::chmod(path.c_str(), 0700) != 0) return io_error("cannot make private", path);
-  return {};
+  if (::mkdir(path.c_str(), 0700) == 0) return {};
+  if (errno != EEXIST) return io_error("cannot create", path);
+  return make_private(path, warn);
 }
 
-Result<std::string> read_file(const std::string& path, std::size_t max) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    if (errno == ENOENT) return fail(Err::kNotFound, path);
-    return io_error("cannot read", path);
-  }
+namespace {
+
+// Closes the descriptor.
+Result<std::string> read_all(int fd, const std::string& path, std::size_t max) {
   std::string content;
   char chunk[16384];
   for (;;) {
@@ -103,9 +153,32 @@ Result<std::string> read_file(const std::string& path, std::size_t max) {
     content.append(chunk, static_cast<std::size_t>(size));
     if (content.size() > max) {
       ::close(fd);
+      wipe(content);
       return fail(Err::kTooBig, path + " is larger than " + std::to_string(max) + " bytes");
     }
   }
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, std::size_t max) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) return read_all(fd, path, max);
+  if (errno == ENOENT) return fail(Err::kNotFound, path);
+  return io_error("cannot read", path);
+}
+
+Result<std::string> read_private_file(const std::string& path, std::size_t max, const Warn& warn) {
+  // Without waiting for the other end, should it be a pipe.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    if (errno == ENOENT) return fail(Err::kNotFound, path);
+    return io_error("cannot read", path);
+  }
+  Status made = make_private_fd(fd, path, warn);
+  if (made) return read_all(fd, path, max);
+  ::close(fd);
+  return made.error();
 }
 
 Status write_private_file(const std::string& path, std::string_view content) {

@@ -30,9 +30,9 @@ Result<crypto::Hash32> rotate_local_token(FillRandom rng) {
   return hash;
 }
 
-Result<crypto::Hash32> load_local_token(FillRandom rng) {
+Result<crypto::Hash32> load_local_token(FillRandom rng, const Warn& warn) {
   const std::string path = local_token_path();
-  auto content = read_file(path, kTokenMost);
+  auto content = read_private_file(path, kTokenMost, warn);
   if (!content && content.code() == Err::kNotFound) return rotate_local_token(rng);
   if (!content) return content.error();
   while (!content->empty() && (content->back() == '\n' || content->back() == '\r')) {
@@ -47,7 +47,6 @@ Result<crypto::Hash32> load_local_token(FillRandom rng) {
   if (!good) {
     return fail(Err::kMalformed, path + " holds no token; delete it, and a new one is made");
   }
-  if (::chmod(path.c_str(), 0600) != 0) return fail(Err::kIo, "cannot make private " + path);
   return hash;
 }
 

@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "cli/files.h"
 #include "core/base/result.h"
 #include "core/base/ulid.h"
 #include "core/crypto/keys.h"
@@ -15,8 +16,9 @@
 namespace cm::cli {
 
 std::string local_token_path();
-// The hash of the token in the file, which is made if it is missing. kMalformed names the path.
-Result<crypto::Hash32> load_local_token(FillRandom rng);
+// The hash of the token in the file, which is made if it is missing. kMalformed names the path;
+// kUnsafeMode as for every secret (files.h).
+Result<crypto::Hash32> load_local_token(FillRandom rng, const Warn& warn = warn_person);
 // Writes a new one and answers its hash.
 Result<crypto::Hash32> rotate_local_token(FillRandom rng);
 

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "cli/files.h"
 #include "cli/limit_option.h"
@@ -53,7 +55,7 @@ Result<Address> parse_listen(const std::string& text) {
 // The file is the truth: it is made when missing, and the store keeps only its hash.
 Status ensure_admin_token(const std::string& data, broker::Broker& core, Runtime& runtime) {
   const std::string path = data + "/admin-token";
-  auto token = read_file(path, 4096);
+  auto token = read_private_file(path, 4096, log_warnings(runtime.log));
   if (!token && token.code() == Err::kNotFound) {
     crypto::UrlToken fresh = crypto::url_token(runtime.env.rng);
     token = std::string(fresh.data(), fresh.size());
@@ -300,9 +302,7 @@ int run_broker(const BrokerOptions& options) {
   }
   const bool loopback = net::is_loopback_host(address->host);
   if (!loopback && !tls && !options.insecure_plaintext) {
-    return report(fail(Err::kForbidden, "listening on " + address->host +
-                                            " needs --tls-cert and --tls-key; without TLS it needs "
-                                            "--insecure-plaintext"));
+    return report(fail(Err::kPlaintextRefused, "listening on " + address->host));
   }
   net::TlsContext certificate;
   if (tls) {
@@ -320,7 +320,9 @@ int run_broker(const BrokerOptions& options) {
   }
   // 3. The store is ours alone, and of a schema that we know.
   const std::string data = options.data.empty() ? broker_data_dir() : options.data;
-  if (Status made = make_private_dir(data); !made) return report(made.error());
+  if (Status made = make_private_dir(data, log_warnings(runtime.log)); !made) {
+    return report(made.error());
+  }
   const bool sync = options.durability == "sync";
   auto store = open_store(runtime, data + "/store", store::Role::kBroker,
                           sync ? store::Durability::kSync : store::Durability::kRelaxed);
@@ -342,6 +344,9 @@ int run_broker(const BrokerOptions& options) {
   if (tls) server.set_tls(std::move(certificate));
   const auto port = tls ? server.listen_tls(address->host, address->port)
                         : server.listen_tcp(address->host, address->port);
+  if (!port && port.error().detail.ends_with(std::strerror(EADDRINUSE))) {
+    return report(fail(Err::kPortInUse, port.error().detail));
+  }
   if (!port) return report(port.error());
   // 6. The mirrors say what the store says; every presence has a lease to come back.
   broker::Config config;

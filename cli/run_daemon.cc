@@ -197,7 +197,7 @@ class DaemonRole {
   Result<daemon::Reloaded> reload(bool with_settings) {
     auto settings = with_settings ? load_settings(options_.flags) : Result(options_.settings);
     if (!settings) return settings.error();
-    auto file = load_config();
+    auto file = load_config(log_warnings(runtime_.log));
     if (!file) return file.error();
     // A file that is gone is no wish to leave every mesh; an empty list of meshes is.
     if (file->meshes.empty() && ::access(file->path.c_str(), F_OK) != 0) {
@@ -344,12 +344,13 @@ int give_up(const DaemonOptions& options, const Error& error) {
 
 int run_daemon(const DaemonOptions& options) {
   // 1. The configuration names at least one mesh.
-  auto file = load_config();
+  Runtime runtime;
+  const Warn warn = log_warnings(runtime.log);
+  auto file = load_config(warn);
   if (!file) return give_up(options, file.error());
   if (file->meshes.empty()) return give_up(options, fail(Err::kNoMesh));
   const Settings& settings = options.settings;
   // 2. The process has descriptors, randomness and a memory bill that fits.
-  Runtime runtime;
   settings.apply_limits(runtime.limits);
   if (Status opened = open_log(runtime, settings.text(Setting::kLogFile)); !opened) {
     return give_up(options, opened.error());
@@ -358,7 +359,9 @@ int run_daemon(const DaemonOptions& options) {
     return give_up(options, ready.error());
   }
   // 3. The store is ours alone: LOCK is the singleton, the pid file only informs.
-  if (Status made = make_private_dir(daemon_dir()); !made) return give_up(options, made.error());
+  if (Status made = make_private_dir(daemon_dir(), warn); !made) {
+    return give_up(options, made.error());
+  }
   const bool sync = settings.text(Setting::kDurability) == "sync";
   const std::string store_dir = daemon_dir() + "/store";
   auto store = open_store(runtime, store_dir, store::Role::kDaemon,
@@ -402,7 +405,7 @@ int run_daemon(const DaemonOptions& options) {
     runtime.log.warn("config_not_watched", {{"remedy", "send SIGHUP after joining or leaving"}});
   }
   const std::size_t meshes = core.tables().meshes.count();
-  const auto token = load_local_token(runtime.env.rng);
+  const auto token = load_local_token(runtime.env.rng, warn);
   if (!token) return give_up(options, token.error());
   core.set_local_token(*token);
   file->meshes.clear();  // wipes the keys

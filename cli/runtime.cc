@@ -111,6 +111,10 @@ void reopen_log(Runtime& runtime) {
   runtime.log.info("log_reopened", {{"path", runtime.log_path}});
 }
 
+Warn log_warnings(const Log& log) {
+  return [&log](std::string_view text) { log.warn("file_made_private", {{"detail", text}}); };
+}
+
 Status prepare(Runtime& runtime, const MemoryBill& bill) {
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
   const std::uint64_t descriptors = net::raise_fd_limit();

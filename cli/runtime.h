@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/files.h"
 #include "cli/settings.h"
 #include "core/base/arena.h"
 #include "core/base/env.h"
@@ -46,6 +47,9 @@ Status check_log(const std::string& path);
 // SIGHUP: the file may have been renamed. The old one is kept if no new one can be made. Standard
 // output and error follow if they were the same file, so that a crash report is found there too.
 void reopen_log(Runtime& runtime);
+
+// What files.h has to say goes into the log, which has to outlive it.
+Warn log_warnings(const Log& log);
 
 // Descriptor limit, random source, memory bill. Every role runs it first.
 Status prepare(Runtime& runtime, const MemoryBill& bill);

@@ -146,9 +146,9 @@ Result<std::string> read_settings_file(const std::string& path) {
   auto text = trusted ? read_file(opened, kFileMax) : Result<std::string>(std::string());
   ::close(fd);
   if (!trusted) {
-    return fail(Err::kForbidden, path +
-                                     ": expected a regular file of yours that nobody else may "
-                                     "write; 'chmod go-w' makes it so");
+    return fail(Err::kUnsafeMode, path +
+                                      ": expected a regular file of yours that nobody else may "
+                                      "write; 'chmod go-w' makes it so");
   }
   if (text) return text;
   if (text.code() != Err::kTooBig) return text.error();

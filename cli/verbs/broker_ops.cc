@@ -43,6 +43,7 @@ Error errno_error(const std::string& what) {
 // What a running broker says of itself in <data>/broker.json (cli/run_broker.cc).
 struct Running {
   bool running = false;
+  Status readable;
   std::int64_t pid = 0;
   std::string url;
 };
@@ -60,7 +61,9 @@ Running running_broker() {
   Running found;
   found.running = is_locked(data_dir() + "/store");
   if (!found.running) return found;
-  auto text = read_file(data_dir() + "/broker.json", 64 << 10);
+  // Its pid is sent signals: nobody else may have written it.
+  auto text = read_private_file(data_dir() + "/broker.json", 64 << 10);
+  if (!text && text.code() == Err::kUnsafeMode) found.readable = text.error();
   if (!text) return found;
   ScratchArena scratch;
   wire::JsonParser parser;
@@ -222,6 +225,7 @@ int run_broker_status() {
       }
       return 1;
     }
+    if (!found.readable) return report(found.readable.error());
     if (found.url.empty()) {
       return report(fail(Err::kUnavailable, "a broker holds " + data_dir() +
                                                 " but did not say where it listens (yet)"));
@@ -320,7 +324,13 @@ int run_broker_compact() {
 }
 
 int run_broker_rotate_token() {
+  struct stat folder {};
+  if (::stat((data_dir() + "/store").c_str(), &folder) != 0) {
+    return report(fail(Err::kNotFound, "no broker has its data in " + data_dir()),
+                  "name its folder with --data; 'claudemesh broker up' makes a new one");
+  }
   const Running found = running_broker();
+  if (!found.readable) return report(found.readable.error());
   if (found.running && found.pid <= 0) {
     return report(fail(Err::kUnavailable, "a broker holds " + data_dir() +
                                               " but its pid is not known; nothing was changed"));

@@ -29,7 +29,7 @@ namespace cm {
   X(Unauthorized, "unauthorized", 2, 401, "this key is not a member of the mesh",                  \
     "join the mesh again with a fresh invite")                                                     \
   X(Forbidden, "forbidden", 7, 403, "the request is not allowed",                                  \
-    "ask an admin of the mesh, or use another identity")                                           \
+    "do what the detail names, use another identity, or ask an admin of the mesh")                 \
   X(NotFound, "not_found", 5, 404, "there is no such object",                                      \
     "check the name, id or path in the detail; the list of its kind shows what there is")          \
   X(AlreadyExists, "already_exists", 6, 409, "the name is taken", "choose another name")           \

@@ -295,7 +295,7 @@ TEST_F(SettingsFile, no_file_means_defaults_and_others_may_read_one) {
 TEST_F(SettingsFile, what_others_may_write_is_refused) {
   for (const mode_t mode : {0620, 0602, 0666, 0777}) {
     write(file(), kRelaxed, mode);
-    expect_refused(Err::kForbidden);
+    expect_refused(Err::kUnsafeMode);
   }
 }
 
@@ -303,15 +303,15 @@ TEST_F(SettingsFile, a_file_of_another_user_is_refused) {
   if (::geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
   write(file(), kRelaxed, 0600);
   ASSERT_EQ(::chown(file().c_str(), 12'345, 12'345), 0);
-  expect_refused(Err::kForbidden);
+  expect_refused(Err::kUnsafeMode);
 }
 
 TEST_F(SettingsFile, a_folder_or_a_pipe_is_refused_without_waiting) {
   ASSERT_EQ(::mkdir(file().c_str(), 0700), 0);
-  expect_refused(Err::kForbidden);
+  expect_refused(Err::kUnsafeMode);
   std::filesystem::remove(file());
   ASSERT_EQ(::mkfifo(file().c_str(), 0600), 0);
-  expect_refused(Err::kForbidden);
+  expect_refused(Err::kUnsafeMode);
 }
 
 TEST_F(SettingsFile, a_link_is_judged_by_where_it_leads) {
@@ -322,7 +322,7 @@ TEST_F(SettingsFile, a_link_is_judged_by_where_it_leads) {
   ASSERT_TRUE(load_settings({}));
   EXPECT_EQ(load_settings({})->text(Setting::kDurability), "relaxed");
   ASSERT_EQ(::chmod(target.c_str(), 0646), 0);
-  expect_refused(Err::kForbidden);
+  expect_refused(Err::kUnsafeMode);
   std::filesystem::remove(file());
   ASSERT_EQ(::symlink(file().c_str(), file().c_str()), 0);
   expect_refused(Err::kIo);
