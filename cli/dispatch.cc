@@ -7,6 +7,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <utility>
 
 #include "cli/ensure_daemon.h"
 #include "cli/output.h"
@@ -14,16 +15,74 @@
 namespace cm::cli {
 namespace {
 
-// `daemon` alone, or `daemon frobnicate`: say what there is.
-int unknown_verb(const std::vector<std::string>& words) {
-  std::string group;
-  for (const Verb& verb : verbs()) {
-    if (verb.path.starts_with(words[0] + " "))
-      group += (group.empty() ? "" : ", ") + std::string(verb.path);
+bool is_group(std::string_view word) {
+  return std::any_of(verbs().begin(), verbs().end(), [&](const Verb& verb) {
+    return verb.path.starts_with(std::string(word) + " ");
+  });
+}
+
+bool asks_for_help(std::string_view word) { return word == "--help" || word == "-h"; }
+
+// Flags that every verb has, so that they may also stand before it.
+bool is_common_flag(std::string_view word) {
+  return word == "--json" || word == "-q" || word == "--quiet" || word == "--strict" ||
+         word == "--no-daemon";
+}
+
+// Letters to insert, drop, replace or swap with their neighbour to get from one to the other.
+std::size_t distance(std::string_view left, std::string_view right) {
+  std::vector<std::vector<std::size_t>> cost(left.size() + 1,
+                                             std::vector<std::size_t>(right.size() + 1));
+  for (std::size_t row = 0; row <= left.size(); ++row) {
+    for (std::size_t column = 0; column <= right.size(); ++column) {
+      if (row == 0 || column == 0) {
+        cost[row][column] = row + column;
+        continue;
+      }
+      const bool same = left[row - 1] == right[column - 1];
+      cost[row][column] = std::min({cost[row - 1][column] + 1, cost[row][column - 1] + 1,
+                                    cost[row - 1][column - 1] + (same ? 0 : 1)});
+      const bool swapped = row > 1 && column > 1 && left[row - 1] == right[column - 2] &&
+                           left[row - 2] == right[column - 1];
+      if (swapped) cost[row][column] = std::min(cost[row][column], cost[row - 2][column - 2] + 1);
+    }
   }
-  const std::string asked = words[0] + (words.size() > 1 && !group.empty() ? " " + words[1] : "");
-  return report(fail(
-      Err::kUsage, "'" + asked + "' is no verb" + (group.empty() ? "" : "; there are: " + group)));
+  return cost[left.size()][right.size()];
+}
+
+// The word of the table that a slip of the fingers turned into `typed`; empty if none is near.
+// With a group, one of its second words.
+std::string nearest(std::string_view typed, std::string_view group) {
+  constexpr std::size_t kTypedMax = 32;  // nobody's slip
+  if (typed.size() > kTypedMax) return {};
+  std::string best;
+  std::size_t least = std::min<std::size_t>(2, typed.size() / 2) + 1;
+  for (const Verb& verb : verbs()) {
+    std::string_view word = verb.path;
+    if (!group.empty()) {
+      if (!word.starts_with(std::string(group) + " ")) continue;
+      word.remove_prefix(group.size() + 1);
+    }
+    word = word.substr(0, word.find(' '));
+    if (const std::size_t cost = distance(typed, word); cost < least) {
+      least = cost;
+      best = word;
+    }
+  }
+  return best;
+}
+
+// `daemon` alone: what there is, and that something was missing.
+int show_group(const std::string& group) {
+  if (!output().json) {
+    for (const Verb& verb : verbs()) {
+      if (!verb.path.starts_with(group + " ")) continue;
+      std::string line(verb.path);
+      line.resize(std::max<std::size_t>(line.size() + 2, 28), ' ');
+      say(line + std::string(verb.summary));
+    }
+  }
+  return report(fail(Err::kUsage, unknown_text({group})));
 }
 
 }  // namespace
@@ -63,16 +122,55 @@ Result<bool> read_flags(const Verb& verb, std::vector<std::string> arguments, st
   return false;
 }
 
+std::string help_of(const Verb& verb) {
+  std::string help;
+  const Result<bool> asked = read_flags(verb, {"--help"}, help);
+  return asked ? help : asked.error().detail;
+}
+
+std::string unknown_text(const std::vector<std::string>& words) {
+  const std::string& first = words[0];
+  if (!is_group(first)) {
+    const std::string near = nearest(first, {});
+    return "'" + first + "' is no verb" +
+           (near.empty() ? std::string() : "; did you mean '" + near + "'?");
+  }
+  if (words.size() == 1) return "'" + first + "' needs a second word";
+  const std::string near = nearest(words[1], first);
+  std::string text = "'" + first + " " + words[1] + "' is no verb";
+  if (!near.empty()) return text + "; did you mean '" + first + " " + near + "'?";
+  std::string all;
+  for (const Verb& verb : verbs()) {
+    if (verb.path.starts_with(first + " "))
+      all += (all.empty() ? "" : ", ") + std::string(verb.path);
+  }
+  return text + "; there are: " + all;
+}
+
 int run_words(std::vector<std::string> words) {
   for (const std::string& word : words) {
     if (word == "--json") output().json = true;  // also for errors before the flags are read
   }
-  if (words.empty() || words[0] == "--help" || words[0] == "-h") return run_help();
+  const auto end = std::find_if_not(words.begin(), words.end(), is_common_flag);
+  const std::vector<std::string> before(words.begin(), end);
+  words.erase(words.begin(), end);
+  if (words.empty()) words = {"help"};
+  if (asks_for_help(words[0])) words[0] = "help";
   if (words[0] == "--version" || words[0] == "-V") words[0] = "version";
   std::size_t used = 0;
   const Verb* verb = find_verb(words, used);
-  if (verb == nullptr) return unknown_verb(words);
+  if (verb == nullptr && is_group(words[0])) {
+    const bool bare = words.size() == 1 || is_common_flag(words[1]);
+    if (bare) return show_group(words[0]);
+    // `daemon --help` is `help daemon`.
+    if (asks_for_help(words[1])) {
+      words[1] = std::exchange(words[0], "help");
+      verb = find_verb(words, used);
+    }
+  }
+  if (verb == nullptr) return report(fail(Err::kUsage, unknown_text(words)));
   words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(used));
+  words.insert(words.begin(), before.begin(), before.end());
   std::string help;
   const Result<bool> asked = read_flags(*verb, std::move(words), help);
   if (!asked) return report(asked.error());

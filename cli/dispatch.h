@@ -1,5 +1,5 @@
 // dispatch.h — from the words of a command line to a verb with its flags read.
-// Owns:   find_verb, read_flags, run_words.
+// Owns:   find_verb, read_flags, help_of, unknown_text, run_words.
 // Holds:  reading flags changes the option structs of the verbs and nothing else: no file, socket
 //         or process. No exception leaves, whatever the words are.
 // Why:    apart from main(), so that a fuzzer can read command lines without running them.
@@ -22,6 +22,12 @@ const Verb* find_verb(const std::vector<std::string>& words, std::size_t& used);
 // Lets the verb's declaration read what follows its path. True if the words asked for help; then
 // `help` is that text. kUsage with CLI11's sentence.
 Result<bool> read_flags(const Verb& verb, std::vector<std::string> arguments, std::string& help);
+
+// What `claudemesh <verb> --help` prints.
+std::string help_of(const Verb& verb);
+
+// "'sned' is no verb; did you mean 'send'?", with all verbs of the group if the first word is one.
+std::string unknown_text(const std::vector<std::string>& words);
 
 // A whole command line without the program's name: its exit status.
 int run_words(std::vector<std::string> words);

@@ -5,8 +5,10 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <set>
 
+#include "cli/dispatch.h"
 #include "cli/output.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
@@ -61,7 +63,7 @@ std::string usage_of(const Verb& verb) {
 }
 
 std::vector<std::string> long_flags(const Verb& verb) {
-  std::vector<std::string> names = {"--help", "--json", "--quiet"};
+  std::vector<std::string> names = {"--help", "--json", "--quiet", "--strict", "--no-daemon"};
   for (const Flag& flag : flags_of(verb)) {
     if (flag.positional) continue;
     for (std::size_t at = flag.names.find("--"); at != std::string::npos;
@@ -292,8 +294,13 @@ int run_man() {
   print(".B \\-\\-json");
   print("(stable output for scripts),");
   print(".B \\-\\-quiet");
-  print("and");
-  print(".BR \\-\\-help .");
+  print("(data only),");
+  print(".B \\-\\-strict");
+  print("(start no daemon),");
+  print(".B \\-\\-no\\-daemon");
+  print("(do without one) and");
+  print(".BR \\-\\-help ,");
+  print("before the verb or behind it.");
   print(".SH VERBS");
   print_verbs_roff();
   print_exit_codes();
@@ -325,6 +332,15 @@ void declare_help(CLI::App& app) {
 int run_help() {
   std::string prefix;
   for (const std::string& word : g_options.words) prefix += (prefix.empty() ? "" : " ") + word;
+  const bool known = std::any_of(verbs().begin(), verbs().end(),
+                                 [&](const Verb& verb) { return verb.path.starts_with(prefix); });
+  if (!known) return report(fail(Err::kUsage, unknown_text(g_options.words)));
+  std::size_t used = 0;
+  const Verb* const named = find_verb(g_options.words, used);
+  if (named != nullptr && used == g_options.words.size() && !output().json) {
+    print(help_of(*named));
+    return 0;
+  }
   if (output().json) {
     ScratchArena scratch(16384);
     TextBuf text(scratch, 4096);
