@@ -10,8 +10,10 @@
 #include <set>
 #include <string_view>
 
+#include "cli/broker_url.h"
 #include "cli/config.h"
 #include "cli/daemon_setup.h"
+#include "cli/ensure_daemon.h"
 #include "cli/files.h"
 #include "cli/host_identity.h"
 #include "cli/http.h"
@@ -114,7 +116,14 @@ void check_plugins(Findings& list) {
 ConfigFile check_config(Findings& list) {
   check_private(list, "config folder", config_dir(), true);
   check_private(list, "config.json", config_dir() + "/config.json", false);
-  auto config = load_config();
+  // As it is: what is too open was found above, and is not mended here.
+  const std::string path = config_dir() + "/config.json";
+  auto text = read_file(path);
+  Result<ConfigFile> config = ConfigFile{};
+  if (text || text.code() != Err::kNotFound) {
+    config = text ? parse_config(*text, path) : Result<ConfigFile>(text.error());
+  }
+  if (text) wipe(*text);
   if (!config) {
     failure(list, "config.json", harmless(config.error().detail),
             "correct it, or restore it from a backup; it holds the keys of your meshes");
@@ -181,9 +190,11 @@ void check_links(Findings& list, const Reply& health) {
       well(list, check, "the daemon is connected");
     } else {
       const std::string reason = field("last_error");
-      warning(list, check,
-              "the daemon is " + field("state") + (reason.empty() ? "" : ": " + reason),
-              "it tries again by itself; 'claudemesh daemon logs' shows why it fails");
+      const std::string_view remedy = link_remedy(reason);
+      warning(
+          list, check, "the daemon is " + field("state") + (reason.empty() ? "" : ": " + reason),
+          remedy.empty() ? "it tries again by itself; 'claudemesh daemon logs' shows why it fails"
+                         : std::string(remedy));
     }
   }
 }
@@ -194,9 +205,8 @@ void check_daemon(Findings& list, bool has_mesh) {
   const auto health = daemon_call_raw("GET", "/v1/health");
   if (!health) {
     if (health.code() != Err::kUnavailable) return failure(list, "daemon", health.error());
-    const auto why = read_file(daemon_dir() + "/.spawn-failure", 4'096);
-    if (why) {
-      return failure(list, "daemon", "its last start failed: " + harmless(*why),
+    if (const std::string why = spawn_failure(); !why.empty()) {
+      return failure(list, "daemon", "its last start failed: " + why,
                      "correct that, then run 'claudemesh daemon up'");
     }
     return has_mesh ? warning(list, "daemon", "it does not run", "run 'claudemesh daemon up'")

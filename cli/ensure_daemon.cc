@@ -17,6 +17,7 @@
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/settings.h"
 
 namespace cm::cli {
 namespace {
@@ -38,8 +39,8 @@ bool answers(std::uint32_t timeout_ms) {
   return static_cast<bool>(daemon_call_raw("GET", "/v1/version", {}, timeout_ms));
 }
 
-bool answers_within(std::uint64_t ms) {
-  const Progress waiting("the daemon is there, and busy; waiting for it");
+bool answers_within(std::uint64_t ms, const char* what) {
+  const Progress waiting(what);
   const std::uint64_t end = now_ms() + ms;
   do {
     if (answers(kProbeMs)) return true;
@@ -57,11 +58,23 @@ bool is_service_managed() {
 
 std::string marker_path() { return daemon_dir() + "/.spawn-failure"; }
 
-bool failed_lately() {
+// Nanoseconds; 0 where there is no file.
+std::int64_t written_at(const std::string& path) {
   struct stat info {};
-  if (::stat(marker_path().c_str(), &info) != 0) return false;
-  const auto age =
-      static_cast<std::int64_t>(now_ms()) - static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1000;
+  if (::stat(path.c_str(), &info) != 0) return 0;
+  return static_cast<std::int64_t>(info.st_mtim.tv_sec) * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
+
+// Whoever followed the remedy (joined a mesh, mended a setting) wrote one of these since.
+bool is_outdated(std::int64_t marker) {
+  return marker <= written_at(config_dir() + "/config.json") ||
+         marker <= written_at(settings_path());
+}
+
+bool failed_lately() {
+  const std::int64_t marker = written_at(marker_path());
+  if (marker == 0 || is_outdated(marker)) return false;
+  const std::int64_t age = static_cast<std::int64_t>(now_ms()) - marker / 1'000'000;
   return age >= 0 && age < static_cast<std::int64_t>(kMarkerMs);
 }
 
@@ -130,6 +143,17 @@ DaemonMode daemon_mode() {
   return is_set("CLAUDEMESH_STRICT_DAEMON") ? DaemonMode::kStrict : DaemonMode::kAuto;
 }
 
+std::string spawn_failure() {
+  const std::int64_t marker = written_at(marker_path());
+  if (marker == 0 || is_outdated(marker)) return {};
+  auto why = read_file(marker_path(), 4'096);
+  std::string reason = why ? *why : std::string();
+  while (!reason.empty() && reason.back() == '\n') reason.pop_back();
+  return harmless(reason);
+}
+
+void clear_spawn_failure() { remove_file(marker_path()); }
+
 bool daemon_is_alive() {
   const int fd = ::open((daemon_dir() + "/store/LOCK").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return false;
@@ -145,14 +169,14 @@ Status ensure_daemon() {
   if (answers(kProbeMs)) return {};
   // It lives and is busy, or is just starting: waiting is right, starting another is not.
   if (daemon_is_alive()) {
-    if (answers_within(kBusyMs)) return {};
+    if (answers_within(kBusyMs, "the daemon is there, and busy; waiting for it")) return {};
     return fail(Err::kTimeout, "the daemon runs but did not answer within 10 s");
   }
   if (is_service_managed()) {
-    if (answers_within(kServiceMs)) return {};
+    if (answers_within(kServiceMs, "waiting for the service claudemesh-daemon")) return {};
     return fail(Err::kUnavailable,
-                "the service claudemesh-daemon does not run; 'systemctl --user start "
-                "claudemesh-daemon'");
+                "service-not-ready: the service claudemesh-daemon does not answer; "
+                "'systemctl --user start claudemesh-daemon'");
   }
   if (daemon_mode() == DaemonMode::kStrict) {
     return fail(Err::kUnavailable, "no daemon runs, and --strict starts none");
@@ -161,13 +185,12 @@ Status ensure_daemon() {
     return fail(Err::kUnavailable, "no daemon listens on " + socket_path());
   }
   if (failed_lately()) {
-    auto why = read_file(marker_path(), 4096);
-    std::string reason = why ? *why : std::string();
-    while (!reason.empty() && reason.back() == '\n') reason.pop_back();
-    return fail(Err::kUnavailable, "starting the daemon failed less than 30 s ago: " + reason);
+    return fail(
+        Err::kUnavailable,
+        "spawn-suppressed: starting the daemon failed less than 30 s ago: " + spawn_failure());
   }
   if (Status started = start_under_lock(); !started) return started;
-  remove_file(marker_path());
+  clear_spawn_failure();
   if (answers(kProbeMs)) return {};
   return fail(Err::kUnavailable, "the daemon was started but does not answer");
 }

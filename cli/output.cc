@@ -1,7 +1,9 @@
 // output.cc — printing.
 #include "cli/output.h"
 
+#include <locale.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include <algorithm>
 #include <chrono>
@@ -30,15 +32,58 @@ std::string styled(char code, std::string_view text) {
   return std::string{kStyle, code} + std::string(text) + std::string{kStyle, '0'};
 }
 
-// Code points are a good enough measure for names; continuation bytes take no column.
-std::size_t width(std::string_view text) {
-  std::size_t columns = 0;
-  for (std::size_t index = 0; index < text.size(); ++index) {
-    if (text[index] == kStyle) {
-      ++index;
-    } else if ((static_cast<unsigned char>(text[index]) & 0xc0) != 0x80) {
-      ++columns;
+// The code point that begins at `index`, and how many bytes it has. Whatever is no UTF-8 is one
+// byte and one column, as terminals show it.
+std::size_t decode(std::string_view utf8, std::size_t index, wchar_t& point) {
+  const auto at = [&](std::size_t behind) -> unsigned {
+    return index + behind < utf8.size() ? static_cast<unsigned char>(utf8[index + behind]) : 0u;
+  };
+  const unsigned lead = at(0);
+  const std::size_t size = lead < 0x80 ? 1 : lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  unsigned bits = size == 1 ? lead : lead & (0xffu >> (size + 1));
+  for (std::size_t behind = 1; behind < size; ++behind) {
+    if ((at(behind) & 0xc0u) != 0x80u || lead < 0xc0) {
+      point = L'?';
+      return 1;
     }
+    bits = (bits << 6) | (at(behind) & 0x3fu);
+  }
+  point = static_cast<wchar_t>(bits);
+  return size;
+}
+
+// What the library's tables say of wide and of combining characters, whatever locale the user has.
+class WidthTable {
+ public:
+  WidthTable() : locale_(::newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr)) {}
+  ~WidthTable() {
+    if (locale_ != nullptr) ::freelocale(locale_);
+  }
+  WidthTable(const WidthTable&) = delete;
+  WidthTable& operator=(const WidthTable&) = delete;
+  std::size_t columns(wchar_t point) const {
+    if (point < 0x80 || locale_ == nullptr) return 1;
+    const locale_t before = ::uselocale(locale_);
+    const int columns = ::wcwidth(point);
+    ::uselocale(before);
+    return columns < 0 ? 1 : static_cast<std::size_t>(columns);
+  }
+
+ private:
+  locale_t locale_;
+};
+
+std::size_t width(std::string_view text) {
+  static const WidthTable table;
+  std::size_t columns = 0;
+  for (std::size_t index = 0; index < text.size();) {
+    if (text[index] == kStyle) {
+      index += 2;
+      continue;
+    }
+    wchar_t point = 0;
+    index += decode(text, index, point);
+    columns += table.columns(point);
   }
   return columns;
 }

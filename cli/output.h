@@ -34,7 +34,8 @@ int report(const Error& error, std::string_view when_not_found);
 std::string dim(std::string_view text);
 std::string bold(std::string_view text);
 
-// Columns are aligned by display width of the bytes; the last one is not padded.
+// Columns are aligned by what a terminal shows (wide characters take two, combining ones none);
+// the last one is not padded.
 void print_table(std::vector<std::vector<std::string>> rows);
 // "3 s ago", "2 min ago", "5 h ago", "4 d ago".
 std::string ago(std::uint64_t then_ms, std::uint64_t now_ms);

@@ -7,19 +7,28 @@
 namespace cm::cli {
 namespace {
 
+bool is_code(std::string_view text, std::size_t most) {
+  for (const char c : text) {
+    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (!good) return false;
+  }
+  return text.size() >= 6 && text.size() <= most;
+}
+
 // The code of /i/<code> or /<xx>/i/<code>, or empty.
 std::string_view code_of(std::string_view target) {
   if (target.size() > 4 && target[0] == '/' && target[3] == '/') target.remove_prefix(3);
   if (!target.starts_with("/i/")) return {};
   const std::string_view code = target.substr(3);
-  for (const char c : code) {
-    const bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (!good) return {};
-  }
-  return code.size() >= 6 && code.size() <= 32 ? code : std::string_view();
+  return is_code(code, 32) ? code : std::string_view();
 }
 
 }  // namespace
+
+bool is_short_code(std::string_view pasted) {
+  constexpr std::size_t kTokenLeast = 21;  // as in core/wire/invite.cc
+  return is_code(pasted, kTokenLeast - 1);
+}
 
 bool is_short_link(std::string_view pasted) {
   const auto url = net::url_parse(pasted);

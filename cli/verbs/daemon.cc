@@ -20,6 +20,8 @@
 #include <optional>
 #include <vector>
 
+#include "cli/broker_url.h"
+#include "cli/ensure_daemon.h"
 #include "cli/files.h"
 #include "cli/fsck.h"
 #include "cli/http.h"
@@ -122,6 +124,7 @@ int start_detached(const Settings& settings) {
   const std::string outcome = wait_for_child(pipe_fds[0]);
   ::close(pipe_fds[0]);
   if (outcome == "ok") {
+    clear_spawn_failure();
     if (output().json) return print_state(true, "detached", true, child, {});
     say_done("daemon runs, pid " + std::to_string(child));
     say("log " + log);
@@ -147,6 +150,7 @@ void print_health(const Reply& reply) {
            std::to_string(reply.tape.find("pid") != nullptr ? reply.tape.find("pid")->integer : 0));
   const wire::JsonNode* meshes = reply.tape.find("meshes");
   std::vector<std::vector<std::string>> rows;
+  std::vector<std::string> remedies;
   if (meshes != nullptr && meshes->type == wire::JsonType::kArray) {
     for (std::uint32_t at = reply.tape.first(*meshes); at < meshes->next;
          at = reply.tape.at(at).next) {
@@ -154,9 +158,14 @@ void print_health(const Reply& reply) {
       const auto field = [&](std::string_view key) { return text_of(reply.tape, mesh, key); };
       rows.push_back({bold(field("slug")), std::string(field("state")), negotiation_of(reply, mesh),
                       dim(field("broker_url")), harmless(field("last_error"))});
+      const std::string_view remedy = link_remedy(field("last_error"));
+      if (field("state") != "open" && !remedy.empty()) {
+        remedies.push_back(std::string(field("slug")) + ": " + std::string(remedy));
+      }
     }
   }
   print_table(rows);
+  for (const std::string& remedy : remedies) say(remedy);
   const auto number = [&](std::string_view key) {
     const wire::JsonNode* node = reply.tape.find(key);
     return std::to_string(node != nullptr ? node->integer : 0);

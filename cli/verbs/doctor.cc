@@ -62,6 +62,7 @@ int run_doctor() {
     return failures == 0 ? 0 : 1;
   }
   for (const Finding& finding : findings) {
+    if (output().quiet && finding.health == Health::kWell) continue;
     print("  " + std::string(mark_of(finding.health)) + " " + bold(finding.check) + ": " +
           finding.detail);
     if (!finding.remedy.empty()) print("      " + dim(finding.remedy));

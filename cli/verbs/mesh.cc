@@ -8,6 +8,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "cli/broker_url.h"
 #include "cli/config.h"
 #include "cli/files.h"
 #include "cli/http.h"
@@ -50,7 +51,8 @@ Result<std::string> admin_token(std::string_view broker_url) {
   }
   const std::string path =
       g_options.token_file.empty() ? broker_data_dir() + "/admin-token" : g_options.token_file;
-  auto token = read_file(path, 4096);
+  auto token = read_private_file(path, 4096);
+  if (!token && token.code() == Err::kUnsafeMode) return token.error();
   if (!token) {
     return fail(Err::kUnauthenticated,
                 "the admin token " + path + " cannot be read; name it with --admin-token-file");
@@ -79,7 +81,8 @@ Result<KeyPair> pending_key(const std::string& path) {
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
   crypto::SecretSlab slab(1);
   KeyPair pair;
-  auto kept = read_file(path, 256);
+  auto kept = read_private_file(path, 256);
+  if (!kept && kept.code() == Err::kUnsafeMode) return kept.error();
   Result<crypto::SecretRef> ref = Err::kNotFound;
   if (kept && kept->size() >= crypto::kSecretHexText) {
     ref = slab.store_hex(std::string_view(*kept).substr(0, crypto::kSecretHexText));
@@ -138,8 +141,14 @@ void declare_create(CLI::App& app) {
 }
 
 int run_create() {
-  auto token = admin_token(g_options.broker);
+  const auto broker = usable_broker_url(g_options.broker, "--broker");
+  if (!broker) return report(broker.error());
+  auto token = admin_token(*broker);
   if (!token) return report(token.error());
+  if (Status found = check_broker_path(*broker, g_options.ca_file); !found) {
+    wipe(*token);
+    return report(found.error());
+  }
   const auto lock = lock_config();
   if (!lock) return report(lock.error());
   auto config = load_config();
@@ -153,8 +162,8 @@ int run_create() {
   json.begin_object().field("name", g_options.name).field("pubkey", pair->public_hex);
   json.optional_field("slug", g_options.slug);
   json.optional_field("display_name", g_options.display_name).end_object();
-  const auto reply = broker_call(g_options.broker, "POST", "/cli/mesh/create", body.view(), *token,
-                                 g_options.ca_file);
+  const auto reply =
+      broker_call(*broker, "POST", "/cli/mesh/create", body.view(), *token, g_options.ca_file);
   wipe(*token);
   if (!reply) return report(reply.error());
   Mesh mesh;
@@ -164,13 +173,13 @@ int run_create() {
   mesh.name = g_options.name;
   mesh.pubkey = pair->public_hex;
   mesh.secret_key = pair->secret_hex;
-  mesh.broker_url = g_options.broker;
+  mesh.broker_url = *broker;
   mesh.joined_at = view(iso_text(now_ms()));
   if (Status sound = check_mesh(mesh); !sound) return report(sound.error());
   const std::string slug = mesh.slug, id = mesh.mesh_id, member = mesh.member_id;
   if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
   remove_file(pending);
-  return print_joined(slug, id, member, pair->public_hex, g_options.broker, false);
+  return print_joined(slug, id, member, pair->public_hex, *broker, false);
 }
 
 void declare_share(CLI::App& app) {
@@ -235,6 +244,11 @@ int run_join() {
     if (!resolved) return report(resolved.error());
     pasted = *resolved;
   }
+  if (is_short_code(pasted)) {
+    return report(fail(Err::kMalformed, "the invite: '" + pasted +
+                                            "' is the end of a short link; paste the whole link, "
+                                            "which names the broker"));
+  }
   const auto token = wire::invite_token_of(pasted);
   if (!token) return report(token.error());
   wire::Invite invite;
@@ -258,6 +272,12 @@ int run_join() {
     return report(fail(Err::kAlreadyExists,
                        "another mesh with the slug '" + std::string(invite.mesh_slug) + "'"));
   }
+  // The invite goes back as it was signed; what is kept is where to connect.
+  const auto broker = usable_broker_url(invite.broker_url, "the invite's broker");
+  if (!broker) return report(broker.error());
+  if (Status found = check_broker_path(*broker, g_options.ca_file); !found) {
+    return report(found.error());
+  }
   const std::string pending =
       config_dir() + "/pending-join-" + std::string(invite.mesh_id) + ".key";
   const auto pair = pending_key(pending);
@@ -270,8 +290,7 @@ int run_join() {
   wire::JsonWriter json(body);
   json.begin_object().field("invite_token", *token).key("invite_payload").raw(payload.view());
   json.field("peer_pubkey", pair->public_hex).field("display_name", name).end_object();
-  const auto reply =
-      broker_call(invite.broker_url, "POST", "/join", body.view(), {}, g_options.ca_file);
+  const auto reply = broker_call(*broker, "POST", "/join", body.view(), {}, g_options.ca_file);
   if (!reply) return report(reply.error());
   Mesh mesh;
   mesh.mesh_id = invite.mesh_id;
@@ -280,13 +299,13 @@ int run_join() {
   mesh.name = invite.mesh_slug;
   mesh.pubkey = pair->public_hex;
   mesh.secret_key = pair->secret_hex;
-  mesh.broker_url = invite.broker_url;
+  mesh.broker_url = *broker;
   mesh.joined_at = view(iso_text(now_ms()));
   if (Status sound = check_mesh(mesh); !sound) return report(sound.error());
   const std::string member = mesh.member_id;
   if (Status saved = save_mesh(*config, std::move(mesh)); !saved) return report(saved.error());
   remove_file(pending);
-  return print_joined(invite.mesh_slug, invite.mesh_id, member, pair->public_hex, invite.broker_url,
+  return print_joined(invite.mesh_slug, invite.mesh_id, member, pair->public_hex, *broker,
                       reply->boolean("alreadyMember"));
 }
 

@@ -31,7 +31,7 @@ struct {
 Status confirm(const std::string& question, const std::string& expected) {
   if (g_options.confirm == expected) return {};
   if (!g_options.confirm.empty() || ::isatty(STDIN_FILENO) != 1 || output().json) {
-    return fail(Err::kForbidden, "this needs --confirm " + expected);
+    return fail(Err::kUnconfirmed, "--confirm " + expected);
   }
   std::fprintf(stderr, "  %s: ", question.c_str());
   std::string typed;

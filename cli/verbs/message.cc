@@ -4,10 +4,13 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <optional>
 
+#include "cli/hints.h"
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/query.h"
+#include "cli/sender.h"
 #include "cli/verbs.h"
 #include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
@@ -16,7 +19,8 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string to, mesh, priority = "next", id, reply_to, status, from, topic, before;
+  std::string to, mesh, priority = "next", id, reply_to, status, before;
+  std::optional<std::string> from, topic;
   std::vector<std::string> words;
   int limit = 20;
   bool unread = false;
@@ -46,7 +50,7 @@ int run_send() {
   json.optional_field("client_message_id", g_options.id);
   json.optional_field("reply_to_id", g_options.reply_to).end_object();
   const auto reply = daemon_call("POST", "/v1/send", body.view());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), hint_for_target(g_options.to));
   const std::string_view id = reply->text("client_message_id");
   const bool duplicate = reply->boolean("duplicate");
   if (output().json) {
@@ -59,14 +63,19 @@ int run_send() {
     print(text.view());
     return 0;
   }
+  if (output().quiet) {
+    print(id);
+    return 0;
+  }
   say_done((duplicate ? "already sent to " : "accepted for ") + harmless(g_options.to) + "  " +
            dim(id));
+  if (is_plain_target(g_options.to)) say_plain(g_options.to);
   return 0;
 }
 
 void declare_inbox(CLI::App& app) {
   app.add_option("--mesh", g_options.mesh, "Slug of the mesh");
-  app.add_option("--from", g_options.from, "Key of a sender");
+  app.add_option("--from", g_options.from, "A sender's name, or 16 or more digits of the key");
   app.add_option("--topic", g_options.topic, "Name of a topic");
   app.add_option("--limit", g_options.limit, "At most so many, newest first")
       ->check(CLI::Range(1, 1000))
@@ -89,18 +98,53 @@ std::string marks_of(const Reply& reply, const wire::JsonNode& item) {
   return dim(harmless(marks));
 }
 
+namespace {
+
+// What the filters name has to be there; that nothing was received from it is no error.
+Status find_filters() {
+  if (g_options.from) {
+    auto key = sender_key(*g_options.from, g_options.mesh);
+    if (!key) return key.error();
+    g_options.from = *key;
+  }
+  if (!g_options.topic) return {};
+  if (g_options.topic->starts_with('#')) g_options.topic->erase(0, 1);
+  if (g_options.topic->empty()) return fail(Err::kInvalidArgument, "--topic: expected a name");
+  return {};
+}
+
+// A topic that is gone may have left messages: it is looked for only where there are none.
+Status check_topic() {
+  const auto reply =
+      daemon_call("GET", Target("/v1/topic/list").add("mesh", g_options.mesh).text());
+  const wire::JsonNode* topics = reply ? array_of(*reply, "topics") : nullptr;
+  if (topics == nullptr || array_of(*reply, "errors") != nullptr) return {};  // nobody can say
+  bool found = false;
+  each_of(*reply, *topics, [&](const wire::JsonNode& topic) {
+    found = found || text_of(reply->tape, topic, "name") == *g_options.topic;
+  });
+  if (found) return {};
+  return fail(Err::kNotFound, "--topic: no topic has the name " + harmless(*g_options.topic));
+}
+
+}  // namespace
+
 int run_inbox() {
+  if (Status found = find_filters(); !found) return report(found.error(), kSeePeers);
   const Target target = Target("/v1/inbox")
                             .add("limit", std::to_string(g_options.limit))
                             .add("mesh", g_options.mesh)
-                            .add("from", g_options.from)
-                            .add("topic", g_options.topic)
+                            .add("from", g_options.from.value_or(""))
+                            .add("topic", g_options.topic.value_or(""))
                             .add("unread_only", g_options.unread ? "true" : "")
                             .add("mark_seen", g_options.keep_unread ? "false" : "");
   const auto reply = daemon_call("GET", target.text());
   if (!reply) return report(reply.error());
   const wire::JsonNode* items = array_of(*reply, "items");
   if (items == nullptr) return report(fail(Err::kTransport, "the reply has no items"));
+  if (items->count == 0 && g_options.topic) {
+    if (Status found = check_topic(); !found) return report(found.error(), kSeeTopics);
+  }
   if (output().json) {
     print(items->text);
     return 0;
@@ -125,7 +169,8 @@ int run_inbox() {
 
 void declare_inbox_flush(CLI::App& app) {
   declare_mesh_option(app, g_options.mesh);
-  app.add_option("--before", g_options.before, "Only what came before this time (ISO 8601)");
+  app.add_option("--before", g_options.before,
+                 "Only what came before this date or time (ISO 8601)");
   app.add_flag("--all", g_options.all, "Everything");
 }
 
@@ -135,7 +180,7 @@ int run_inbox_flush() {
   }
   const auto reply = daemon_call("DELETE", Target("/v1/inbox")
                                                .add("mesh", g_options.mesh)
-                                               .add("before", g_options.before)
+                                               .add("before", time_or_date(g_options.before))
                                                .add("all", g_options.all ? "true" : "")
                                                .text());
   if (!reply) return report(reply.error());
@@ -155,7 +200,7 @@ void declare_inbox_delete(CLI::App& app) {
 
 int run_inbox_delete() {
   const auto reply = daemon_call("DELETE", Target("/v1/inbox").part(g_options.id).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeInbox);
   if (output().json) {
     print(reply->body);
   } else {
@@ -175,7 +220,7 @@ int run_message_status() {
   const auto reply = daemon_call(
       "GET",
       Target("/v1/message/status").add("id", g_options.id).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeOutbox);
   if (output().json) {
     print(reply->body);
     return 0;

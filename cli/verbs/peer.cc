@@ -5,6 +5,7 @@
 #include <CLI/Formatter.hpp>
 
 #include "cli/config.h"
+#include "cli/hints.h"
 #include "cli/http.h"
 #include "cli/output.h"
 #include "cli/query.h"
@@ -99,7 +100,7 @@ int run_peer_verify() {
     }
     found.push_back(row);
   });
-  if (found.empty()) return report(fail(Err::kNotFound, "no such peer is online"));
+  if (found.empty()) return report(fail(Err::kNotFound, "no such peer is online"), kSeePeers);
   ScratchArena scratch;
   TextBuf text(scratch);
   wire::JsonWriter json(text);

@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "cli/hints.h"
 #include "cli/output.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
@@ -52,9 +53,12 @@ void declare_state_get(CLI::App& app) {
 }
 
 int run_state_get() {
+  if (g_options.key.empty()) {
+    return report(fail(Err::kInvalidArgument, "the key: expected a text that is not empty"));
+  }
   const auto reply = daemon_call(
       "GET", Target("/v1/state").add("key", g_options.key).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeStates);
   const wire::JsonNode* state = reply->tape.find("state");
   if (output().json) {
     print(state == nullptr ? reply->body : std::string(state->text));
@@ -171,7 +175,7 @@ void declare_forget(CLI::App& app) {
 int run_forget() {
   const auto reply = daemon_call(
       "DELETE", Target("/v1/memory").part(g_options.id).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error(), "'claudemesh recall <words>' shows ids; give a whole one");
+  if (!reply) return report(reply.error(), kSeeMemories);
   if (output().json) {
     ScratchArena scratch;
     TextBuf text(scratch);
@@ -219,7 +223,7 @@ void declare_skill_get(CLI::App& app) {
 int run_skill_get() {
   const auto reply = daemon_call(
       "GET", Target("/v1/skills").part(g_options.name).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeSkills);
   const wire::JsonNode* skill = reply->tape.find("skill");
   if (output().json || skill == nullptr) {
     print(skill == nullptr ? reply->body : std::string(skill->text));

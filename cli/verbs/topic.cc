@@ -6,6 +6,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "cli/hints.h"
 #include "cli/output.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
@@ -35,7 +36,7 @@ int post_topic(const std::string& path, const std::string& done) {
   json.begin_object().field("topic", g_options.topic).optional_field("role", g_options.role);
   json.optional_field("mesh", g_options.mesh).end_object();
   const auto reply = daemon_call("POST", path, body.view());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
     print(reply->body);
   } else {
@@ -128,7 +129,7 @@ int run_topic_members() {
   const auto reply = daemon_call(
       "GET",
       Target("/v1/topic/members").add("topic", g_options.topic).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
     print(reply->body);
     return 0;
@@ -161,7 +162,7 @@ int run_topic_history() {
                                             .add("before", g_options.before)
                                             .add("mesh", g_options.mesh)
                                             .text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
     print(reply->body);
     return 0;
@@ -197,13 +198,15 @@ int run_topic_post() {
   json.field("priority", g_options.priority).optional_field("client_message_id", g_options.id);
   json.optional_field("mesh", g_options.mesh).end_object();
   const auto reply = daemon_call("POST", "/v1/topic/post", body.view());
-  if (!reply) return report(reply.error());
+  if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
     print(reply->body);
+  } else if (output().quiet) {
+    print(reply->text("client_message_id"));
   } else {
     say_done("accepted for #" + harmless(g_options.topic) + "  " +
              dim(reply->text("client_message_id")));
-    say("posts to topics are not end-to-end encrypted: the broker can read them");
+    say_plain("#");
   }
   return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "cli/config.h"
 #include "cli/files.h"
+#include "cli/hints.h"
 #include "cli/output.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
@@ -180,7 +181,7 @@ void declare_topic_tail(CLI::App& app) {
 
 int run_topic_tail() {
   const auto name = name_of_topic();
-  if (!name) return report(name.error());
+  if (!name) return report(name.error(), kSeeTopics);
   Tail tail(*name);
   say_if_not_joined();
   net::Endpoint endpoint;

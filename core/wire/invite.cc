@@ -81,7 +81,9 @@ Result<std::string_view> invite_token_of(std::string_view pasted) {
     text = text.substr(mark + kMark.size());
   }
   if (!is_token(text)) {
-    return fail(Err::kMalformed, "the invite: expected 21 to 4096 characters of [A-Za-z0-9_-]");
+    return fail(Err::kMalformed,
+                "the invite: expected the whole link as it was shared, or its token of "
+                "21 to 4096 characters of [A-Za-z0-9_-]");
   }
   return text;
 }
