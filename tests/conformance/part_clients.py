@@ -251,6 +251,10 @@ def shared_data(part, scene):
                        accept=["ack"])
     part.equal("forget is acked with queued:false and no error",
                (forgot["queued"], forgot.get("error")), (False, None))
+    again = dora.call("request", frame={"type": "forget", "memoryId": stored["id"]},
+                      accept=["ack"])
+    part.equal("forgetting it again is acked too, and says why not",
+               (again["queued"], again.get("code")), (False, "not_found"))
 
 
 def presence(part, scene):
