@@ -72,6 +72,19 @@ std::string nearest(std::string_view typed, std::string_view group) {
   return best;
 }
 
+bool is_given_empty(const CLI::Option& option) {
+  const auto& words = option.results();
+  return !words.empty() && std::all_of(words.begin(), words.end(),
+                                       [](const std::string& word) { return word.empty(); });
+}
+
+// Texts that an empty one clears. Anywhere else it is a variable that a script did not set, and
+// `leave ""` must not leave the only mesh.
+bool may_be_empty(const Verb& verb, const CLI::Option& option) {
+  return verb.path == "summary" || verb.path == "profile" ||
+         (verb.path == "state set" && option.get_name() == "value");
+}
+
 // `daemon` alone: what there is, and that something was missing.
 int show_group(const std::string& group) {
   if (!output().json) {
@@ -118,6 +131,12 @@ Result<bool> read_flags(const Verb& verb, std::vector<std::string> arguments, st
     return true;
   } catch (const CLI::ParseError& error) {
     return fail(Err::kUsage, "claudemesh " + std::string(verb.path) + ": " + error.what());
+  }
+  for (const CLI::Option* option : app.get_options()) {
+    if (!is_given_empty(*option) || may_be_empty(verb, *option)) continue;
+    return fail(Err::kInvalidArgument, "claudemesh " + std::string(verb.path) + ": " +
+                                           option->get_name() +
+                                           ": expected a text that is not empty");
   }
   return false;
 }

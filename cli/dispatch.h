@@ -20,7 +20,7 @@ namespace cm::cli {
 const Verb* find_verb(const std::vector<std::string>& words, std::size_t& used);
 
 // Lets the verb's declaration read what follows its path. True if the words asked for help; then
-// `help` is that text. kUsage with CLI11's sentence.
+// `help` is that text. kUsage with CLI11's sentence; kInvalidArgument names what was given empty.
 Result<bool> read_flags(const Verb& verb, std::vector<std::string> arguments, std::string& help);
 
 // What `claudemesh <verb> --help` prints.

@@ -53,9 +53,6 @@ void declare_state_get(CLI::App& app) {
 }
 
 int run_state_get() {
-  if (g_options.key.empty()) {
-    return report(fail(Err::kInvalidArgument, "the key: expected a text that is not empty"));
-  }
   const auto reply = daemon_call(
       "GET", Target("/v1/state").add("key", g_options.key).add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error(), kSeeStates);

@@ -158,8 +158,14 @@ def what_is_not_there_is_looked_for_in_its_list(world, alice):
                         (["inbox", "--topic", "nope"], "topic list"),
                         (["inbox", "delete", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], "inbox --json")):
         refused(alice, 5, f"'claudemesh {verb}", *words)
-    for words in (["state", "get", ""], ["inbox", "--from", ""], ["inbox", "--topic", "#"]):
+    for words in (["state", "get", ""], ["inbox", "--from", ""], ["inbox", "--topic", "#"],
+                  ["leave", ""], ["info", ""], ["share", ""], ["recall", ""], ["forget", ""],
+                  ["inbox", "--mesh", ""], ["inbox", "flush", "--mesh", "", "--all"]):
         refused(alice, 3, "expected", *words)
+    expect(alice.json("list")["meshes"], "an unset variable leaves no mesh")
+    alice.run("state", "set", "void", "")
+    expect(alice.run("state", "get", "void").stdout == "\n", "an empty value is one")
+    alice.run("summary", "")
     refused(alice, 7, "--confirm crew", "delete", "crew")
     connection = http.client.HTTPConnection(f"127.0.0.1:{world.broker.started['port']}", timeout=10)
     connection.request("GET", "/nothing")

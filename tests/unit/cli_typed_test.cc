@@ -77,6 +77,24 @@ TEST(Typed, every_verb_has_help_with_the_flags_that_all_have) {
   }
 }
 
+TEST(Typed, an_empty_word_is_refused_where_it_would_mean_the_only_one) {
+  const auto read = [](std::vector<std::string> words) {
+    std::size_t used = 0;
+    const Verb* verb = find_verb(words, used);
+    words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(used));
+    std::string help;
+    return read_flags(*verb, words, help).code();
+  };
+  EXPECT_EQ(read({"leave", ""}), Err::kInvalidArgument);
+  EXPECT_EQ(read({"inbox", "flush", "--mesh", ""}), Err::kInvalidArgument);
+  EXPECT_EQ(read({"state", "get", ""}), Err::kInvalidArgument);
+  EXPECT_EQ(read({"send", "bob", ""}), Err::kInvalidArgument);
+  EXPECT_EQ(read({"send", "bob", "", "x"}), Err::kOk);
+  EXPECT_EQ(read({"state", "set", "k", ""}), Err::kOk);
+  EXPECT_EQ(read({"profile", "--title", ""}), Err::kOk);
+  EXPECT_EQ(read({"summary", ""}), Err::kOk);
+}
+
 TEST(Typed, the_end_of_a_short_link_is_told_from_a_link_and_a_token) {
   for (const char* code : {"abcdef", "abcdefghij12", "ABCDEFGHIJKLMNOPQRST"}) {
     EXPECT_TRUE(is_short_code(code)) << code;
