@@ -80,6 +80,7 @@ daemon::Config make_config(const Runtime& runtime, const Settings& settings) {
   config.cwd = home_dir();
   config.durability_sync = settings.text(Setting::kDurability) == "sync";
   config.public_health = settings.is_on(Setting::kPublicHealth);
+  config.allowed_origins = words_of(settings.text(Setting::kAllowedOrigins));
   config.legacy_brokers = settings.text(Setting::kLegacyBroker) == "allow";
   config.outbox_age_hours =
       static_cast<std::uint32_t>(settings.number(Setting::kOutboxMaxAgeHours));

@@ -209,6 +209,7 @@ class DaemonRole {
     if (!outcome || !with_settings) return outcome;
     core_.set_options(settings->is_on(Setting::kPublicHealth),
                       settings->text(Setting::kLegacyBroker) == "allow");
+    core_.set_allowed_origins(words_of(settings->text(Setting::kAllowedOrigins)));
     outcome->waiting = waiting_for_restart(options_.settings, *settings);
     if (!outcome->waiting.empty()) {
       runtime_.log.warn("settings_need_restart", {{"settings", joined(outcome->waiting)}});
@@ -238,9 +239,12 @@ class DaemonRole {
         break;
       case daemon::EffectKind::kHttpReply: {
         const std::string seconds = std::to_string(effect.retry_after_s);
-        const net::HttpHeader header{"Retry-After", seconds};
+        const std::string next = "<" + std::string(effect.next) + ">; rel=\"next\"";
+        const net::HttpHeader wait{"Retry-After", seconds}, link{"Link", next};
+        const net::HttpHeader& header = effect.next.empty() ? wait : link;
+        const bool has_one = !effect.next.empty() || effect.retry_after_s != 0;
         server_.http_reply(effect.conn, static_cast<int>(effect.code), effect.content_type,
-                           effect.text, {&header, effect.retry_after_s != 0 ? 1u : 0u});
+                           effect.text, {&header, has_one ? 1u : 0u});
         break;
       }
       case daemon::EffectKind::kStreamBegin: {

@@ -25,6 +25,8 @@ using Type = SettingType;
 
 constexpr std::size_t kFileMax = 64 << 10;
 constexpr std::size_t kPathMax = 4'095;
+constexpr std::size_t kOriginsMax = 16;
+constexpr std::size_t kOriginMax = 300;
 
 constexpr SettingInfo kTable[kSettingCount] = {
     {"daemon", "durability", Type::kWord, "sync|relaxed", 0, 0, "sync", "CLAUDEMESH_DURABILITY",
@@ -44,6 +46,8 @@ constexpr SettingInfo kTable[kSettingCount] = {
      "--http-external-auth", "true", false, "Something before this daemon protects --http-bind"},
     {"ipc", "public_health", Type::kSwitch, "", 0, 0, "false", "CLAUDEMESH_PUBLIC_HEALTH",
      "--public-health", "true", true, "GET /v1/health without a token on TCP"},
+    {"ipc", "allowed_origins", Type::kOrigins, "", 0, 0, "", nullptr, nullptr, nullptr, true,
+     "Pages that may call the HTTP API, such as http://localhost:3000, with spaces between"},
     {"outbox", "max_age_hours", Type::kNumber, "", 1, 8'760, "", "CLAUDEMESH_OUTBOX_MAX_AGE_HOURS",
      "--outbox-max-age-hours", nullptr, false,
      "Undelivered messages older than this are dead (default: by the broker)"},
@@ -69,6 +73,24 @@ bool is_address(const std::string& text) {
          ::inet_pton(AF_INET6, text.c_str(), &room) == 1;
 }
 
+// "http://host:port" or https, in lower case, as browsers write an Origin; "null" is nobody's.
+bool is_origin(std::string_view text) {
+  const std::string_view scheme = text.starts_with("https://") ? "https://" : "http://";
+  if (!text.starts_with(scheme) || text.size() == scheme.size() || text.size() > kOriginMax) {
+    return false;
+  }
+  return text.substr(scheme.size())
+             .find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789.-:[]") ==
+         std::string_view::npos;
+}
+
+bool are_origins(const std::string& text) {
+  const auto origins = words_of(text);
+  return origins.size() <= kOriginsMax &&
+         std::all_of(origins.begin(), origins.end(),
+                     [](const auto& one) { return is_origin(one); });
+}
+
 std::optional<std::int64_t> whole_number(std::string_view text) {
   std::int64_t value = 0;
   const char* const end = text.data() + text.size();
@@ -88,6 +110,8 @@ std::string expected_of(const SettingInfo& info) {
     }
     case Type::kPath: return "a path of at most 4095 bytes";
     case Type::kAddress: return "an IPv4 or IPv6 address";
+    case Type::kOrigins:
+      return "at most 16 origins like http://localhost:3000, in lower case, with spaces between";
     case Type::kSwitch: return "true or false";
     case Type::kNumber:
       return "a whole number from " + std::to_string(info.least) + " to " +
@@ -107,6 +131,9 @@ std::optional<std::string> checked(const SettingInfo& info, const std::string& t
       return text;
     case Type::kAddress:
       if (text.find('\0') == std::string::npos && is_address(text)) return text;
+      return {};
+    case Type::kOrigins:
+      if (are_origins(text)) return text;
       return {};
     case Type::kSwitch:
       if (text == "true" || text == "1") return "true";
@@ -158,6 +185,16 @@ Result<std::string> read_settings_file(const std::string& path) {
 Setting setting_at(std::size_t index) { return static_cast<Setting>(index); }
 
 }  // namespace
+
+std::vector<std::string> words_of(const std::string& text) {
+  std::vector<std::string> words;
+  for (std::size_t at = 0; (at = text.find_first_not_of(' ', at)) != std::string::npos;) {
+    const std::size_t end = std::min(text.find(' ', at), text.size());
+    words.push_back(text.substr(at, end - at));
+    at = end;
+  }
+  return words;
+}
 
 const SettingInfo& info_of(Setting setting) noexcept {
   return kTable[static_cast<std::size_t>(setting)];

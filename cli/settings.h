@@ -36,6 +36,7 @@ enum class Setting : std::uint8_t {
   kHttpBind,
   kHttpExternalAuth,
   kPublicHealth,
+  kAllowedOrigins,
   kOutboxMaxAgeHours,
   kLegacyBroker,
   kClonePolicy,
@@ -43,7 +44,7 @@ enum class Setting : std::uint8_t {
 };
 constexpr std::size_t kSettingCount = static_cast<std::size_t>(Setting::kCount);
 
-enum class SettingType : std::uint8_t { kWord, kPath, kAddress, kSwitch, kNumber };
+enum class SettingType : std::uint8_t { kWord, kPath, kAddress, kSwitch, kNumber, kOrigins };
 
 struct SettingInfo {
   std::string_view section, key;
@@ -58,7 +59,8 @@ struct SettingInfo {
   const char* about;                 // help of the flag
 };
 const SettingInfo& info_of(Setting setting) noexcept;
-std::string name_of(Setting setting);  // "ipc.tcp_port"
+std::vector<std::string> words_of(const std::string& text);  // between spaces
+std::string name_of(Setting setting);                        // "ipc.tcp_port"
 // The text in its one form, or nothing; and the words of what would have been right.
 std::optional<std::string> check_setting(Setting setting, const std::string& text);
 std::string expected_setting(Setting setting);

@@ -83,6 +83,16 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Requests other than messages refused because their member asks for too much")                 \
   X(BrokerLeasesExpired, Broker, Counter, "broker_presence_leases_expired_total", "",              \
     "Presence leases that ran out")                                                                \
+  X(BrokerDbHealthy, Broker, Gauge, "broker_db_healthy", "",                                       \
+    "1 if the last commit succeeded and the store has room, else 0")                               \
+  X(BrokerTtlSweepsNone, Broker, Counter, "broker_ttl_sweeps_total", "flipped=\"0\"",              \
+    "Sweeps over presence leases that were due, by whether one ended")                             \
+  X(BrokerTtlSweepsSome, Broker, Counter, "broker_ttl_sweeps_total", "flipped=\"1\"",              \
+    "Sweeps over presence leases that were due, by whether one ended")                             \
+  X(BrokerHookRequests, Broker, Counter, "broker_hook_requests_total", "",                         \
+    "Requests to /hook/set-status")                                                                \
+  X(BrokerHookRateLimited, Broker, Counter, "broker_hook_requests_rate_limited_total", "",         \
+    "Requests to /hook/set-status refused because there were too many")                            \
   X(DaemonSendAccepted, Daemon, Counter, "cm_daemon_send_total", "status=\"accepted\"",            \
     "Requests to send, by outcome")                                                                \
   X(DaemonSendDuplicate, Daemon, Counter, "cm_daemon_send_total", "status=\"duplicate\"",          \
@@ -157,7 +167,9 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonReloadsRefused, Daemon, Counter, "cm_daemon_reloads_total", "result=\"refused\"",        \
     "Readings of config.json while running, by result")                                            \
   X(DaemonPluginSlow, Daemon, Counter, "cm_daemon_plugin_slow_calls_total", "",                    \
-    "Calls into a transport plugin that took longer than their budget")
+    "Calls into a transport plugin that took longer than their budget")                            \
+  X(DaemonCloneSuspected, Daemon, Counter, "cm_daemon_clone_suspected_total", "",                  \
+    "Signs that another daemon serves the same member: broker closes 4003 and 4004")
 
 enum class Metric : std::uint16_t {
 #define CM_METRIC_NAME(name, ...) k##name,

@@ -12,10 +12,14 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "core/base/env.h"
 #include "core/base/limits.h"
@@ -46,6 +50,8 @@ struct Config {
   bool public_health = false;          // GET /v1/health without bearer on TCP
   bool legacy_brokers = true;          // false: one that cannot negotiate is refused with 4010
   std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
+  // Pages that may call the IPC, as browsers write them: "http://localhost:3000". Empty: none.
+  std::vector<std::string> allowed_origins;
   // Appends what the shell counts (transports) to GET /v1/metrics; may be null.
   void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
   const void* metrics_context = nullptr;
@@ -83,6 +89,10 @@ class Daemon {
   void set_options(bool public_health, bool legacy_brokers) noexcept {
     config_.public_health = public_health;
     config_.legacy_brokers = legacy_brokers;
+  }
+
+  void set_allowed_origins(std::vector<std::string> origins) {
+    config_.allowed_origins = std::move(origins);
   }
 
   // The bearer of TCP requests, by its SHA-256: the token itself stays with the shell. The one
@@ -279,6 +289,9 @@ class Daemon {
   void emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& row);
   void emit_system(MeshRef mesh, const wire::BrokerFrame& frame, std::string_view event);
   void emit_status(MeshRef mesh, LinkState state);
+  // daemon_disconnect and daemon_reconnect.
+  void emit_link_change(LinkRef link, bool is_open);
+  void watch_outbox();
   void keep_streams_alive();
   void seed_events();
   void reserve_event_ids();
@@ -306,7 +319,15 @@ class Daemon {
   bool take_credit(ConnRef conn, Token& token);
   void log_bearer_mismatch();
   void reply(ConnRef conn, std::uint32_t status, std::string_view body,
-             std::string_view content_type = "application/json", std::uint32_t retry_after_s = 0);
+             std::string_view content_type = "application/json", std::uint32_t retry_after_s = 0,
+             std::string_view next = {});
+  // A list of which there is more: `next` is the request for what follows, or empty.
+  void reply_page(ConnRef conn, std::string_view body, std::string_view next) {
+    reply(conn, 200, body, "application/json", 0, next);
+  }
+  // The target of the page that begins behind this row.
+  std::string_view page_behind(const wire::HttpRequest& request, const Ulid& id);
+  bool is_allowed_origin(const wire::HttpRequest& request) const noexcept;
   void reply_error(ConnRef conn, const Error& error, std::uint32_t retry_after_s = 0);
   // The object of a JSON body, or null when the request was answered with 400.
   const wire::JsonTape* body_of(ConnRef conn, const wire::HttpRequest& request);
@@ -326,6 +347,15 @@ class Daemon {
   void post_reload(ConnRef conn, const wire::HttpRequest& request);
   void append_mesh_metrics(TextBuf& out) const;
   void append_route_metrics(TextBuf& out) const;
+  static void append_endpoint(std::size_t route, TextBuf& out);
+  void append_durations(TextBuf& out) const;
+  void append_disk_metrics(TextBuf& out) const;
+  // Rows that are not terminal, by MeshRef::bits(): meshes without any are left out.
+  struct MeshQueue {
+    std::uint64_t depth = 0;
+    std::uint64_t age_ms = 0;  // of the oldest
+  };
+  std::unordered_map<std::uint64_t, MeshQueue> mesh_queues() const;
 
   // routes_inbox.cc
   void get_inbox(ConnRef conn, const wire::HttpRequest& request);
@@ -455,10 +485,17 @@ class Daemon {
   Token strangers_{{}, 0, UINT64_MAX / 2, 0};
   std::uint64_t bearer_mismatches_ = 0;    // not logged yet
   std::uint64_t bearer_logged_until_ = 0;  // monotonic; no second line before it
+  // By the clock of iterations: what is answered in the one that read it took 0 ms.
+  static constexpr std::uint64_t kDurationsMs[] = {1, 10, 100, 1'000, 5'000};
+  static constexpr std::size_t kDurations = std::size(kDurationsMs) + 1;
   struct RouteCounts {
-    std::uint64_t replies[2][4] = {};  // [unix or tcp][2xx, 3xx, 4xx, 5xx]
+    std::uint64_t replies[2][4] = {};       // [unix or tcp][2xx, 3xx, 4xx, 5xx]
+    std::uint64_t within[kDurations] = {};  // answers by how long they took
+    std::uint64_t sum_ms = 0;
   };
   std::vector<RouteCounts> route_counts_;  // by route; the last one is for unknown routes
+  bool outbox_is_high_ = false;            // the event outbox_pressure_high was told
+  bool outbox_was_high_ = false;           // at the last commit
   std::string gave_up_;
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;

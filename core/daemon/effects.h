@@ -36,6 +36,7 @@ struct Effect {
   std::string_view text;
   std::string_view content_type;    // kHttpReply
   std::uint32_t retry_after_s = 0;  // kHttpReply: a Retry-After header, unless 0
+  std::string_view next = {};       // kHttpReply: target of the page after it, for a Link header
 };
 
 class Effects {
@@ -54,8 +55,9 @@ class Effects {
   }
   void http_reply(ConnRef conn, std::uint32_t status, std::string_view body,
                   std::string_view content_type = "application/json",
-                  std::uint32_t retry_after_s = 0) {
-    list_.push_back({EffectKind::kHttpReply, status, {}, conn, body, content_type, retry_after_s});
+                  std::uint32_t retry_after_s = 0, std::string_view next = {}) {
+    list_.push_back(
+        {EffectKind::kHttpReply, status, {}, conn, body, content_type, retry_after_s, next});
   }
   void rotate_token(ConnRef conn) {
     list_.push_back({EffectKind::kRotateToken, 0, {}, conn, {}, {}});

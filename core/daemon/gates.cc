@@ -114,7 +114,8 @@ void Daemon::on_http(ConnRef conn, const wire::HttpRequest& request) {
   };
   const Route* const end = kRoutes + kRouteCount;
   const Route* const route = std::find_if(kRoutes, end, serves);
-  tables_.open[conn] = {static_cast<std::uint32_t>(route - kRoutes), request.peer_is_unix};
+  tables_.open[conn] = {static_cast<std::uint32_t>(route - kRoutes), request.peer_is_unix,
+                        env_.mono_ms};
   if (!pass_gates(conn, request)) return;
   if (request.body.size() > limits_.http_body_bytes_max) {
     metrics_.add(Metric::kDaemonRefusedBody);
@@ -142,11 +143,23 @@ bool Daemon::pass_gates(ConnRef conn, const wire::HttpRequest& request) {
   if (!is_local_host(request.host)) {
     return refuse(Metric::kDaemonRefusedHost, 403, R"({"error":"forbidden host"})");
   }
-  // Browsers show one with every preflight and every foreign request; nothing is ever allowed.
-  if (request.has_origin) {
+  // Browsers show one with every preflight and every foreign request. No answer ever carries a CORS
+  // header, so a page that is let in may act, and reads nothing unless it is served from here.
+  if (request.has_origin && !is_allowed_origin(request)) {
     return refuse(Metric::kDaemonRefusedOrigin, 403, R"({"error":"forbidden origin"})");
   }
   return request.peer_is_unix ? pass_session(conn, request) : pass_bearer(conn, request);
+}
+
+// Scheme and host compare without case; settings are in lower case. No preflight is ever answered.
+bool Daemon::is_allowed_origin(const wire::HttpRequest& request) const noexcept {
+  if (request.method == "OPTIONS") return false;
+  const std::string_view shown = request.origin;
+  return std::any_of(config_.allowed_origins.begin(), config_.allowed_origins.end(),
+                     [&](const std::string& one) {
+                       return std::equal(one.begin(), one.end(), shown.begin(), shown.end(),
+                                         [](char a, char b) { return a == lower(b); });
+                     });
 }
 
 bool Daemon::pass_session(ConnRef conn, const wire::HttpRequest& request) {
@@ -219,9 +232,19 @@ void Daemon::set_local_token(const crypto::Hash32& sha256) {
 }
 
 void Daemon::reply(ConnRef conn, std::uint32_t status, std::string_view body,
-                   std::string_view content_type, std::uint32_t retry_after_s) {
+                   std::string_view content_type, std::uint32_t retry_after_s,
+                   std::string_view next) {
   count_reply(conn, status);
-  effects_.http_reply(conn, status, body, content_type, retry_after_s);
+  effects_.http_reply(conn, status, body, content_type, retry_after_s, next);
+}
+
+std::string_view Daemon::page_behind(const wire::HttpRequest& request, const Ulid& id) {
+  TextBuf target(scratch(), 256);
+  target.append(request.path);
+  target.append('?');
+  const UlidText text = ulid_text(id);
+  wire::query_with(request.query, "cursor", view(text), scratch(), target);
+  return target.view();
 }
 
 void Daemon::note_answered(ConnRef conn) {
@@ -235,7 +258,13 @@ void Daemon::count_reply(ConnRef conn, std::uint32_t status) {
   const auto found = tables_.open.find(conn);
   if (found == tables_.open.end()) return;
   const std::size_t transport = found->second.is_unix ? 0 : 1;
-  ++route_counts_[found->second.route].replies[transport][status_class(status)];
+  RouteCounts& counts = route_counts_[found->second.route];
+  ++counts.replies[transport][status_class(status)];
+  // A stream begins, it does not end: how long it lasts is no duration of an answer.
+  const std::uint64_t ms = env_.mono_ms - found->second.since_ms;
+  const auto bound = std::lower_bound(std::begin(kDurationsMs), std::end(kDurationsMs), ms);
+  ++counts.within[static_cast<std::size_t>(bound - std::begin(kDurationsMs))];
+  counts.sum_ms += ms;
   tables_.open.erase(found);
 }
 

@@ -101,6 +101,9 @@ void Daemon::set_link_state(LinkRef link, LinkState state) {
   const LinkState before = tables_.links.get<kLinkState>(link);
   tables_.links.get<kLinkState>(link) = state;
   if (before != state) emit_status(tables_.links.get<kLinkMesh>(link), state);
+  if (before != state && (before == LinkState::kOpen || state == LinkState::kOpen)) {
+    emit_link_change(link, state == LinkState::kOpen);
+  }
   tables_.links.get<kLinkHelloDeadline>(link) = 0;
   std::uint64_t open = 0;
   tables_.links.each([&](LinkRef each) {
@@ -115,6 +118,7 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
   touch(link);
   const MeshConfig& mesh = config_of(tables_.links.get<kLinkMesh>(link));
   if (code == kReplacedCode || code == kTakenCode) {
+    metrics_.add(Metric::kDaemonCloneSuspected);
     return refuse_mesh(
         link, code, "another daemon serves this member",
         code == kReplacedCode ? "replaced_by_newer_connection" : "member_already_connected");
@@ -238,6 +242,7 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   tables_.links.get<kLinkLastError>(link).clear();
   tables_.links.get<kLinkFailures>(link) = 0;
   tables_.links.get<kLinkBlocked>(link) = 0;
+  tables_.links.get<kLinkBrokerVersion>(link) = ack.broker_version;
   effects_.link_note(link, kNoteReady);
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   ask_features(link);

@@ -162,6 +162,7 @@ void Daemon::abandon(Err why) {
     reply_error(conn, fail(why));
   }
   gave_up_.clear();
+  outbox_is_high_ = outbox_was_high_;
   for (const LinkRef link : std::exchange(tables_.left, {})) {
     effects_.link_close(link, 1000, "the mesh was left");
   }
@@ -215,6 +216,7 @@ void Daemon::committed() noexcept {
   tables_.left.clear();
   tables_.newly_bound.clear();
   event_committed_ = event_serial_;
+  outbox_was_high_ = outbox_is_high_;
   for (Purge& purge : tables_.purges) {
     purge.committed_position = purge.position;
     purge.committed_removed = purge.removed;
@@ -233,6 +235,7 @@ void Daemon::step() {
   step_purge();
   keep_streams_alive();
   drain_ready();
+  watch_outbox();
   metrics_.set(Metric::kDaemonOutboxInflight, inflight_);
   metrics_.set(Metric::kDaemonOutboxPending, tables_.work.count() - inflight_);
 }

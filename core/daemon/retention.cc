@@ -4,7 +4,7 @@
 //         What came after the request is not deleted by it.
 // Why:    a mailbox of a hundred thousand rows deleted at once would hold up every message.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §7, "Retention".
-// Not:    the outbox: its terminal rows become tombstones.
+// Not:    the outbox: its terminal rows stay as they are.
 #include "core/daemon/daemon.h"
 #include "core/wire/json_writer.h"
 

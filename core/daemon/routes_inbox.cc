@@ -1,6 +1,7 @@
 // routes_inbox.cc — what was received: listing, marking as seen, deleting.
-// Holds:  a filter that cannot be understood deletes nothing: it is 400 and names the parameter.
-//         Replies are bounded. A deleted row leaves its dedupe key behind.
+// Holds:  a filter that cannot be understood deletes nothing: it is 400 and names the parameter,
+//         and so is a parameter that we do not know. Without a filter every row goes. Replies are
+//         bounded, and name the next page. A deleted row leaves its dedupe key behind.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3, §7.
 // Not:    storing (receive.cc), the batches in which rows are deleted (retention.cc).
 #include "core/crypto/encoding.h"
@@ -22,14 +23,15 @@ constexpr std::size_t kSeenMax = 1'000;
 
 void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
   QueryReader query(request.query, scratch());
-  const std::int64_t limit = query.number("limit", kInboxDefault, kInboxMax);
+  const std::int64_t limit = query.clamped("limit", kInboxDefault, kInboxMax);
   const bool unread_only = query.flag("unread_only", false);
   const bool marks_seen = query.flag("mark_seen", true);
   const std::uint64_t since = query.instant("since", 0);
   const std::uint64_t before = query.instant("before", UINT64_MAX);
-  const auto from = query.text("from", wire::kTargetMax);
+  const auto from = query.sender("from");
   const auto topic = query.text("topic", wire::kTargetMax);
   const std::string_view wanted = query.mesh();
+  const Ulid behind = query.cursor();
   if (!query.status()) return reply_error(conn, query.status().error());
   std::string_view mesh_id;
   if (!wanted.empty()) {
@@ -44,13 +46,22 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
   std::vector<Ulid> shown_unread;
   std::int64_t count = 0;
   bool truncated = false;
+  bool more = false;  // rows that match and are not shown
+  Ulid last;
   {
     store::Cursor cursor(batch(), TableId::kInbox);
-    for (bool more = cursor.seek_before({}); more && count < limit; more = cursor.previous()) {
+    const store::Key before_key = store::ulid_key(behind);
+    for (bool found = cursor.seek_before(behind.is_zero() ? Bytes{} : before_key.bytes()); found;
+         found = cursor.previous()) {
       store::InboxRow row;
       Ulid id;
       if (!cursor.row(row) || !store::parse_ulid_key(cursor.key(), id)) continue;
       if (row.fixed.received_ms < since) break;
+      // Whether an older row matches is not looked for: the next page may be empty.
+      if (count == limit) {
+        more = true;
+        break;
+      }
       if (row.fixed.received_ms >= before) continue;
       if (unread_only && row.fixed.seen_ms != 0) continue;
       if (from && row.text[store::kInboxSender] != *from) continue;
@@ -63,12 +74,14 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
       if (text.size() > kReplyBytesMax) {
         text.truncate(before_row);
         truncated = true;
-        if (count != 0) break;
+        more = count != 0;
+        if (more) break;
         json = wire::JsonWriter(text);  // as it was before the first row
         append_inbox_row(id, row, false, json);
         with_body = false;
       }
       ++count;
+      last = id;
       if (row.fixed.seen_ms == 0 && with_body) shown_unread.push_back(id);
     }
   }
@@ -76,7 +89,7 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
   json.field("marked_seen", marks_seen ? mark_seen(shown_unread) : 0);
   if (truncated) json.field("truncated", true);
   json.end_object();
-  reply(conn, 200, text.view());
+  reply_page(conn, text.view(), more ? page_behind(request, last) : std::string_view{});
 }
 
 // The row as it is shown; without its body if not even alone it fits into an answer.
@@ -155,13 +168,13 @@ void Daemon::delete_inbox(ConnRef conn, const wire::HttpRequest& request) {
   purge.conn = conn;
   const std::string_view wanted = query.mesh();
   const auto topic = query.text("topic", wire::kTargetMax);
-  const auto from = query.text("from", wire::kTargetMax);
+  const auto from = query.sender("from");
+  query.only({"mesh", "topic", "from", "before", "all"});
   if (topic && topic->empty()) query.refuse("topic", "a non-empty value");
-  if (from && from->empty()) query.refuse("from", "a non-empty value");
+  if (wanted.empty() && query.text("mesh")) query.refuse("mesh", "a non-empty value");
   purge.before_ms = query.instant("before", UINT64_MAX);
-  const bool all = query.flag("all", false);
-  if (query.status() && !all && wanted.empty() && !topic && !from &&
-      purge.before_ms == UINT64_MAX) {
+  const bool all = query.flag("all", true);
+  if (!all && wanted.empty() && !topic && !from && purge.before_ms == UINT64_MAX) {
     query.refuse("all", "true, or one of mesh, topic, from, before");
   }
   if (!query.status()) return reply_error(conn, query.status().error());

@@ -3,6 +3,8 @@
 //         the slug is not one.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §3, §10.
 // Not:    the counters (core/base/metrics.h).
+#include <algorithm>
+
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"
 #include "core/wire/fields.h"
@@ -31,6 +33,14 @@ std::string_view features_text(FeatureState state) noexcept {
     case FeatureState::kAgreed: return "agreed";
   }
   return "unknown";
+}
+
+void append_seconds(std::uint64_t ms, TextBuf& out) {
+  out.append_unsigned(ms / 1000);
+  out.append('.');
+  for (std::uint64_t unit = 100; unit != 0; unit /= 10) {
+    out.append(static_cast<char>('0' + ms / unit % 10));
+  }
 }
 
 void write_texts(wire::JsonWriter& json, std::string_view key,
@@ -83,27 +93,23 @@ void Daemon::get_health(ConnRef conn, const wire::HttpRequest&) {
   json.field("durability", config_.durability_sync ? "sync" : "relaxed");
   json.field("store_accepts", batch().admits());
   json.field("secrets_locked", slab_.locked() && boxes_.locked());
+  const auto queues = mesh_queues();
   json.key("meshes").begin_array();
   tables_.meshes.each([&](MeshRef mesh) {
     const MeshConfig& config = config_of(mesh);
     const LinkRef link = link_of(mesh);
     const Features& features = tables_.links.get<kLinkFeatures>(link);
-    std::uint64_t depth = 0;
-    std::uint64_t oldest = UINT64_MAX;
-    tables_.work.each([&](WorkRef work) {
-      if (!(tables_.lanes.get<kLaneMesh>(tables_.work.get<kWorkLane>(work)) == mesh)) return;
-      ++depth;
-      oldest = std::min(oldest, tables_.work.get<kWorkEnqueued>(work));
-    });
+    const auto queue = queues.find(mesh.bits());
+    const MeshQueue mine = queue == queues.end() ? MeshQueue{} : queue->second;
     json.begin_object().field("slug", config.slug).field("mesh_id", config.mesh_id);
     json.key("member_pubkey").hex(config.key);
     json.field("broker_url", config.broker_url);
+    json.nullable_field("broker_version", tables_.links.get<kLinkBrokerVersion>(link));
     json.field("state", link_text(tables_.links.get<kLinkState>(link)));
     json.nullable_field("last_error", tables_.links.get<kLinkLastError>(link));
     json.field("negotiation", features_text(features.state));
     json.field("inline_bytes", payload_limit(mesh)).field("outbox_max_age_hours", age_hours(mesh));
-    json.field("queue_depth", depth);
-    json.field("lag_ms", depth == 0 || oldest > env_.wall_ms ? 0 : env_.wall_ms - oldest);
+    json.field("queue_depth", mine.depth).field("lag_ms", mine.age_ms);
     json.end_object();
   });
   json.end_array().end_object();
@@ -176,6 +182,8 @@ void Daemon::get_metrics(ConnRef conn, const wire::HttpRequest&) {
   metrics_.expose(MetricRole::kDaemon, text);
   append_mesh_metrics(text);
   append_route_metrics(text);
+  append_durations(text);
+  append_disk_metrics(text);
   if (config_.append_metrics != nullptr) config_.append_metrics(config_.metrics_context, text);
   reply(conn, 200, text.view(), "text/plain; version=0.0.4; charset=utf-8");
 }
@@ -208,6 +216,26 @@ void Daemon::append_mesh_metrics(TextBuf& out) const {
          });
   family("cm_daemon_broker_inline_bytes", "Largest encoded frame that the broker takes",
          [&](MeshRef mesh) { return payload_limit(mesh); });
+  const auto queues = mesh_queues();
+  const auto age_ms = [&](MeshRef mesh) {
+    const auto queue = queues.find(mesh.bits());
+    return queue == queues.end() ? std::uint64_t{0} : queue->second.age_ms;
+  };
+  family("cm_daemon_outbox_age_seconds",
+         "Age of the oldest message that the broker has not accepted",
+         [&](MeshRef mesh) { return age_ms(mesh) / 1000; });
+}
+
+std::unordered_map<std::uint64_t, Daemon::MeshQueue> Daemon::mesh_queues() const {
+  std::unordered_map<std::uint64_t, MeshQueue> queues;
+  tables_.work.each([&](WorkRef work) {
+    const LaneRef lane = tables_.work.get<kWorkLane>(work);
+    MeshQueue& queue = queues[tables_.lanes.get<kLaneMesh>(lane).bits()];
+    const std::uint64_t since = tables_.work.get<kWorkEnqueued>(work);
+    ++queue.depth;
+    if (since < env_.wall_ms) queue.age_ms = std::max(queue.age_ms, env_.wall_ms - since);
+  });
+  return queues;
 }
 
 void Daemon::append_route_metrics(TextBuf& out) const {
@@ -221,11 +249,8 @@ void Daemon::append_route_metrics(TextBuf& out) const {
       for (std::size_t kind = 0; kind < 4; ++kind) {
         const std::uint64_t count = route_counts_[route].replies[transport][kind];
         if (count == 0) continue;
-        const bool known = route < kRouteCount;
         out.append("cm_daemon_ipc_replies_total{endpoint=\"");
-        out.append(known ? kRoutes[route].method : "other");
-        if (known) out.append(' ');
-        if (known) out.append(kRoutes[route].path);
+        append_endpoint(route, out);
         out.append("\",status=\"");
         out.append(kClasses[kind]);
         out.append("\",transport=\"");
@@ -236,6 +261,64 @@ void Daemon::append_route_metrics(TextBuf& out) const {
       }
     }
   }
+}
+
+void Daemon::append_endpoint(std::size_t route, TextBuf& out) {
+  const bool known = route < kRouteCount;
+  out.append(known ? kRoutes[route].method : "other");
+  if (known) out.append(' ');
+  if (known) out.append(kRoutes[route].path);
+}
+
+void Daemon::append_durations(TextBuf& out) const {
+  constexpr std::string_view kBounds[] = {"0.001", "0.01", "0.1", "1", "5", "+Inf"};
+  static_assert(std::size(kBounds) == kDurations);
+  out.append(
+      "# HELP cm_daemon_ipc_duration_seconds Time from request to answer by the clock of the loop\n"
+      "# TYPE cm_daemon_ipc_duration_seconds histogram\n");
+  const auto begin = [&](std::string_view part, std::size_t route) {
+    out.append("cm_daemon_ipc_duration_seconds");
+    out.append(part);
+    out.append("{endpoint=\"");
+    append_endpoint(route, out);
+    out.append('"');
+  };
+  for (std::size_t route = 0; route < route_counts_.size(); ++route) {
+    const RouteCounts& counts = route_counts_[route];
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : counts.within) sum += count;
+    if (sum == 0) continue;
+    std::uint64_t below = 0;
+    for (std::size_t bound = 0; bound < kDurations; ++bound) {
+      below += counts.within[bound];
+      begin("_bucket", route);
+      out.append(",le=\"");
+      out.append(kBounds[bound]);
+      out.append("\"} ");
+      out.append_unsigned(below);
+      out.append('\n');
+    }
+    begin("_sum", route);
+    out.append("} ");
+    append_seconds(counts.sum_ms, out);
+    out.append('\n');
+    begin("_count", route);
+    out.append("} ");
+    out.append_unsigned(sum);
+    out.append('\n');
+  }
+}
+
+void Daemon::append_disk_metrics(TextBuf& out) const {
+  const std::uint64_t bound = std::max<std::uint64_t>(1, metrics_.get(Metric::kStoreBoundBytes));
+  const std::uint64_t rows = std::max<std::uint64_t>(1, limits_.outbox_rows_max);
+  out.append(
+      "# HELP cm_daemon_disk_pct Use of what the store may hold, in percent\n"
+      "# TYPE cm_daemon_disk_pct gauge\ncm_daemon_disk_pct{kind=\"store\"} ");
+  out.append_unsigned(metrics_.get(Metric::kStoreUsedBytes) * 100 / bound);
+  out.append("\ncm_daemon_disk_pct{kind=\"outbox\"} ");
+  out.append_unsigned(tables_.work.count() * 100ull / rows);
+  out.append('\n');
 }
 
 }  // namespace cm::daemon

@@ -34,7 +34,7 @@ void Daemon::post_send(ConnRef conn, const wire::HttpRequest& request) {
 
 void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
   QueryReader query(request.query, scratch());
-  const std::int64_t limit = query.number("limit", kOutboxDefault, kOutboxMax);
+  const std::int64_t limit = query.clamped("limit", kOutboxDefault, kOutboxMax);
   const auto status = query.text("status");
   if (status && std::find(std::begin(kStatusTexts), std::end(kStatusTexts), *status) ==
                     std::end(kStatusTexts)) {
@@ -44,6 +44,7 @@ void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
   const std::string_view wanted = query.mesh();
   const std::uint64_t since = query.instant("since", 0);
   const std::uint64_t before = query.instant("before", UINT64_MAX);
+  const Ulid behind = query.cursor();
   if (!query.status()) return reply_error(conn, query.status().error());
   std::string_view mesh_id;
   if (!wanted.empty()) {
@@ -56,15 +57,24 @@ void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
   json.begin_object().key("items").begin_array();
   std::int64_t count = 0;
   store::Cursor cursor(batch(), TableId::kOutbox);
-  for (bool more = cursor.seek_before({}); more && count < limit; more = cursor.previous()) {
+  const store::Key before_key = store::ulid_key(behind);
+  bool more = false;  // rows that match and are not shown
+  Ulid last;
+  for (bool found = cursor.seek_before(behind.is_zero() ? Bytes{} : before_key.bytes()); found;
+       found = cursor.previous()) {
     store::OutboxRow row;
     Ulid id;
     if (!cursor.row(row) || !store::parse_ulid_key(cursor.key(), id)) continue;
+    if (count == limit) {
+      more = true;
+      break;
+    }
     if (status && status_text(row) != *status) continue;
     if (!mesh_id.empty() && row.text[store::kOutboxMesh] != mesh_id) continue;
     if (!target.empty() && row.text[store::kOutboxTarget] != target) continue;
     if (row.fixed.enqueued_ms < since || row.fixed.enqueued_ms >= before) continue;
     ++count;
+    last = id;
     const UlidText id_text = ulid_text(id);
     json.begin_object().field("id", view(id_text));
     json.field("client_message_id", row.text[store::kOutboxClientId]);
@@ -83,7 +93,7 @@ void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
     json.field("payload_bytes", row.fixed.payload_bytes).end_object();
   }
   json.end_array().end_object();
-  reply(conn, 200, text.view());
+  reply_page(conn, text.view(), more ? page_behind(request, last) : std::string_view{});
 }
 
 void Daemon::get_message_status(ConnRef conn, const wire::HttpRequest& request) {

@@ -96,9 +96,12 @@ enum LinkCol {
   kLinkReopenAt,       // monotonic ms; 0 while the transport has a peer for it
   kLinkFailures,       // times in a row that we had to open it anew
   kLinkFeatures,
+  kLinkLostAt,  // monotonic ms at which it was open last; 0 before the first time, and while open
+  kLinkBrokerVersion,  // as the broker named itself; empty if it does not
 };
-using LinkTable = Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t,
-                        std::string, std::uint64_t, std::uint32_t, Features>;
+using LinkTable =
+    Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t, std::string,
+          std::uint64_t, std::uint32_t, Features, std::uint64_t, std::string>;
 
 enum PeerCol { kPeerMesh, kPeerKey, kPeerMember, kPeerNameFolded, kPeerIsControl, kPeerRaw };
 using PeerTable =
@@ -223,6 +226,7 @@ struct KeptEvent {
 struct OpenRequest {
   std::uint32_t route = 0;  // index into the route table
   bool is_unix = false;
+  std::uint64_t since_ms = 0;  // monotonic
 };
 
 struct UlidHash {

@@ -33,6 +33,11 @@ Status parse_hello_ack(const BrokerFrame& frame, HelloAck& ack) {
   FieldReader fields(frame.tape, frame.tape.root());
   ack.presence_id = fields.broker_id("presenceId");
   ack.member_display_name = fields.text("memberDisplayName", kDisplayNameMax, Need::kOptional);
+  // Only shown: what cannot be shown is left out, and refuses no connection.
+  const JsonNode* version = frame.tape.find("brokerVersion");
+  if (version != nullptr && version->type == JsonType::kText && is_client_id(version->text)) {
+    ack.broker_version = version->text;
+  }
   return fields.take();
 }
 
@@ -48,7 +53,7 @@ void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& o
   if (!ack.policy.empty()) json.key("meshPolicy").raw(ack.policy);
   if (!ack.restored.empty()) json.field("restored", true).members(ack.restored);
   if (ack.has_services) json.key("services").begin_array().end_array();
-  json.field("leaseTtlMs", lease_ttl_ms);
+  json.field("leaseTtlMs", lease_ttl_ms).optional_field("brokerVersion", ack.broker_version);
   json.end_object();
 }
 

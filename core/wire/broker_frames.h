@@ -22,6 +22,7 @@ using BrokerFrame = ClientFrame;
 struct HelloAck {
   std::string_view presence_id;
   std::string_view member_display_name;
+  std::string_view broker_version = {};  // empty: it did not say, or said no plain word
   // Written only:
   bool has_profile = true;  // absent when a session comes back
   std::string_view role_tag = {};

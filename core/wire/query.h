@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 
@@ -22,6 +23,17 @@ struct QueryValue {
 
 // Looks one parameter up in "a=b&c=d".
 QueryValue query_find(std::string_view query, std::string_view name, ScratchArena& arena);
+
+// The first name in `query` that is not among `known`, decoded; a name that cannot be decoded comes
+// back as it stands. Nothing when all are known.
+std::optional<std::string_view> query_unknown(std::string_view query,
+                                              std::initializer_list<std::string_view> known,
+                                              ScratchArena& arena);
+
+// Appends `query` with `name` set to `value`, which needs no escaping: what another page of the
+// same list is asked with. Only characters that a URI may hold are written as they are.
+void query_with(std::string_view query, std::string_view name, std::string_view value,
+                ScratchArena& arena, TextBuf& out);
 
 // One segment of a path ('+' stands for itself), or nothing if it is empty, malformed or no UTF-8.
 std::optional<std::string_view> path_segment(std::string_view segment, ScratchArena& arena);

@@ -135,7 +135,7 @@ def bad_requests_name_the_field(alice):
                                     ("/v1/health", {"Host": "evil.example"}, 403),
                                     ("/v1/health", {"Origin": "http://localhost"}, 403),
                                     ("/v1/nothing", {}, 404),
-                                    ("/v1/inbox?limit=0", {}, 400),
+                                    ("/v1/inbox?limit=x", {}, 400),
                                     ("/v1/outbox?status=odd", {}, 400)]:
         connection = UnixConnection(alice.socket)
         connection.request("GET", target, headers=headers)

@@ -187,5 +187,70 @@ TEST_F(DaemonEvents, the_state_of_a_connection_is_an_event) {
   EXPECT_TRUE(has(written(conn).at(0), R"("status":"open")"));
 }
 
+TEST_F(DaemonEvents, a_mesh_that_is_lost_and_back_again_is_told_once_each) {
+  start();
+  const ConnRef conn = get("/v1/events");
+  const auto kinds = [&](std::string_view kind) {
+    std::string data;
+    for (const std::string& text : written(conn)) {
+      if (!has(text, "event: " + std::string(kind) + "\n")) continue;
+      EXPECT_EQ(data, "") << "twice";
+      data = text;
+    }
+    return data;
+  };
+  link_up();
+  EXPECT_EQ(kinds("daemon_reconnect"), "") << "the first connection is none that came back";
+  link_down();
+  EXPECT_TRUE(has(kinds("daemon_disconnect"), R"("mesh":"crew","reason":"lost")"));
+  core_->on_link_event(links_[0], LinkEvent::kConnected, 0, {});
+  run();
+  link_down();
+  EXPECT_EQ(kinds("daemon_disconnect"), "") << "an attempt that fails changes nothing";
+  parts_.advance(2'500);
+  link_up();
+  EXPECT_TRUE(has(kinds("daemon_reconnect"), R"("mesh":"crew","down_ms":2500)"));
+  EXPECT_EQ(kinds("daemon_disconnect"), "");
+}
+
+TEST_F(DaemonEvents, an_outbox_that_fills_is_told_at_eighty_percent_and_again_below_seventy) {
+  parts_.limits.outbox_rows_max = 10;
+  start();
+  const ConnRef conn = get("/v1/events");
+  const auto told = [&] {
+    std::string data;
+    for (const std::string& text : written(conn)) {
+      if (has(text, "event: outbox_pressure_high\n")) data += text;
+    }
+    return data;
+  };
+  const auto send_to = [&](int number) {
+    return send(Member::make().hex, "m" + std::to_string(number));
+  };
+  for (int number = 0; number < 7; ++number) {
+    ASSERT_EQ(send_to(number), 202u) << reply_;
+    EXPECT_EQ(told(), "");
+  }
+  parts_.commit_fails = true;
+  send_to(7);
+  parts_.commit_fails = false;
+  EXPECT_EQ(told(), "") << "the eighth row was not stored";
+  ASSERT_EQ(send_to(8), 202u);
+  EXPECT_TRUE(has(told(), R"("high":true,"rows":8,"rows_max":10,"rows_pct":80)")) << told();
+  ASSERT_EQ(send_to(9), 202u);
+  EXPECT_EQ(told(), "");
+  connect({});
+  const auto done = [&](int from, int to) {
+    for (int number = from; number < to; ++number) good_ack("m" + std::to_string(number));
+  };
+  done(0, 2);
+  EXPECT_EQ(told(), "") << "70 % is not below it";
+  good_ack("m2");
+  EXPECT_TRUE(has(told(), R"("high":false,"rows":6)")) << told();
+  parts_.metrics.set(Metric::kStoreUsedBytes, parts_.limits.store_bound_bytes / 100 * 81);
+  run();
+  EXPECT_TRUE(has(told(), R"("high":true)")) << "bytes of the store count as well";
+}
+
 }  // namespace
 }  // namespace cm::daemon

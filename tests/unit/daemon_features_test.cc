@@ -175,6 +175,38 @@ TEST_F(DaemonFeatures, close_codes_for_a_second_daemon_of_one_member_end_the_mes
     EXPECT_EQ(health("state"), "refused");
     EXPECT_TRUE(has(core_->gave_up(), std::to_string(code)));
   }
+  EXPECT_EQ(parts_.metrics.get(Metric::kDaemonCloneSuspected), 2u);
+}
+
+TEST_F(DaemonFeatures, a_mesh_that_another_daemon_serves_is_refused_and_the_others_go_on) {
+  start(2);
+  link_up(0);
+  link_up(1);
+  core_->on_link_event(links_[0], LinkEvent::kConnecting, 4004, "member_already_connected");
+  run();
+  EXPECT_EQ(health("state"), "refused");
+  EXPECT_EQ(field(reply_, "last_error"), "member_already_connected");
+  EXPECT_TRUE(core_->gave_up().empty());
+  later(600'000);
+  EXPECT_EQ(count(EffectKind::kLinkOpen), 0u) << "until told otherwise";
+  EXPECT_EQ(send(bob_.hex, "id", "hi", R"(,"mesh":"other")"), 202u);
+}
+
+TEST_F(DaemonFeatures, health_shows_the_version_that_a_broker_names) {
+  start();
+  EXPECT_EQ(health("broker_version"), "null");
+  const struct {
+    const char* said;
+    const char* shown;
+  } rows[] = {{R"("9.1.0")", "9.1.0"}, {"7", "null"}, {R"("a\u001bb")", "null"}, {R"("")", "null"}};
+  for (const auto& row : rows) {
+    core_->on_link_event(links_[0], LinkEvent::kConnected, 0, {});
+    run();
+    frame(R"({"type":"hello_ack","presenceId":"p","brokerVersion":)" + std::string(row.said) + "}");
+    EXPECT_EQ(health("broker_version"), row.shown) << row.said;
+    EXPECT_EQ(health("state"), "open");
+    link_down();
+  }
 }
 
 TEST_F(DaemonFeatures, the_age_of_the_outbox_follows_the_retention_of_the_broker) {

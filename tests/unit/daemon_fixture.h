@@ -23,6 +23,7 @@ struct Done {
   LinkRef link;
   ConnRef conn;
   std::string text;
+  std::string next;  // kHttpReply: the target of the following page
 };
 
 class DaemonTest : public ::testing::Test {
@@ -67,8 +68,8 @@ class DaemonTest : public ::testing::Test {
     }
     done_.clear();
     for (const Effect& effect : effects_.list()) {
-      done_.push_back(
-          {effect.kind, effect.code, effect.link, effect.conn, std::string(effect.text)});
+      done_.push_back({effect.kind, effect.code, effect.link, effect.conn, std::string(effect.text),
+                       std::string(effect.next)});
     }
     effects_.clear();
     EXPECT_STREQ(core_->verify_all(), nullptr);

@@ -38,6 +38,17 @@ class DaemonInbox : public DaemonTest {
     }
     return found;
   }
+  static std::string upper(std::string text) {
+    for (char& c : text) c = c >= 'a' && c <= 'f' ? static_cast<char>(c - 32) : c;
+    return text;
+  }
+  // Of the last answer.
+  std::string next() const {
+    for (const Done& done : done_) {
+      if (done.kind == EffectKind::kHttpReply) return done.next;
+    }
+    return "no answer";
+  }
   // Runs until nothing is left to delete; the answer of the request.
   std::uint32_t finish(ConnRef conn) {
     std::uint32_t code = status(conn);
@@ -307,6 +318,76 @@ TEST_F(DaemonInbox, a_listing_can_be_narrowed_by_every_field) {
   EXPECT_EQ(items("unread_only=true&mark_seen=false"), 2u);
 }
 
+TEST_F(DaemonInbox, a_limit_outside_of_its_range_becomes_the_nearest_one) {
+  for (const char* id : {"a", "b", "c"}) frame(plain(id, "aGk=", from_bob(R"("targetSpec":"*")")));
+  const struct {
+    const char* limit;
+    std::size_t items;
+  } rows[] = {{"0", 1},
+              {"-7", 1},
+              {"2", 2},
+              {"1001", 3},
+              {"99999999999999999999999", 3},
+              {"-99999999999999999999999", 1},
+              {"007", 3}};
+  for (const auto& each : rows) {
+    EXPECT_EQ(items("mark_seen=false&limit=" + std::string(each.limit)), each.items) << each.limit;
+  }
+  for (const char* id : {"x", "y"}) EXPECT_EQ(send(bob_.hex, id), 202u);
+  for (const char* limit : {"0", "501"}) {
+    EXPECT_EQ(status(get("/v1/outbox", "limit=" + std::string(limit))), 200u);
+    EXPECT_EQ(has(reply_, "\"client_message_id\":\"x\""), std::string(limit) == "501");
+  }
+}
+
+TEST_F(DaemonInbox, pages_of_rows_that_came_in_one_instant_follow_one_another_without_a_gap) {
+  for (int number = 0; number < 5; ++number) {
+    frame(plain("m" + std::to_string(number), "aGk=", from_bob(R"("targetSpec":"*")")));
+  }
+  std::string query = "limit=2&mark_seen=false&from=" + bob_.hex;
+  std::vector<std::string> seen;
+  for (int page = 0; page < 3; ++page) {
+    const std::string text = inbox(query);
+    for (std::size_t at = 0; (at = text.find("\"client_message_id\":\"", at)) != std::string::npos;
+         ++at) {
+      seen.push_back(text.substr(at + 21, 2));
+    }
+    if (page == 2) break;
+    ASSERT_TRUE(next().starts_with("/v1/inbox?limit=2&mark_seen=false&from=")) << next();
+    query = next().substr(std::string_view("/v1/inbox?").size());
+  }
+  EXPECT_EQ(next(), "");
+  EXPECT_EQ(seen, (std::vector<std::string>{"m4", "m3", "m2", "m1", "m0"}));
+  EXPECT_EQ(items("limit=5&mark_seen=false"), 5u);
+  EXPECT_EQ(next(), "") << "there is no row behind";
+}
+
+TEST_F(DaemonInbox, a_listing_that_is_cut_for_its_size_names_the_next_page) {
+  const std::string body(700'000, '\x01');
+  TextBuf sealed(parts_.scratch, 1'000'000);
+  crypto::base64_append(as_bytes(std::string_view(body)), sealed);
+  const std::string ciphertext(sealed.view());
+  for (const char* id : {"a", "b", "c"}) {
+    frame(plain(id, ciphertext, from_bob(R"("targetSpec":"*")")));
+  }
+  EXPECT_TRUE(has(inbox(), "\"truncated\":true"));
+  const std::string target = next();
+  ASSERT_TRUE(target.starts_with("/v1/inbox?mark_seen=false&cursor=")) << target;
+  EXPECT_EQ(field(inbox(target.substr(std::string_view("/v1/inbox?").size())), "client_message_id"),
+            "a");
+  EXPECT_EQ(next(), "");
+}
+
+TEST_F(DaemonInbox, pages_of_the_outbox_follow_one_another) {
+  for (const char* id : {"x", "y", "z"}) EXPECT_EQ(send(bob_.hex, id), 202u);
+  EXPECT_EQ(status(get("/v1/outbox", "limit=2&mesh=crew")), 200u);
+  const std::string target = next();
+  ASSERT_TRUE(target.starts_with("/v1/outbox?limit=2&mesh=crew&cursor=")) << target;
+  EXPECT_EQ(status(get("/v1/outbox", target.substr(std::string_view("/v1/outbox?").size()))), 200u);
+  EXPECT_EQ(field(reply_, "client_message_id"), "x");
+  EXPECT_EQ(next(), "");
+}
+
 TEST_F(DaemonInbox, rows_are_marked_as_seen_once_and_only_ours) {
   frame(plain("a", "aGk=", from_bob(R"("targetSpec":"*")")));
   const std::string id = field(inbox(), "id");
@@ -355,7 +436,9 @@ TEST_F(DaemonInbox, only_what_a_filter_names_is_deleted) {
               {"before=2023-11-14T22:13:20Z", "0"},
               {"mesh=crew&topic=T1&from=" + eve_.hex, "0"},
               {"mesh=crew", "3"},
-              {"all=true", "3"}};
+              {"from=" + upper(eve_.hex), "1"},
+              {"all=true", "3"},
+              {"", "3"}};
   for (const auto& each : rows) {
     SCOPED_TRACE(each.query);
     EXPECT_EQ(finish(http("DELETE", "/v1/inbox", "all=true")), 200u);

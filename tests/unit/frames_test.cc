@@ -420,6 +420,11 @@ TEST_F(Frames, a_hello_ack_of_the_reference_with_restored_fields) {
       ack));
   EXPECT_EQ(ack.presence_id, CM_ID);
   EXPECT_EQ(ack.member_display_name, "ann");
+  EXPECT_EQ(ack.broker_version, "");
+  TextBuf named(scratch_);
+  write_hello_ack({"P1", "ann", "1.2"}, 90'000, named);
+  ASSERT_TRUE(parse_hello_ack(frame(named.view()), ack));
+  EXPECT_EQ(ack.broker_version, "1.2");
 }
 
 TEST_F(Frames, acks_of_the_reference_have_no_code) {

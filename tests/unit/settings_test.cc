@@ -61,9 +61,10 @@ TEST(Settings, every_setting_can_be_written_in_the_file_and_has_a_checked_defaul
       EXPECT_EQ(check_setting(setting, value), value) << name_of(setting);
     }
     if (value.empty()) {
-      value = info.type == SettingType::kPath     ? "/x"
-              : info.type == SettingType::kSwitch ? "true"
-                                                  : std::to_string(info.least);
+      value = info.type == SettingType::kPath      ? "/x"
+              : info.type == SettingType::kOrigins ? "http://x"
+              : info.type == SettingType::kSwitch  ? "true"
+                                                   : std::to_string(info.least);
     }
     const bool bare = info.type == SettingType::kSwitch || info.type == SettingType::kNumber;
     std::string toml = "[" + std::string(info.section) + "]\n" + std::string(info.key) + " = ";
@@ -368,6 +369,25 @@ TEST(Place, only_a_machine_listens_on_tcp_and_only_a_ci_job_forgets_its_host) {
   EXPECT_FALSE(defaults_of(Place::kCi).tcp);
   EXPECT_TRUE(defaults_of(Place::kMachine).keeps_host_identity);
   EXPECT_FALSE(defaults_of(Place::kCi).keeps_host_identity);
+}
+
+TEST(Settings, origins_are_a_list_in_the_form_in_which_browsers_write_them) {
+  const auto good = [](const std::string& text) {
+    return check_setting(Setting::kAllowedOrigins, text).has_value();
+  };
+  for (const char* text : {"", "http://localhost:3000", "https://a.example http://[::1]:80"}) {
+    EXPECT_TRUE(good(text)) << text;
+  }
+  for (const char* text : {"*", "null", "localhost:3000", "http://", "http://A", "http://a/",
+                           "http://a,http://b", "http://a\nb", "ftp://a", "http://a?b"}) {
+    EXPECT_FALSE(good(text)) << text;
+  }
+  std::string many;
+  for (int count = 0; count < 17; ++count) many += "http://a ";
+  EXPECT_FALSE(good(many));
+  EXPECT_FALSE(good("http://" + std::string(300, 'a')));
+  EXPECT_EQ(words_of("  a  bc "), (std::vector<std::string>{"a", "bc"}));
+  EXPECT_TRUE(words_of(" ").empty());
 }
 
 }  // namespace
