@@ -373,11 +373,14 @@ using ReceiptRow = Row<ReceiptFixed, 14, kReceiptTexts>;
 // spec/enrollment.md §8: who may change which of its own fields; all by default.
 constexpr std::uint8_t kEditName = 1, kEditRoleTag = 2, kEditGroups = 4, kEditMessageMode = 8;
 constexpr std::uint8_t kEditAll = 15;
+// Two live control planes of one member that both know the policy: which of them stays.
+enum class ConcurrencyPolicy : std::uint8_t { kPreferNewest, kPreferOldest, kAllow, kCount };
 struct MeshSettingsFixed {
   std::uint64_t deleted_ms = 0;  // 0: in use
   std::uint8_t self_editable = kEditAll;
-  std::uint8_t has_policy = 0;  // somebody set self_editable
-  std::uint8_t pad0[6] = {};
+  std::uint8_t has_policy = 0;                                       // somebody set self_editable
+  ConcurrencyPolicy concurrency = ConcurrencyPolicy::kPreferNewest;  // rows of before have a 0 here
+  std::uint8_t pad0[5] = {};
 };
 static_assert(sizeof(MeshSettingsFixed) == 16);
 using MeshSettingsRow = Row<MeshSettingsFixed, 15, 0>;

@@ -48,6 +48,7 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
   store_presence(presence);
   MemberMirror* owner = member(facts.member_no);
   owner->clients.push_back(client);
+  note_concurrent(client);
   ++mesh(facts.mesh_no)->clients;
   const ConnRef conn = clients.get<kClientConn>(client);
   effects_.frame_limit(conn, limits_.frame_bytes_max);
@@ -71,6 +72,7 @@ void Broker::acknowledge_hello(ClientRef client, PresenceRef presence, const Hel
   wire::HelloAck ack;
   ack.presence_id = info.presence_id;
   ack.member_display_name = info.name;
+  ack.broker_version = config_.version;
   ack.has_profile = fresh || !facts.proved;
   ack.has_services = !facts.proved;
   ack.groups = info.groups_json;

@@ -313,6 +313,11 @@ class Broker {
   void refuse_topic(ClientRef client, const Frame& frame);
   std::uint32_t count_topic_members(std::uint32_t topic_no) const;
   void subscribe(std::uint32_t topic_no, std::uint32_t member_no, store::TopicRole role);
+  // A topic that is not there yet, led by its maker. `topic.row.text` views the arguments.
+  void make_topic(std::uint32_t mesh_no, std::uint32_t member_no, std::string_view name,
+                  std::string_view about, store::TopicVisibility visibility, TopicFacts& topic);
+  void make_general(std::uint32_t mesh_no, std::uint32_t member_no);
+  void join_general(std::uint32_t mesh_no, std::uint32_t member_no);
   void write_post(const Ulid& id, const store::TopicPostRow& post, const store::MessageRow& row,
                   TextBuf& out);
 
@@ -361,6 +366,8 @@ class Broker {
   // negotiate.cc
   void handle_negotiation(ClientRef client, const Frame& frame);
   void apply_connection_policy(ClientRef client);
+  store::ConcurrencyPolicy policy_of(std::uint32_t mesh_no);
+  void note_concurrent(ClientRef client);
 
   // One HTTP request in hand: what it asks, who asks, what is answered.
   struct HttpCall {
@@ -378,7 +385,8 @@ class Broker {
     std::string_view pattern;
     Status (Broker::*handler)(HttpCall& call);
     Access access;
-    bool writes;  // refused when the store is full
+    bool writes;         // refused when the store is full
+    bool lists = false;  // its answer is charged to the member that asked
   };
   static const HttpRoute kHttpRoutes[];
 
@@ -423,6 +431,9 @@ class Broker {
   Status resolve_code(HttpCall& call);
   Status show_code(HttpCall& call);
   Status claim_invite(HttpCall& call);
+  Status preview_invite(HttpCall& call);
+  std::string_view why_not(std::string_view token, store::InviteRow& row);
+  std::uint32_t count_members(std::uint32_t mesh_no);  // those in force
   Status seal_root_key(const store::MeshRow& where, std::string_view recipient, TextBuf& sealed);
   // http/mesh_admin.cc
   Status list_meshes(HttpCall& call);
@@ -487,6 +498,8 @@ class Broker {
   // meter.cc
   bool may_pay(ClientRef client, const Frame& frame, Cost cost);
   std::uint64_t replies_of(MemberMirror& asker) noexcept;
+  // The member that pays for a list over HTTP: 0 for the admin token, which pays for none.
+  std::uint32_t payer_of(const Authority& authority);
   void charge_reply(ClientRef client, std::size_t bytes);
   void charge_fan_out(ClientRef client, std::size_t receivers);
   void refuse_rate(ClientRef client, const Frame& frame, std::string_view message,
@@ -533,6 +546,7 @@ class Broker {
   bool memories_loaded_ = false;
   bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
+  std::uint64_t failed_after_ = UINT64_MAX;  // number of the commit before the one that failed last
   MinuteCount look_ups_{kLookUpsAMinute};          // of short codes, by address
   MinuteCount hooks_{kHooksAMinute};               // without proof, by address, pid and cwd
   MinuteCount address_hooks_{kHooksOfOneAMinute};  // without proof, by address

@@ -202,6 +202,7 @@ void Broker::abandon() {
     std::uint8_t changed;
   };
   effects_.clear();
+  failed_after_ = metrics_.get(Metric::kCommits);
   // What this iteration had closed is in no table any more, yet its socket is still open.
   for (const ConnRef conn : tables_.closing) {
     effects_.ws_close(conn, 1011, "the broker could not store this; connect again");

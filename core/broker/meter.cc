@@ -1,4 +1,4 @@
-// meter.cc — what frames cost their member, beside messages: tokens, or the bytes asked for.
+// meter.cc — what frames and lists over HTTP cost their member, beside messages: tokens, or bytes.
 // Holds:  a member's replies leak away at member_reply_bytes_max a second. Who has as many of them
 //         outstanding asks again later; what is being answered may go beyond.
 // Why:    a list is long and a request for it short: without a bound one member's requests fill
@@ -42,6 +42,18 @@ std::uint64_t Broker::replies_of(MemberMirror& asker) noexcept {
     asker.reply_at_ms = env_.mono_ms;
   }
   return asker.reply_bytes;
+}
+
+// One of the members that have this key: the same person asks for all of them.
+std::uint32_t Broker::payer_of(const Authority& authority) {
+  if (!authority.key) return 0;
+  const auto [first, last] = tables_.meshes_of_key.equal_range(*authority.key);
+  for (auto entry = first; entry != last; ++entry) {
+    if (const std::uint32_t member_no = member_of(entry->second, *authority.key)) {
+      return member_no;
+    }
+  }
+  return 0;
 }
 
 void Broker::charge_reply(ClientRef client, std::size_t bytes) {

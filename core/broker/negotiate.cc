@@ -1,8 +1,9 @@
 // negotiate.cc — which features this broker has, with their parameters.
-// Holds:  the answer is the same for every asker. An existing client that never asks is served all
-//         the same, and no policy between connections touches it.
+// Holds:  the answer is the same for every asker of a mesh. An existing client that never asks is
+//         served all the same, and no policy between connections touches it. Two live control
+//         planes of one member are always logged, whatever the policy and whoever asked.
 // Source: docs/PROTOCOL.md §9; spec/wire.md §11.2; spec/decisions.md, "Negotiation";
-//         design/delivery.md.
+//         design/delivery.md; design/presence.md, "Binding"; spec/wire.md §12.
 // Not:    what a daemon makes of it (core/daemon).
 #include <algorithm>
 
@@ -11,6 +12,10 @@
 #include "core/wire/limits.h"
 
 namespace cm::broker {
+
+using store::ConcurrencyPolicy;
+using store::TableId;
+
 namespace {
 
 constexpr int kFeatureVersion = 1;
@@ -18,6 +23,7 @@ constexpr std::size_t kFeaturesMax = 64;
 constexpr std::string_view kPolicy = "concurrent_connection_policy";
 constexpr std::string_view kSupported[] = {"client_message_id_dedupe", kPolicy, "max_payload"};
 constexpr std::uint32_t kCloseReplaced = 4003;
+constexpr std::uint32_t kCloseTaken = 4004;
 
 bool names(const wire::JsonTape& tape, const wire::JsonNode* list, std::string_view name) {
   if (list == nullptr) return false;
@@ -52,7 +58,8 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   json.field("dedupe_retention_days", limits_.dedupe_retention_days);
   json.field("request_fingerprint", true).end_object().end_object();
   json.key(kPolicy).begin_object().key("params").begin_object();
-  json.field("version", kFeatureVersion).field("default_policy", "prefer_newest");
+  const std::string_view policy = text_of(policy_of(tables_.clients.get<kClientMeshNo>(client)));
+  json.field("version", kFeatureVersion).field("default_policy", policy);
   json.end_object().end_object();
   json.key("max_payload").begin_object().key("params").begin_object();
   json.field("version", kFeatureVersion).field("inline_bytes", limits_.frame_bytes_max);
@@ -71,23 +78,50 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   }
 }
 
-// Two live control planes of one member, both of which know the policy: the newer one stays. Who
-// does not know it, or shows a session key, is never closed: it would come back for ever.
+store::ConcurrencyPolicy Broker::policy_of(std::uint32_t mesh_no) {
+  store::MeshSettingsRow row;
+  if (!batch().get(TableId::kMeshSettings, store::u32_key(mesh_no).bytes(), row)) return {};
+  // A number that a later version may have written is no reason to close anybody.
+  return row.fixed.concurrency < ConcurrencyPolicy::kCount ? row.fixed.concurrency
+                                                           : ConcurrencyPolicy::kAllow;
+}
+
+// Two live control planes of one member, both of which know the policy: it says which one stays.
+// Who does not know it, or shows a session key, is never closed: it would come back for ever.
 void Broker::apply_connection_policy(ClientRef client) {
   if (tables_.clients.get<kClientClass>(client) != ClientClass::kControlPlane) return;
   tables_.clients.get<kClientKnowsPolicy>(client) = 1;
+  const ConcurrencyPolicy policy = policy_of(tables_.clients.get<kClientMeshNo>(client));
+  if (policy == ConcurrencyPolicy::kAllow) return;
   const std::uint64_t serial = tables_.clients.get<kClientSerial>(client);
   const std::vector<ClientRef> others =
       member(tables_.clients.get<kClientMemberNo>(client))->clients;
   for (const ClientRef other : others) {
     if (other == client || tables_.clients.get<kClientKnowsPolicy>(other) == 0) continue;
-    const bool older = tables_.clients.get<kClientSerial>(other) < serial;
-    env_.log->warn("member_concurrent_connection",
-                   {{"member", member(tables_.clients.get<kClientMemberNo>(client))->id},
-                    {"policy", "prefer_newest"}});
-    close(older ? other : client, kCloseReplaced, "replaced_by_newer_connection");
-    if (!older) return;
+    const bool other_is_older = tables_.clients.get<kClientSerial>(other) < serial;
+    const bool newest_stays = policy == ConcurrencyPolicy::kPreferNewest;
+    const bool other_goes = other_is_older == newest_stays;
+    close(other_goes ? other : client, newest_stays ? kCloseReplaced : kCloseTaken,
+          newest_stays ? "replaced_by_newer_connection" : "member_already_connected");
+    if (!other_goes) return;
   }
+}
+
+// Audited at the hello, since who does not negotiate is no less a second one.
+void Broker::note_concurrent(ClientRef client) {
+  if (tables_.clients.get<kClientClass>(client) != ClientClass::kControlPlane) return;
+  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
+  const MemberMirror* owner = member(member_no);
+  std::uint32_t live = 0;
+  for (const ClientRef other : owner->clients) {
+    live += tables_.clients.get<kClientClass>(other) == ClientClass::kControlPlane ? 1u : 0u;
+  }
+  if (live < 2) return;
+  const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
+  env_.log->warn("member_concurrent_connection", {{"mesh", mesh(mesh_no)->slug},
+                                                  {"member", owner->id},
+                                                  {"connections", live},
+                                                  {"policy", text_of(policy_of(mesh_no))}});
 }
 
 }  // namespace cm::broker

@@ -92,6 +92,7 @@ void Broker::expire_leases() {
     announce(presence, "peer_left");
     remove_presence(presence);
   });
+  metrics_.add(one_ended ? Metric::kBrokerTtlSweepsSome : Metric::kBrokerTtlSweepsNone);
 }
 
 // A hook's word counts for a while; then rows that it held back are looked at again.

@@ -9,6 +9,8 @@ namespace cm::broker {
 namespace {
 
 constexpr std::array<std::string_view, 3> kStatusNames = {"idle", "working", "dnd"};
+constexpr std::array<std::string_view, 3> kPolicyNames = {"prefer_newest", "prefer_oldest",
+                                                          "allow_concurrent"};
 
 }  // namespace
 
@@ -21,6 +23,17 @@ std::optional<store::PeerStatus> peer_status_parse(std::string_view text) noexce
 
 std::string_view text_of(store::PeerStatus status) noexcept {
   return kStatusNames[static_cast<std::size_t>(status) % kStatusNames.size()];
+}
+
+std::optional<store::ConcurrencyPolicy> concurrency_policy_parse(std::string_view text) noexcept {
+  for (std::size_t index = 0; index < kPolicyNames.size(); ++index) {
+    if (kPolicyNames[index] == text) return static_cast<store::ConcurrencyPolicy>(index);
+  }
+  return std::nullopt;
+}
+
+std::string_view text_of(store::ConcurrencyPolicy policy) noexcept {
+  return kPolicyNames[static_cast<std::size_t>(policy) % kPolicyNames.size()];
 }
 
 Status check_texts(const wire::JsonTape& tape, const wire::JsonNode& list, std::size_t entries,

@@ -1,5 +1,5 @@
 // texts.h — small readings of wire texts that several handlers share.
-// Owns:   status names, lists of short texts.
+// Owns:   names of statuses and policies, lists of short texts.
 // Holds:  no state; views are those of the input.
 // Not:    frames (core/wire).
 #pragma once
@@ -16,6 +16,9 @@ namespace cm::broker {
 
 std::optional<store::PeerStatus> peer_status_parse(std::string_view text) noexcept;
 std::string_view text_of(store::PeerStatus status) noexcept;
+
+std::optional<store::ConcurrencyPolicy> concurrency_policy_parse(std::string_view text) noexcept;
+std::string_view text_of(store::ConcurrencyPolicy policy) noexcept;
 
 // Every entry is a text that may be shown, of 1 to `bytes` bytes; at most `entries` of them.
 Status check_texts(const wire::JsonTape& tape, const wire::JsonNode& list, std::size_t entries,

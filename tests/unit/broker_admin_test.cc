@@ -279,14 +279,139 @@ TEST_F(BrokerTest, a_claim_with_a_member_key_joins_and_gets_the_sealed_root_key)
   EXPECT_EQ(field(reply, "canonical_v2").substr(0, 4), "v=2|");
   Member member = claimer;
   member.id = field(reply, "member_id");
-  connect(member);
+  const ConnRef conn = connect(member);
+  const std::string general =
+      ask(conn, R"({"type":"topic_members","topic":"general"})", "topic_members_response");
+  EXPECT_TRUE(has(general, claimer.hex)) << general;
   http("POST", path,
        R"({"recipient_x25519_pubkey":")" + recipient + R"(","peer_pubkey":")" + Member::make().hex +
            "\"}");
   EXPECT_EQ(status_, 400u) << "single use";
 }
 
+TEST_F(BrokerTest, a_new_mesh_has_a_general_topic_which_its_creator_leads) {
+  found(2);
+  const ConnRef conn = connect(members_[1]);
+  const std::string topics = ask(conn, R"({"type":"topic_list"})", "topic_list_response");
+  EXPECT_EQ(field(topics, "name"), "general");
+  EXPECT_EQ(field(topics, "memberCount"), "1") << "who joins with a version 1 invite is not in it";
+  const std::string members =
+      ask(conn, R"({"type":"topic_members","topic":"#general"})", "topic_members_response");
+  EXPECT_EQ(field(members, "pubkey"), members_[0].hex);
+  EXPECT_EQ(field(members, "role"), "lead");
+  start();
+  const ConnRef again = connect(members_[1]);
+  EXPECT_EQ(field(ask(again, R"({"type":"topic_list"})", "topic_list_response"), "memberCount"),
+            "1");
+}
+
+TEST_F(BrokerTest, an_invite_can_be_looked_at_without_using_it) {
+  found(2);
+  const std::string token = invite(R"({"role":"admin","max_uses":2})");
+  const auto look = [&](const std::string& what) {
+    const std::string reply = http("GET", "/api/public/invite/" + what);
+    EXPECT_EQ(status_, 200u) << reply;
+    later(10'000);  // ten looks a minute
+    return reply;
+  };
+  std::string reply = look(token);
+  const std::pair<const char*, std::string> members[] = {
+      {"valid", "true"},       {"meshName", "crew"}, {"meshSlug", "crew"},
+      {"inviterName", "null"}, {"memberCount", "2"}, {"role", "admin"},
+      {"maxUses", "2"},        {"usedCount", "0"},   {"token", token}};
+  for (const auto& [name, value] : members) EXPECT_EQ(field(reply, name), value) << reply;
+  EXPECT_FALSE(has(reply, members_[0].hex) || has(reply, members_[0].id)) << "who is in it";
+  const auto reason = [&](const std::string& what) {
+    const std::string refusal = look(what);
+    EXPECT_EQ(field(refusal, "valid"), "false");
+    EXPECT_FALSE(has(refusal, "crew")) << refusal;
+    return field(refusal, "reason");
+  };
+  EXPECT_EQ(reason("x"), "malformed");
+  EXPECT_EQ(reason(std::string(3'000, 'a')), "malformed");
+  std::string payload = payload_of(token);
+  const auto encoded = [&](const std::string& text) {
+    TextBuf out(parts_.scratch);
+    crypto::base64url_append(as_bytes(std::string_view(text)), out);
+    return std::string(out.view());
+  };
+  std::string forged = payload;
+  forged.replace(forged.find("\"admin\""), 7, "\"member\"");
+  EXPECT_EQ(reason(encoded(forged)), "bad_signature");
+  EXPECT_EQ(reason(encoded(payload + " ")), "not_found") << "a token is known by its exact text";
+  for (const char* name : {"a", "b"}) join(token, Member::make(), name);
+  EXPECT_EQ(reason(token), "exhausted");
+  const std::string other = invite();
+  parts_.advance(8ull * 24 * 3'600'000);
+  EXPECT_EQ(reason(other), "expired");
+  const std::string last = invite();
+  http("DELETE", "/cli/mesh/crew", {}, true);
+  EXPECT_EQ(reason(last), "mesh_archived");
+  for (int count = 0; count < 11; ++count) http("GET", "/api/public/invite/x");
+  EXPECT_EQ(status_, 429u);
+}
+
+TEST_F(BrokerTest, lists_over_http_are_paid_for_by_who_asks) {
+  parts_.limits.member_reply_bytes_max = 2'000;
+  found(2);
+  const std::string path = "/mesh/" + mesh_ + "/members";
+  int served = 0;
+  while (served < 100) {
+    signed_http(members_[0], "GET", path);
+    if (status_ != 200) break;
+    ++served;
+  }
+  EXPECT_EQ(status_, 429u);
+  EXPECT_GT(served, 1);
+  EXPECT_LT(served, 100);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerRateRefusals), 1u);
+  signed_http(members_[0], "GET", "/cli/meshes");
+  EXPECT_EQ(status_, 429u) << "one budget for all lists";
+  signed_http(members_[1], "GET", path);
+  EXPECT_EQ(status_, 200u) << "another member's budget is its own";
+  for (int count = 0; count < 20; ++count) http("GET", path, {}, true);
+  EXPECT_EQ(status_, 200u) << "the operator is not counted";
+  parts_.advance(5'000);
+  signed_http(members_[0], "GET", path);
+  EXPECT_EQ(status_, 200u);
+}
+
 // --- hooks and readiness ----------------------------------------------------------------------
+
+TEST_F(BrokerTest, hooks_and_the_health_of_the_store_are_metrics) {
+  found(1);
+  const auto metric = [&](const std::string& line) {
+    return has(http("GET", "/metrics"), "\n" + line + "\n");
+  };
+  for (int count = 0; count < 31; ++count) {
+    http("POST", "/hook/set-status", R"({"cwd":"/w","pid":7,"status":"working"})");
+  }
+  EXPECT_EQ(status_, 429u);
+  EXPECT_TRUE(metric("broker_hook_requests_total 31"));
+  EXPECT_TRUE(metric("broker_hook_requests_rate_limited_total 1"));
+  EXPECT_TRUE(metric("broker_db_healthy 1"));
+  const ConnRef conn = connect(members_[0]);
+  parts_.commit_fails = true;
+  text(conn, R"({"type":"set_state","key":"k","value":1})");
+  parts_.commit_fails = false;
+  EXPECT_TRUE(metric("broker_db_healthy 0"));
+  EXPECT_TRUE(metric("broker_db_healthy 0")) << "nothing was written since";
+  parts_.metrics.add(Metric::kCommits);
+  EXPECT_TRUE(metric("broker_db_healthy 1")) << "a commit that succeeded says so";
+  parts_.fill(TableId::kMeta);
+  EXPECT_TRUE(metric("broker_db_healthy 0"));
+}
+
+TEST_F(BrokerTest, sweeps_of_leases_are_counted_by_whether_one_ended) {
+  found(1);
+  const ConnRef conn = connect(members_[0]);
+  core_->on_closed(conn);
+  run();
+  later(parts_.limits.presence_lease_ms - 1);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerTtlSweepsSome), 0u);
+  later(1);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerTtlSweepsSome), 1u);
+}
 
 TEST_F(BrokerTest, a_hook_counts_for_the_one_process_it_names_and_for_thirty_seconds) {
   found(2);

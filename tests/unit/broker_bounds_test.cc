@@ -288,7 +288,8 @@ TEST_F(BoundsTest, members_of_topics_are_counted_through_joins_leaves_and_restar
   ConnRef one = connect(members_[0]);
   const ConnRef two = connect(members_[1]);
   const auto count = [&](ConnRef conn) {
-    return field(ask(conn, R"({"type":"topic_list"})", "topic_list_response"), "memberCount");
+    const std::string list = ask(conn, R"({"type":"topic_list"})", "topic_list_response");
+    return field(list.substr(std::min(list.size(), list.find("\"name\":\"t\""))), "memberCount");
   };
   text(one, R"({"type":"topic_create","name":"t"})");
   EXPECT_EQ(count(one), "1");

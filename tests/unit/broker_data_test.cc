@@ -210,6 +210,89 @@ TEST_F(BrokerTest, of_two_daemons_of_one_member_that_know_the_policy_the_newer_s
   EXPECT_EQ(closed(newer), 0u);
 }
 
+TEST_F(BrokerTest, a_mesh_chooses_which_of_two_daemons_stays) {
+  found(2);
+  const std::string ask_for =
+      R"({"type":"feature_negotiation_request","require":["concurrent_connection_policy"]})";
+  const std::string settings = "/mesh/" + mesh_ + "/settings";
+  const auto choose = [&](const std::string& policy) {
+    return signed_http(members_[0], "PATCH", settings,
+                       R"({"cloneConcurrencyPolicy":")" + policy + "\"}");
+  };
+  const struct {
+    const char* policy;
+    std::uint32_t older, newer;
+  } rows[] = {{"prefer_oldest", 0, 4004}, {"allow_concurrent", 0, 0}, {"prefer_newest", 4003, 0}};
+  for (const auto& row : rows) {
+    SCOPED_TRACE(row.policy);
+    EXPECT_EQ(field(choose(row.policy), "cloneConcurrencyPolicy"), row.policy);
+    start();  // it is kept
+    const ConnRef older = connect(members_[0], {}, "daemon-1");
+    const std::string told = ask(older, ask_for, "feature_negotiation_response");
+    EXPECT_EQ(field(told, "default_policy"), row.policy);
+    const ConnRef newer = connect(members_[0], {}, "daemon-2");
+    text(newer, ask_for);
+    EXPECT_EQ(closed(older), row.older);
+    EXPECT_EQ(closed(newer), row.newer);
+  }
+  signed_http(members_[1], "PATCH", settings, R"({"cloneConcurrencyPolicy":"prefer_oldest"})");
+  EXPECT_EQ(status_, 403u);
+  for (const char* bad :
+       {R"({"cloneConcurrencyPolicy":"oldest"})", "{}", R"({"cloneConcurrencyPolicy":1})",
+        R"({"cloneConcurrencyPolicy":"prefer_oldest","selfEditable":1})"}) {
+    signed_http(members_[0], "PATCH", settings, bad);
+    EXPECT_EQ(status_, 400u) << bad;
+  }
+  EXPECT_EQ(field(signed_http(members_[0], "PATCH", settings,
+                              R"({"selfEditable":{"displayName":false}})"),
+                  "cloneConcurrencyPolicy"),
+            "prefer_newest")
+      << "what was refused changed nothing";
+}
+
+// With two older ones of which one knows the policy, and asked the other way round.
+TEST_F(BrokerTest, where_the_oldest_stays_it_stays_whoever_asks_first) {
+  found(1);
+  signed_http(members_[0], "PATCH", "/mesh/" + mesh_ + "/settings",
+              R"({"cloneConcurrencyPolicy":"prefer_oldest"})");
+  const std::string ask_for =
+      R"({"type":"feature_negotiation_request","require":["concurrent_connection_policy"]})";
+  const ConnRef older = connect(members_[0], {}, "daemon-1");
+  const ConnRef newer = connect(members_[0], {}, "daemon-2");
+  const ConnRef cli = connect(members_[0], Member::make().hex, "cli");
+  text(cli, ask_for);
+  text(newer, ask_for);
+  EXPECT_EQ(closed(newer), 0u) << "alone in knowing it";
+  text(older, ask_for);
+  EXPECT_EQ(closed(newer), 4004u);
+  EXPECT_EQ(closed(older), 0u);
+  EXPECT_EQ(closed(cli), 0u);
+}
+
+TEST_F(BrokerTest, a_second_control_plane_of_a_member_is_audited_under_every_policy) {
+  found(2);
+  const auto lines = [&] {
+    std::size_t found = 0;
+    for (std::size_t at = 0;
+         (at = parts_.logged.find("member_concurrent_connection", at)) != std::string::npos; ++at) {
+      ++found;
+    }
+    return found;
+  };
+  connect(members_[0], {}, "daemon-1");
+  connect(members_[0], Member::make().hex, "cli");
+  connect(members_[0], {}, "daemon-1");
+  connect(members_[1], {}, "daemon-1");
+  EXPECT_EQ(lines(), 0u) << "a command, a reconnection and another member are none";
+  connect(members_[0], {}, "daemon-2");
+  EXPECT_EQ(lines(), 1u) << "it need not negotiate for that";
+  EXPECT_TRUE(has(parts_.logged, "\"policy\":\"prefer_newest\""));
+  signed_http(members_[0], "PATCH", "/mesh/" + mesh_ + "/settings",
+              R"({"cloneConcurrencyPolicy":"allow_concurrent"})");
+  connect(members_[0], {}, "daemon-3");
+  EXPECT_EQ(lines(), 2u);
+}
+
 // Every verb, every field of a wrong type, too long, or with characters that hide: an error that
 // names the field, and nothing stored.
 TEST_F(BrokerTest, bad_fields_of_every_verb_are_named_and_change_nothing) {
@@ -264,7 +347,8 @@ TEST_F(BrokerTest, bad_fields_of_every_verb_are_named_and_change_nothing) {
     EXPECT_TRUE(has(first(conn), "'" + std::string(bad.field) + "'"))
         << bad.frame.substr(0, 100) << " -> " << first(conn);
   }
-  for (const TableId table : {TableId::kTopic, TableId::kMemory, TableId::kSkill}) {
+  EXPECT_EQ(parts_.count(TableId::kTopic), 1u) << "the one that every mesh begins with";
+  for (const TableId table : {TableId::kMemory, TableId::kSkill}) {
     EXPECT_EQ(parts_.count(table), 0u);
   }
 }

@@ -1,4 +1,4 @@
-// codes.cc — short invite codes: made, resolved, claimed.
+// codes.cc — short invite codes: made, resolved, claimed; what an invite is good for.
 // Holds:  a code is kept as its hash and leads to one invite; what is unknown, used up, withdrawn
 //         or expired looks the same from outside. The mesh's root key is derived from its owner's
 //         secret and leaves only sealed for one recipient, in a version 2 claim.
@@ -86,6 +86,62 @@ Status Broker::resolve_code(HttpCall& call) {
   return {};
 }
 
+// Who holds a token may ask what it is good for, without using it. Spent or withdrawn ones say why,
+// and nothing more: their mesh is no longer the asker's business.
+Status Broker::preview_invite(HttpCall& call) {
+  if (!look_ups_.may(hash64(Bytes(call.request.peer_address)), env_.mono_ms)) {
+    return fail(Err::kRateLimit, "10 invites a minute from one address; wait a minute");
+  }
+  const std::string_view token = call.arguments[0];
+  wire::JsonWriter json(call.reply);
+  store::InviteRow row;
+  const std::string_view reason = why_not(token, row);
+  if (!reason.empty()) {
+    json.begin_object().field("valid", false).field("reason", reason).end_object();
+    return {};
+  }
+  const std::uint32_t mesh_no = row.fixed.mesh_no;
+  store::MeshRow where;
+  if (!batch().get(TableId::kMesh, store::u32_key(mesh_no).bytes(), where)) return Err::kCorrupt;
+  sodium_memzero(where.fixed.owner_secret.data(), where.fixed.owner_secret.size());
+  json.begin_object().field("valid", true).field("meshName", where.text[store::kMeshName]);
+  json.field("meshSlug", where.text[store::kMeshSlugText]);
+  json.key("inviterName").null();  // an invite does not say who made it
+  json.field("memberCount", count_members(mesh_no));
+  json.field("role", row.fixed.role == store::MemberRole::kAdmin ? "admin" : "member");
+  json.key("expiresAt").iso_time(row.fixed.expires_ms).field("maxUses", row.fixed.uses_max);
+  json.field("usedCount", row.fixed.uses).field("token", token).end_object();
+  return {};
+}
+
+// Empty, with the invite's row, when it could be used now.
+std::string_view Broker::why_not(std::string_view token, store::InviteRow& row) {
+  wire::Invite invite;
+  if (token.size() > wire::kTokenMax) return "malformed";
+  if (Status read = wire::decode_invite_token(parser_, token, scratch(), invite); !read) {
+    return read.code() == Err::kInviteBadSignature ? "bad_signature" : "malformed";
+  }
+  if (!batch().get(TableId::kInvite, crypto::sha256(as_bytes(token)), row)) return "not_found";
+  const MeshMirror* where = mesh(row.fixed.mesh_no);
+  if (row.fixed.revoked_ms != 0) return "revoked";
+  if (where == nullptr || where->deleted) return "mesh_archived";
+  if (row.fixed.expires_ms <= env_.wall_ms) return "expired";
+  return row.fixed.uses >= row.fixed.uses_max ? "exhausted" : std::string_view{};
+}
+
+std::uint32_t Broker::count_members(std::uint32_t mesh_no) {
+  std::uint32_t count = 0;
+  store::Cursor cursor(batch(), TableId::kMemberKey);
+  for (bool more = cursor.seek(store::u32_key(mesh_no).bytes()); more; more = cursor.next()) {
+    if (load_be32(cursor.key().data()) != mesh_no) break;
+    const auto no = batch().get_number(TableId::kMemberKey, cursor.key());
+    store::MemberRow row;
+    if (!no || !batch().get(TableId::kMember, store::u32_key(*no).bytes(), row)) continue;
+    count += row.fixed.revoked_ms == 0 ? 1u : 0u;
+  }
+  return count;
+}
+
 // For a person who opens the link: what to do with it. Nothing of the invite is shown.
 Status Broker::show_code(HttpCall& call) {
   call.content_type = "text/plain; charset=utf-8";
@@ -148,8 +204,8 @@ Status Broker::claim_invite(HttpCall& call) {
     row.fixed.uses += 1;
     row.text[store::kInviteId] = invite_id;
     batch().put(TableId::kInvite, token_hash, row);
-    add_member(mesh_no, row.fixed.role, *key, name.empty() ? std::string_view("member") : name,
-               member_id);
+    const std::string_view shown = name.empty() ? std::string_view("member") : name;
+    join_general(mesh_no, add_member(mesh_no, row.fixed.role, *key, shown, member_id));
   }
   wire::JsonWriter json(call.reply);
   json.begin_object().field("sealed_root_key", sealed.view()).field("mesh_id", mesh_id);

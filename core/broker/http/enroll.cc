@@ -148,6 +148,7 @@ Status Broker::create_mesh(HttpCall& call) {
   owner.fixed.permissions = kAllPermissions;
   owner.fixed.has_permissions = 1;
   batch().put(TableId::kMemberProfile, store::u32_key(owner_no).bytes(), owner);
+  make_general(mesh_no, owner_no);
   wire::JsonWriter json(call.reply);
   json.begin_object().field("id", id).field("slug", slug).field("name", name);
   json.field("member_id", member_id).field("broker_url", config_.public_url).end_object();

@@ -112,6 +112,7 @@ void Broker::apply_waiting_hook(PresenceRef presence) {
 
 Status Broker::hook_set_status(HttpCall& call) {
   HookCall hook;
+  metrics_.add(Metric::kBrokerHookRequests);
   if (!call.request.authorization.empty()) {
     auto authority = authority_of(call.request);
     if (!authority) return authority.error();
@@ -119,7 +120,10 @@ Status Broker::hook_set_status(HttpCall& call) {
     if (authority->admin) note_admin("/hook/set-status", "POST");
   }
   if (Status read = read_hook(call.request, hook); !read) return read;
-  if (Status may = count_hook(hook); !may) return may;
+  if (Status may = count_hook(hook); !may) {
+    metrics_.add(Metric::kBrokerHookRateLimited);
+    return may;
+  }
   PresenceRef found;
   std::size_t matches = 0;
   tables_.presences.each([&](PresenceRef presence) {

@@ -40,18 +40,19 @@ const Broker::HttpRoute Broker::kHttpRoutes[] = {
     {"POST", "/join", &Broker::join, Access::kOpen, true},
     {"POST", "/invites/:code/claim", &Broker::claim_invite, Access::kOpen, true},
     {"GET", "/api/public/invite-code/:code", &Broker::resolve_code, Access::kOpen, false},
+    {"GET", "/api/public/invite/:token", &Broker::preview_invite, Access::kOpen, false},
     {"GET", "/i/:code", &Broker::show_code, Access::kOpen, false},
     {"POST", "/hook/set-status", &Broker::hook_set_status, Access::kOpen, false},
     {"POST", "/cli/mesh/create", &Broker::create_mesh, Access::kAdmin, true},
-    {"GET", "/cli/meshes", &Broker::list_meshes, Access::kProved, false},
+    {"GET", "/cli/meshes", &Broker::list_meshes, Access::kProved, false, true},
     {"PATCH", "/cli/mesh/:slug", &Broker::rename_mesh, Access::kProved, true},
     {"DELETE", "/cli/mesh/:slug", &Broker::delete_mesh, Access::kProved, false},
     {"POST", "/cli/mesh/:slug/invite", &Broker::create_invite, Access::kProved, true},
-    {"GET", "/cli/mesh/:slug/grants", &Broker::list_grants, Access::kProved, false},
+    {"GET", "/cli/mesh/:slug/grants", &Broker::list_grants, Access::kProved, false, true},
     {"POST", "/cli/mesh/:slug/grants", &Broker::set_grants, Access::kProved, true},
-    {"GET", "/cli/mesh/:slug/permissions", &Broker::list_permissions, Access::kProved, false},
+    {"GET", "/cli/mesh/:slug/permissions", &Broker::list_permissions, Access::kProved, false, true},
     {"POST", "/cli/mesh/:slug/permissions", &Broker::set_permissions, Access::kProved, true},
-    {"GET", "/mesh/:mesh/members", &Broker::list_members, Access::kProved, false},
+    {"GET", "/mesh/:mesh/members", &Broker::list_members, Access::kProved, false, true},
     {"PATCH", "/mesh/:mesh/member/:member", &Broker::edit_member, Access::kProved, true},
     {"PATCH", "/mesh/:mesh/settings", &Broker::edit_settings, Access::kProved, true},
 };
@@ -91,7 +92,15 @@ Status Broker::run_route(const HttpRoute& route, HttpCall& call) {
     if (authority->admin) note_admin(route.pattern, route.method);
   }
   if (route.writes && !batch().admits()) return fail(Err::kDiskFull, "the broker's store is full");
-  return (this->*route.handler)(call);
+  if (!route.lists) return (this->*route.handler)(call);
+  const std::uint32_t payer = payer_of(call.authority);
+  if (payer != 0 && replies_of(*member(payer)) >= limits_.member_reply_bytes_max) {
+    metrics_.add(Metric::kBrokerRateRefusals);
+    return fail(Err::kRateLimit, "you ask for too much at once; ask again in a second");
+  }
+  const Status done = (this->*route.handler)(call);
+  if (payer != 0) member(payer)->reply_bytes += call.reply.size();
+  return done;
 }
 
 // Every use of the admin token is audited (design/presence.md).
@@ -140,6 +149,10 @@ void Broker::reply_metrics(ConnRef conn, const wire::HttpRequest& request) {
     return reply_error(conn, fail(Err::kUnauthenticated, "/metrics off loopback needs the token"));
   }
   TextBuf text(scratch(), 8192);
+  // An iteration that changes nothing commits nothing: it proves nothing of the disk.
+  const bool failed =
+      failed_after_ != UINT64_MAX && metrics_.get(Metric::kCommits) <= failed_after_;
+  metrics_.set(Metric::kBrokerDbHealthy, !failed && batch().admits() ? 1 : 0);
   metrics_.expose(MetricRole::kBroker, text);
   effects_.http_reply(conn, 200, text.view(), "text/plain; version=0.0.4; charset=utf-8");
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/broker/broker.h"
+#include "core/broker/texts.h"
 #include "core/wire/limits.h"
 
 namespace cm::broker {
@@ -142,9 +143,17 @@ Status Broker::edit_settings(HttpCall& call) {
   wire::JsonTape tape;
   if (Status parsed = parser_.parse(call.request.body, scratch(), tape); !parsed) return parsed;
   wire::FieldReader outer(tape, tape.root());
-  const wire::JsonNode* policy = outer.object("selfEditable");
-  if (policy == nullptr) return outer.take();
-  wire::FieldReader fields(tape, *policy);
+  const wire::JsonNode* editable = outer.object("selfEditable", wire::Need::kOptional);
+  const std::string_view wanted =
+      outer.text("cloneConcurrencyPolicy", wire::kLabelMax, wire::Need::kOptional);
+  const auto policy = concurrency_policy_parse(wanted);
+  if (outer.ok() && !wanted.empty() && !policy) {
+    outer.refuse("cloneConcurrencyPolicy", "prefer_newest, prefer_oldest or allow_concurrent");
+  }
+  if (outer.ok() && editable == nullptr && !policy) {
+    outer.refuse("selfEditable", "this or cloneConcurrencyPolicy");
+  }
+  if (!outer.ok()) return outer.take();
   store::MeshSettingsRow row;
   const store::Key key = store::u32_key(*mesh_no);
   if (!batch().get(TableId::kMeshSettings, key.bytes(), row)) row = {};
@@ -154,19 +163,27 @@ Status Broker::edit_settings(HttpCall& call) {
       {"groups", store::kEditGroups},
       {"messageMode", store::kEditMessageMode}};
   std::uint8_t bits = row.fixed.self_editable;
-  for (const auto& [name, bit] : kNames) {
-    const bool allowed = fields.boolean(name, (bits & bit) != 0);
-    bits = static_cast<std::uint8_t>(allowed ? bits | bit : bits & ~bit);
+  if (editable != nullptr) {
+    wire::FieldReader fields(tape, *editable);
+    for (const auto& [name, bit] : kNames) {
+      const bool allowed = fields.boolean(name, (bits & bit) != 0);
+      bits = static_cast<std::uint8_t>(allowed ? bits | bit : bits & ~bit);
+    }
+    if (!fields.ok()) return fields.take();
+    row.fixed.has_policy = 1;
   }
-  if (!fields.ok()) return fields.take();
   row.fixed.self_editable = bits;
-  row.fixed.has_policy = 1;
+  // It judges connections that negotiate from now on; those that stand stay.
+  if (policy) row.fixed.concurrency = *policy;
   batch().put(TableId::kMeshSettings, key.bytes(), row);
   wire::JsonWriter json(call.reply);
   json.begin_object().field("ok", true).key("settings").begin_object();
   json.key("selfEditable").begin_object();
   for (const auto& [name, bit] : kNames) json.field(name, (bits & bit) != 0);
-  json.end_object().end_object().end_object();
+  json.end_object().field("cloneConcurrencyPolicy", text_of(row.fixed.concurrency));
+  json.end_object().end_object();
+  env_.log->info("mesh_settings_changed",
+                 {{"mesh", mesh(*mesh_no)->slug}, {"policy", text_of(row.fixed.concurrency)}});
   return {};
 }
 

@@ -1,6 +1,6 @@
 // topics.cc — topics: who made them, who is in them.
 // Holds:  a name is unique in its mesh; a topic is found by id or name. Creating one that exists
-//         answers it. Whoever creates leads; any member may join.
+//         answers it. Whoever creates leads; any member may join. A new mesh has #general.
 // Limits: mesh_topics_max of a mesh, topic_members_max of a topic.
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.3. Topic keys (spec/crypto.md §6) are another
 //         issue's: bodies sent over the WebSocket are version 1, readable by the broker.
@@ -18,6 +18,7 @@ using store::TopicRole;
 using store::TopicVisibility;
 
 constexpr std::string_view kVisibilities[] = {"public", "private", "dm"};
+constexpr std::string_view kGeneral = "general";
 constexpr std::string_view kRoles[] = {"lead", "member", "observer"};
 
 template <class Enum, std::size_t kCount>
@@ -94,6 +95,41 @@ void Broker::subscribe(std::uint32_t topic_no, std::uint32_t member_no, TopicRol
   ++tables_.subscribers[topic_no];
 }
 
+void Broker::make_topic(std::uint32_t mesh_no, std::uint32_t member_no, std::string_view name,
+                        std::string_view about, TopicVisibility visibility, TopicFacts& topic) {
+  topic.no = next_topic_no_++;
+  topic.row.fixed.mesh_no = mesh_no;
+  topic.row.fixed.created_by = member_no;
+  topic.row.fixed.created_ms = env_.wall_ms;
+  topic.row.fixed.visibility = visibility;
+  const std::string_view id = scratch().copy(crypto::view(crypto::base62_id(env_.rng)));
+  topic.row.text[store::kTopicIdText] = id;
+  topic.row.text[store::kTopicNameText] = name;
+  topic.row.text[store::kTopicDescription] = about;
+  batch().put(TableId::kTopic, store::u32_key(topic.no).bytes(), topic.row);
+  batch().put_number(TableId::kTopicId, store::u32_bytes_key(mesh_no, as_bytes(id)).bytes(),
+                     topic.no);
+  batch().put_number(TableId::kTopicName, store::u32_bytes_key(mesh_no, as_bytes(name)).bytes(),
+                     topic.no);
+  ++shared_of(mesh_no).topics;
+  subscribe(topic.no, member_no, TopicRole::kLead);
+}
+
+// Every mesh begins with this topic; its creator leads (spec/enrollment.md §4).
+void Broker::make_general(std::uint32_t mesh_no, std::uint32_t member_no) {
+  TopicFacts topic;
+  make_topic(mesh_no, member_no, kGeneral, {}, TopicVisibility::kPublic, topic);
+}
+
+// Those who come by a version 2 claim; a version 1 join subscribes to nothing (§5.3, §5.4).
+void Broker::join_general(std::uint32_t mesh_no, std::uint32_t member_no) {
+  TopicFacts topic;
+  if (!find_topic(mesh_no, kGeneral, topic)) return;  // a mesh of before, or one that was emptied
+  if (topic.row.fixed.visibility != TopicVisibility::kPublic) return;
+  if (count_topic_members(topic.no) >= limits_.topic_members_max) return;
+  subscribe(topic.no, member_no, TopicRole::kMember);
+}
+
 void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
   const std::string_view name = without_hash(fields.text("name", wire::kTopicNameMax + 1));
@@ -116,22 +152,8 @@ void Broker::handle_topic_create(ClientRef client, const Frame& frame) {
     if (shared_of(mesh_no).topics >= limits_.mesh_topics_max) {
       return refuse(client, frame, fail(Err::kFull, "the mesh has as many topics as it allows"));
     }
-    topic.no = next_topic_no_++;
-    topic.row.fixed.mesh_no = mesh_no;
-    topic.row.fixed.created_by = tables_.clients.get<kClientMemberNo>(client);
-    topic.row.fixed.created_ms = env_.wall_ms;
-    topic.row.fixed.visibility = *visibility;
-    const std::string_view id = scratch().copy(crypto::view(crypto::base62_id(env_.rng)));
-    topic.row.text[store::kTopicIdText] = id;
-    topic.row.text[store::kTopicNameText] = name;
-    topic.row.text[store::kTopicDescription] = about;
-    batch().put(TableId::kTopic, store::u32_key(topic.no).bytes(), topic.row);
-    batch().put_number(TableId::kTopicId, store::u32_bytes_key(mesh_no, as_bytes(id)).bytes(),
-                       topic.no);
-    batch().put_number(TableId::kTopicName, store::u32_bytes_key(mesh_no, as_bytes(name)).bytes(),
-                       topic.no);
-    ++shared_of(mesh_no).topics;
-    subscribe(topic.no, topic.row.fixed.created_by, TopicRole::kLead);
+    make_topic(mesh_no, tables_.clients.get<kClientMemberNo>(client), name, about, *visibility,
+               topic);
   }
   TextBuf text(scratch());
   wire::JsonWriter json(text);
