@@ -226,6 +226,47 @@ def meshes_come_and_go_while_it_runs(world, alice):
            "everybody of which mesh?")
 
 
+def get(member, target, headers=None):
+    """(status, text, headers) of one call over the unix socket."""
+    connection = UnixConnection(member.socket)
+    try:
+        connection.request("GET", target, headers=headers or {})
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode(), reply.headers
+    finally:
+        connection.close()
+
+
+def pages_lead_to_every_row_once(alice):
+    for number in range(5):
+        alice.send("bob", f"page {number}")
+    whole = [item["id"] for item in alice.call("GET", "/v1/outbox?limit=500")[1]["items"]]
+    target, seen = "/v1/outbox?limit=2", []
+    while target:
+        status, text, headers = get(alice, target)
+        expect(status == 200 and len(seen) <= len(whole), f"{target}: {status}")
+        seen += [item["id"] for item in json.loads(text)["items"]]
+        link = headers.get("Link")
+        expect(link is None or (link.startswith("<") and link.endswith('>; rel="next"')), link)
+        target = link and link[1:link.index(">")]
+    expect(seen == whole and len(seen) >= 5, f"pages: {seen}, at once: {whole}")
+
+
+def a_page_is_let_in_by_config_and_never_told_so(alice):
+    page = {"Origin": "http://localhost:3000"}
+    path = alice.home / ".claudemesh/config.toml"
+    expect(get(alice, "/v1/version", page)[0] == 403, "a page is let in unasked")
+    path.write_text('[ipc]\nallowed_origins = "http://localhost:3000"\n')
+    status, reply = alice.call("POST", "/v1/reload")
+    expect(status == 200 and reply["settings_need_restart"] == [], f"reload: {status} {reply}")
+    status, _, headers = get(alice, "/v1/version", page)
+    expect(status == 200 and "Access-Control-Allow-Origin" not in headers, f"{status} {headers}")
+    expect(get(alice, "/v1/version", {"Origin": "http://localhost:3001"})[0] == 403, "another page")
+    path.unlink()
+    alice.call("POST", "/v1/reload")
+    expect(get(alice, "/v1/version", page)[0] == 403, "it stays allowed")
+
+
 def try_up(member, *arguments):
     return subprocess.run([str(member.world.binary), "daemon", "up", "--foreground", *arguments],
                           env=member.env, capture_output=True, text=True, timeout=30,
@@ -318,6 +359,8 @@ def main():
         curl_speaks_to_the_socket(alice)
         metrics_are_clean(alice)
         streams_resume_where_they_were(alice, bob)
+        pages_lead_to_every_row_once(alice)
+        a_page_is_let_in_by_config_and_never_told_so(alice)
         meshes_come_and_go_while_it_runs(world, alice)
         the_last_mesh_can_go_and_come(alice)
         a_port_in_use_is_named(alice, bob)
