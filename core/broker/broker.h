@@ -547,8 +547,8 @@ class Broker {
   bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
   std::uint64_t failed_after_ = UINT64_MAX;  // number of the commit before the one that failed last
-  MinuteCount look_ups_{kLookUpsAMinute};          // of short codes, by address
-  MinuteCount hooks_{kHooksAMinute};               // without proof, by address, pid and cwd
+  MinuteCount look_ups_{kLookUpsAMinute};    // of short codes, by address
+  MinuteCount hooks_{kHooksAMinute};         // without proof, by address, pid and cwd
   MinuteCount address_hooks_{kHooksOfOneAMinute};  // without proof, by address
   MinuteCount member_hooks_{kHooksOfOneAMinute};   // by key of a member
   std::vector<HookCall> hooks_waiting_;            // at most kHooksWaitingMax, each for 10 s

@@ -200,6 +200,8 @@ void Broker::abandon() {
     wire::PeerAddress address;
     std::uint64_t session_hash;
     std::uint8_t changed;
+    std::uint64_t serial;
+    std::uint8_t knows_policy;
   };
   effects_.clear();
   failed_after_ = metrics_.get(Metric::kCommits);
@@ -222,7 +224,9 @@ void Broker::abandon() {
                            tables_.presences.get<kPresStatus>(presence).caps,
                            tables_.clients.get<kClientAddress>(client),
                            tables_.clients.get<kClientSessionHash>(client),
-                           tables_.presences.get<kPresStatus>(presence).changed});
+                           tables_.presences.get<kPresStatus>(presence).changed,
+                           tables_.clients.get<kClientSerial>(client),
+                           tables_.clients.get<kClientKnowsPolicy>(client)});
     } else {
       waiting.emplace_back(conn, tables_.clients.get<kClientAddress>(client));
     }
@@ -263,7 +267,8 @@ void Broker::abandon() {
     tables_.clients.get<kClientMeshNo>(client) = owner->mesh_no;
     tables_.clients.get<kClientMemberNo>(client) = survivor.member_no;
     tables_.clients.get<kClientClass>(client) = survivor.kind;
-    tables_.clients.get<kClientSerial>(client) = ++hello_serial_;
+    tables_.clients.get<kClientSerial>(client) = survivor.serial;
+    tables_.clients.get<kClientKnowsPolicy>(client) = survivor.knows_policy;
     tables_.clients.get<kClientPresence>(client) = presence->second;
     tables_.presences.get<kPresClients>(presence->second).push_back(client);
     tables_.presences.get<kPresDeadline>(presence->second) = 0;

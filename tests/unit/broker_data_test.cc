@@ -269,6 +269,25 @@ TEST_F(BrokerTest, where_the_oldest_stays_it_stays_whoever_asks_first) {
   EXPECT_EQ(closed(cli), 0u);
 }
 
+TEST_F(BrokerTest, who_knows_the_policy_and_came_first_is_not_forgotten_with_a_failed_commit) {
+  found(2);
+  const std::string ask_for =
+      R"({"type":"feature_negotiation_request","require":["concurrent_connection_policy"]})";
+  const ConnRef other = connect(members_[1]);
+  const ConnRef gap = connect(members_[0], Member::make().hex, "cli");
+  const ConnRef older = connect(members_[0], {}, "daemon-1");
+  core_->on_closed(gap);  // its place in the table of connections is taken by who comes next
+  const ConnRef newer = connect(members_[0], {}, "daemon-2");
+  text(newer, ask_for);
+  parts_.commit_fails = true;
+  text(other, R"({"type":"set_state","key":"k","value":1})");
+  parts_.commit_fails = false;
+  EXPECT_EQ(closed(other), 1011u);
+  text(older, ask_for);
+  EXPECT_EQ(closed(older), 4003u);
+  EXPECT_EQ(closed(newer), 0u);
+}
+
 TEST_F(BrokerTest, a_second_control_plane_of_a_member_is_audited_under_every_policy) {
   found(2);
   const auto lines = [&] {
