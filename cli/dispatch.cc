@@ -98,19 +98,39 @@ int show_group(const std::string& group) {
   return report(fail(Err::kUsage, unknown_text({group})));
 }
 
+// --json also counts for errors before the flags are read; --json=NAME,NAME becomes --json.
+void take_json(std::vector<std::string>& words) {
+  constexpr std::string_view kNamed = "--json=";
+  for (std::string& word : words) {
+    if (word == "--") return;
+    if (word.starts_with(kNamed)) {
+      for (std::size_t at = kNamed.size(); at <= word.size();) {
+        const std::size_t end = std::min(word.find(',', at), word.size());
+        if (end > at) output().members.push_back(word.substr(at, end - at));
+        at = end + 1;
+      }
+      word = "--json";
+    }
+    if (word == "--json") output().json = true;
+  }
+}
+
 }  // namespace
 
 const Verb* find_verb(const std::vector<std::string>& words, std::size_t& used) {
   const Verb* best = nullptr;
   used = 0;
-  for (const Verb& verb : verbs()) {
-    std::string joined;
-    for (std::size_t count = 1; count <= words.size() && count <= 2; ++count) {
-      joined += (count == 1 ? "" : " ") + words[count - 1];
-      if (joined == verb.path && count > used) {
-        best = &verb;
-        used = count;
-      }
+  std::string joined;
+  for (std::size_t count = 1; count <= words.size() && count <= 2; ++count) {
+    joined += (count == 1 ? "" : " ") + words[count - 1];
+    std::string_view path = joined;
+    for (const Alias& alias : aliases()) {
+      if (alias.name == joined) path = alias.path;
+    }
+    for (const Verb& verb : verbs()) {
+      if (verb.path != path) continue;
+      best = &verb;
+      used = count;
     }
   }
   return best;
@@ -167,9 +187,7 @@ std::string unknown_text(const std::vector<std::string>& words) {
 }
 
 int run_words(std::vector<std::string> words) {
-  for (const std::string& word : words) {
-    if (word == "--json") output().json = true;  // also for errors before the flags are read
-  }
+  take_json(words);
   const auto end = std::find_if_not(words.begin(), words.end(), is_common_flag);
   const std::vector<std::string> before(words.begin(), end);
   words.erase(words.begin(), end);
@@ -188,6 +206,11 @@ int run_words(std::vector<std::string> words) {
     }
   }
   if (verb == nullptr) return report(fail(Err::kUsage, unknown_text(words)));
+  output().form = verb->json;
+  if (!output().members.empty() && verb->json != JsonForm::kRows) {
+    return report(fail(
+        Err::kUsage, "--json takes no names here: " + std::string(verb->path) + " prints no rows"));
+  }
   words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(used));
   words.insert(words.begin(), before.begin(), before.end());
   std::string help;

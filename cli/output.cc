@@ -174,6 +174,10 @@ void print(std::string_view text) {
   std::fputc('\n', stdout);
 }
 
+void print_json(std::string_view json) {
+  print(output().form == JsonForm::kLine ? std::string(json) : pretty_json(json));
+}
+
 void say(std::string_view text) {
   if (!output().quiet) std::fprintf(stderr, "  %s\n", rendered(text).c_str());
 }
@@ -184,9 +188,14 @@ void say_done(std::string_view text) {
   std::fprintf(stderr, "  %s %s\n", mark, rendered(text).c_str());
 }
 
-int report(const Error& error) { return report(error, {}); }
+int report(const Error& error) { return report_as({}, error, {}); }
 
 int report(const Error& error, std::string_view when_not_found) {
+  return report_as({}, error, {}, when_not_found);
+}
+
+int report_as(std::string_view word, const Error& error, std::string_view more,
+              std::string_view when_not_found) {
   const ErrInfo& info = info_of(error.code);
   const bool knows_better = error.code == Err::kNotFound && !when_not_found.empty();
   const std::string_view remedy = knows_better ? when_not_found : info.remedy;
@@ -194,10 +203,12 @@ int report(const Error& error, std::string_view when_not_found) {
     ScratchArena scratch;
     TextBuf text(scratch);
     wire::JsonWriter json(text);
-    json.begin_object().field("ok", false).field("error", info.wire_code);
+    json.begin_object().field("ok", false);
+    json.field("error", word.empty() ? info.wire_code : word);
+    if (!more.empty()) json.members(more);
     json.field("detail", error.detail.empty() ? info.meaning : std::string_view(error.detail));
     json.field("remedy", remedy).end_object();
-    print(text.view());
+    print_json(text.view());
     return info.exit_code;
   }
   const char* mark = coloured(STDERR_FILENO) ? "\x1b[31m✘\x1b[0m" : "✘";

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/json_form.h"
 #include "core/base/result.h"
 
 namespace cm::cli {
@@ -18,18 +19,25 @@ namespace cm::cli {
 struct Output {
   bool json = false;
   bool quiet = false;
+  std::vector<std::string> members;  // of --json=NAME,NAME; all when empty
+  JsonForm form = JsonForm::kLine;   // of the verb that runs (cli/verbs.h)
 };
 Output& output();
 
 // stdout, with a newline. On a terminal nothing in it acts but the styles below: control
 // characters and what turns the direction of text are replaced, in JSON escaped.
 void print(std::string_view text);
+// A document on stdout, in the form of the verb that runs.
+void print_json(std::string_view json);
 void say(std::string_view text);       // stderr, unless --quiet
 void say_done(std::string_view text);  // stderr with a mark, unless --quiet
 // Prints the error in the mode of the call and answers its exit status.
 int report(const Error& error);
 // The same where the verb knows better than the error's row what to do about a kNotFound.
 int report(const Error& error, std::string_view when_not_found);
+// The same with another word in `error`, and more members behind it ("\"via\":\"daemon\"").
+int report_as(std::string_view word, const Error& error, std::string_view more,
+              std::string_view when_not_found = {});
 
 std::string dim(std::string_view text);
 std::string bold(std::string_view text);

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "cli/json_form.h"
+
 namespace CLI {
 class App;
 }
@@ -20,9 +22,17 @@ struct Verb {
   std::string_view summary;  // one line for help
   void (*declare)(CLI::App& app);
   int (*run)();
+  JsonForm json = JsonForm::kPretty;
 };
 
 std::span<const Verb> verbs();
+
+// Another name of a verb.
+struct Alias {
+  std::string_view name;
+  std::string_view path;
+};
+std::span<const Alias> aliases();
 
 // Declarations and bodies, by file.
 void declare_nothing(CLI::App& app);
@@ -76,19 +86,21 @@ int run_info();
 int run_whoami();
 void declare_member_list(CLI::App& app);
 int run_member_list();
-// verbs/message.cc
+// verbs/send.cc
 void declare_send(CLI::App& app);
 int run_send();
+// verbs/message.cc
 void declare_inbox(CLI::App& app);
 int run_inbox();
 void declare_inbox_flush(CLI::App& app);
 int run_inbox_flush();
 void declare_inbox_delete(CLI::App& app);
 int run_inbox_delete();
-void declare_message_status(CLI::App& app);
-int run_message_status();
 void declare_outbox_list(CLI::App& app);
 int run_outbox_list();
+// verbs/message_status.cc
+void declare_message_status(CLI::App& app);
+int run_message_status();
 // verbs/peer.cc
 void declare_peer_list(CLI::App& app);
 int run_peer_list();
@@ -123,14 +135,16 @@ void declare_topic_leave(CLI::App& app);
 int run_topic_leave();
 void declare_topic_members(CLI::App& app);
 int run_topic_members();
-void declare_topic_tail(CLI::App& app);
-int run_topic_tail();
 void declare_topic_history(CLI::App& app);
 int run_topic_history();
 void declare_topic_read(CLI::App& app);
 int run_topic_read();
+// verbs/topic_post.cc
 void declare_topic_post(CLI::App& app);
 int run_topic_post();
+// verbs/topic_tail.cc
+void declare_topic_tail(CLI::App& app);
+int run_topic_tail();
 // verbs/presence.cc
 void declare_group_join(CLI::App& app);
 int run_group_join();
@@ -142,6 +156,7 @@ void declare_visible(CLI::App& app);
 int run_visible();
 void declare_status_set(CLI::App& app);
 int run_status_set();
+// verbs/profile.cc
 void declare_profile(CLI::App& app);
 int run_profile();
 // verbs/daemon_ops.cc

@@ -54,7 +54,7 @@ int run_fsck(const std::string& directory, store::Role role) {
   checking.reset();
   json.end_array().field("rows", found.rows).field("ok", found.problems == 0).end_object();
   if (output().json) {
-    print(text.view());
+    print_json(text.view());
   } else if (found.problems == 0) {
     say_done(std::to_string(found.rows) + " rows, no problem");
   } else {

@@ -168,7 +168,7 @@ int print_file(std::string_view verb, const std::string& path, std::uint64_t row
     wire::JsonWriter json(text);
     json.begin_object().field("ok", true).field("file", path);
     json.field("bytes", file_bytes(path)).field("rows", rows).end_object();
-    print(text.view());
+    print_json(text.view());
   } else {
     say_done(std::string(verb) + " " + path + " (" + std::to_string(rows) + " rows, " +
              std::to_string(file_bytes(path) >> 10) + " KiB)");
@@ -219,7 +219,7 @@ int run_broker_status() {
     found = running_broker();
     if (!found.running) {
       if (output().json) {
-        print(R"({"running":false})");
+        print_json(R"({"running":false})");
       } else {
         say("no broker runs on " + data_dir());
       }
@@ -245,7 +245,7 @@ int run_broker_status() {
     if (found.pid > 0) json.field("pid", found.pid);
     json.field("url", found.url).field("ready", is_ready);
     json.key("health").raw(health->body).end_object();
-    print(text.view());
+    print_json(text.view());
     return is_ready ? 0 : 1;
   }
   const auto number = [&](std::string_view key) {
@@ -349,7 +349,7 @@ int run_broker_rotate_token() {
                               ", but the broker could not be told; restart it"));
   }
   if (output().json) {
-    print(R"({"ok":true})");
+    print_json(R"({"ok":true})");
   } else {
     say_done("the admin token is new; it is in " + path);
   }

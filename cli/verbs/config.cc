@@ -24,7 +24,7 @@ void write_place(wire::JsonWriter& json, const PlaceFound& found) {
   json.end_array();
 }
 
-void print_json(const Settings& settings, const PlaceFound& found) {
+void print_settings_json(const Settings& settings, const PlaceFound& found) {
   ScratchArena scratch(16 << 10);
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
@@ -46,7 +46,7 @@ void print_json(const Settings& settings, const PlaceFound& found) {
     json.field("where", limit.where).field("reloads", false).end_object();
   }
   json.end_array().end_object();
-  print(text.view());
+  print_json(text.view());
 }
 
 void print_settings(const Settings& settings, const PlaceFound& found) {
@@ -84,7 +84,7 @@ int run_config() {
   if (!settings) return report(settings.error());
   const PlaceFound found = find_place();
   if (output().json) {
-    print_json(*settings, found);
+    print_settings_json(*settings, found);
   } else {
     print_settings(*settings, found);
   }
@@ -101,7 +101,7 @@ int run_config_path() {
   wire::JsonWriter json(text);
   json.begin_object().field("path", settings_path());
   json.field("exists", ::access(settings_path().c_str(), F_OK) == 0).end_object();
-  print(text.view());
+  print_json(text.view());
   return 0;
 }
 
@@ -109,7 +109,7 @@ int run_config_check() {
   const auto settings = load_settings({});
   if (!settings) return report(settings.error());
   if (output().json) {
-    print(R"({"ok":true})");
+    print_json(R"({"ok":true})");
   } else {
     say_done(settings_path() + (::access(settings_path().c_str(), F_OK) == 0
                                     ? " is understood"

@@ -53,20 +53,35 @@ pid_t serving_pid() {
   return fd ? net::peer_of(fd->get()).pid : 0;
 }
 
-int print_state(bool ok, std::string_view key, bool value, pid_t pid, std::string_view reason) {
-  ScratchArena scratch;
-  TextBuf text(scratch);
-  wire::JsonWriter json(text);
-  json.begin_object().field("ok", ok).field(key, value);
-  if (pid > 0) json.field("pid", pid);
-  json.optional_field("reason", reason).end_object();
-  print(text.view());
-  return ok ? 0 : 1;
-}
-
 std::string log_file_of_child(const Settings& settings) {
   const std::string& path = settings.text(Setting::kLogFile);
   return path.empty() ? daemon_dir() + "/daemon.log" : path;
+}
+
+int print_started(pid_t pid, const std::string& log, bool already) {
+  ScratchArena scratch;
+  TextBuf text(scratch);
+  wire::JsonWriter json(text);
+  json.begin_object().field("ok", true).field("detached", true).field("pid", pid);
+  json.nullable_field("log", log);
+  if (already) json.field("already_running", true);
+  json.end_object();
+  print_json(text.view());
+  return 0;
+}
+
+void print_stopped(pid_t pid) {
+  ScratchArena scratch;
+  TextBuf text(scratch);
+  wire::JsonWriter json(text);
+  json.begin_object().field("ok", true).field("stopped", pid > 0).key("pid");
+  if (pid > 0) {
+    json.number(pid);
+  } else {
+    json.null().field("reason", "not_running");
+  }
+  json.end_object();
+  print_json(text.view());
 }
 
 // In the child: detached from the terminal, its lines in daemon.log.
@@ -125,7 +140,7 @@ int start_detached(const Settings& settings) {
   ::close(pipe_fds[0]);
   if (outcome == "ok") {
     clear_spawn_failure();
-    if (output().json) return print_state(true, "detached", true, child, {});
+    if (output().json) return print_started(child, log, false);
     say_done("daemon runs, pid " + std::to_string(child));
     say("log " + log);
     return 0;
@@ -136,7 +151,11 @@ int start_detached(const Settings& settings) {
   const std::string detail =
       outcome.empty() ? "it did not report within 10 s; see " + log
                       : outcome.substr(space == std::string::npos ? outcome.size() : space + 1);
-  return report(fail(outcome.empty() ? Err::kTimeout : code, detail));
+  if (outcome.empty()) {
+    return report_as({}, fail(Err::kTimeout, detail), "\"reason\":\"socket_not_appeared\"");
+  }
+  return report_as({}, fail(code, detail),
+                   "\"reason\":\"" + std::string(info_of(code).wire_code) + "\"");
 }
 
 // What the broker can: "negotiated", "legacy", or nothing while nobody knows.
@@ -191,7 +210,10 @@ const FlagValues& daemon_flags() { return g_options.flags; }
 int run_daemon_up() {
   if (!g_options.foreground) {
     if (const pid_t pid = serving_pid(); pid > 0) {
-      if (output().json) return print_state(true, "already_running", true, pid, {});
+      if (output().json) {
+        const auto settings = load_settings(g_options.flags);
+        return print_started(pid, settings ? log_file_of_child(*settings) : "", true);
+      }
       say_done("daemon already runs, pid " + std::to_string(pid));
       return 0;
     }
@@ -232,7 +254,8 @@ int run_daemon_down() {
   const auto pid = stop_daemon();
   if (!pid) return report(pid.error());
   if (output().json) {
-    return print_state(true, "stopped", *pid > 0, *pid, *pid > 0 ? "" : "not running");
+    print_stopped(*pid);
+    return 0;
   }
   if (*pid > 0) {
     say_done("daemon stopped, pid " + std::to_string(*pid));
@@ -254,14 +277,16 @@ int run_daemon_status() {
   const auto reply = daemon_call_raw("GET", "/v1/health");
   if (!reply) {
     if (output().json && reply.code() == Err::kUnavailable) {
-      print(R"({"running":false})");
+      print_json(R"({"running":false})");
       return 1;
     }
     report(reply.error());
     return 1;
   }
   if (output().json) {
-    print("{\"running\":true,\"health\":" + reply->body + "}");
+    const wire::JsonNode* pid = reply->tape.find("pid");
+    print_json("{\"running\":true,\"pid\":" + std::to_string(pid != nullptr ? pid->integer : 0) +
+               ",\"health\":" + reply->body + "}");
   } else {
     print_health(*reply);
   }
@@ -294,7 +319,7 @@ int run_daemon_limits() {
     json.field("store_bound_bytes", limits.store_bound_bytes).key("limits").begin_object();
     for (const auto& [name, value] : list_limits(limits)) json.field(name, value);
     json.end_object().end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   std::vector<std::vector<std::string>> rows;

@@ -76,7 +76,7 @@ Result<std::string> log_path() {
 int print_reply(const Result<Reply>& reply, const std::string& done) {
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     say_done(done);
   }
@@ -89,7 +89,7 @@ int run_daemon_version() {
   const auto reply = daemon_call_raw("GET", "/v1/version");
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     print("  daemon v" + std::string(reply->text("daemon_version")) + ", IPC " +
           std::string(reply->text("ipc_api")));
@@ -167,7 +167,7 @@ int run_daemon_accept_host() {
     TextBuf text(scratch);
     wire::JsonWriter json(text);
     json.begin_object().field("ok", true).field("fingerprint_prefix", host.prefix()).end_object();
-    print(text.view());
+    print_json(text.view());
   } else {
     say_done("this machine is accepted (" + host.prefix() + ")");
   }

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "cli/dispatch.h"
+#include "cli/json_shapes.h"
 #include "cli/output.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
@@ -242,6 +243,9 @@ void print_verbs_roff() {
       print(".B " + roff(flag.names));
       print(roff(flag.about) + ".");
     }
+    if (const std::string_view shape = json_shape(verb.path); !shape.empty()) {
+      print(".TP\n.B \\-\\-json\n" + roff(shape));
+    }
   }
 }
 
@@ -318,7 +322,7 @@ int run_version() {
     TextBuf text(scratch);
     wire::JsonWriter json(text);
     json.begin_object().field("version", kVersion).field("ipc_api", "v1").end_object();
-    print(text.view());
+    print_json(text.view());
   } else {
     print("  claudemesh v" + std::string(kVersion));
   }
@@ -349,10 +353,15 @@ int run_help() {
     for (const Verb& verb : verbs()) {
       if (!verb.path.starts_with(prefix)) continue;
       json.begin_object().field("verb", verb.path).field("group", verb.group);
-      json.field("summary", verb.summary).field("usage", usage_of(verb)).end_object();
+      json.field("summary", verb.summary).field("usage", usage_of(verb));
+      json.nullable_field("json", json_shape(verb.path)).key("aliases").begin_array();
+      for (const Alias& alias : aliases()) {
+        if (alias.path == verb.path) json.text(alias.name);
+      }
+      json.end_array().end_object();
     }
     json.end_array().end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   print("  " + bold("claudemesh") + " — encrypted, durable messages between coding sessions");

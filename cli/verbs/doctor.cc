@@ -37,7 +37,7 @@ std::size_t count(const std::vector<Finding>& findings, Health health) {
                     [health](const Finding& finding) { return finding.health == health; }));
 }
 
-void print_json(const std::vector<Finding>& findings) {
+void print_findings_json(const std::vector<Finding>& findings) {
   ScratchArena scratch;
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
@@ -49,7 +49,7 @@ void print_json(const std::vector<Finding>& findings) {
     json.field("detail", finding.detail).nullable_field("remedy", finding.remedy).end_object();
   }
   json.end_array().end_object();
-  print(text.view());
+  print_json(text.view());
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ int run_doctor() {
   const std::vector<Finding> findings = examine();
   const std::size_t failures = count(findings, Health::kFailure);
   if (output().json) {
-    print_json(findings);
+    print_findings_json(findings);
     return failures == 0 ? 0 : 1;
   }
   for (const Finding& finding : findings) {

@@ -113,13 +113,26 @@ int print_joined(std::string_view slug, std::string_view mesh_id, std::string_vi
     json.begin_object().field("ok", true).field("schema_version", "1.0").field("slug", slug);
     json.field("id", mesh_id).field("member_id", member_id).field("pubkey", public_hex);
     json.field("broker_url", broker).field("already_joined", already).end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   say_done((already ? "already joined " : "joined ") + std::string(slug));
   say("member " + std::string(member_id) + ", key " + std::string(public_hex.substr(0, 16)) + "…");
   say("broker " + std::string(broker) + ", configuration " + config_dir() + "/config.json");
   return 0;
+}
+
+// Nothing of ours mails an invite, or touches a clipboard.
+void print_share(const Reply& reply) {
+  ScratchArena scratch;
+  TextBuf text(scratch, 2048);
+  wire::JsonWriter json(text);
+  json.begin_object().field("schema_version", "1.0");
+  for (const char* key : {"url", "code", "expires_at", "short_url", "token", "role", "max_uses"}) {
+    if (const wire::JsonNode* node = reply.tape.find(key)) json.key(key).value(*node);
+  }
+  json.field("emailed", false).field("copied", false).end_object();
+  print_json(text.view());
 }
 
 }  // namespace
@@ -217,7 +230,7 @@ int run_share() {
   }
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_share(*reply);
     return 0;
   }
   print(reply->text("url"));
@@ -323,7 +336,7 @@ int run_list() {
       json.field("pubkey", mesh.pubkey).field("broker_url", mesh.broker_url).end_object();
     }
     json.end_array().end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   if (config->meshes.empty()) say("no mesh is joined; 'claudemesh create' or 'claudemesh join'");

@@ -45,6 +45,21 @@ std::int64_t number_at(const Reply& reply, const wire::JsonNode& object, std::st
   return node == nullptr ? 0 : node->integer;
 }
 
+void print_members(const Reply& reply) {
+  ScratchArena scratch;
+  TextBuf text(scratch, 4096);
+  wire::JsonWriter json(text);
+  json.begin_object().field("ok", true).key("members").begin_array();
+  if (const wire::JsonNode* members = array_of(reply, "members"); members != nullptr) {
+    each_of(reply, *members, [&](const wire::JsonNode& member) {
+      const wire::JsonNode* online = reply.tape.find(member, "online");
+      if (!g_options.online || (online != nullptr && online->boolean)) json.value(member);
+    });
+  }
+  json.end_array().end_object();
+  print_json(text.view());
+}
+
 }  // namespace
 
 void declare_leave(CLI::App& app) {
@@ -66,7 +81,7 @@ int run_leave() {
     ScratchArena scratch;
     TextBuf text(scratch);
     wire::JsonWriter(text).begin_object().field("ok", true).field("left", slug).end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   say_done("left " + slug + " on this machine; its key is gone from here");
@@ -105,7 +120,7 @@ int run_rename() {
     return report(saved.error());
   }
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     say_done(g_options.mesh + " is now " + g_options.slug);
   }
@@ -136,7 +151,7 @@ int run_delete() {
     return report(removed.error());
   }
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     say_done("deleted " + slug + " everywhere");
   }
@@ -172,7 +187,7 @@ int run_info() {
     if (peer_count >= 0) json.field("peers", peer_count);
     if (topic_count >= 0) json.field("topics", topic_count);
     json.end_object();
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   std::vector<std::vector<std::string>> rows = {{"mesh", bold(mesh.slug) + "  " + dim(mesh.name)},
@@ -201,8 +216,9 @@ int run_whoami() {
       json.begin_object().field("slug", mesh.slug).field("mesh_id", mesh.mesh_id);
       json.field("member_id", mesh.member_id).field("pubkey", mesh.pubkey).end_object();
     }
-    json.end_array().end_object();
-    print(text.view());
+    json.end_array().key("local").begin_object().field("meshes", config->meshes.size());
+    json.end_object().key("session").null().end_object();
+    print_json(text.view());
   } else {
     std::vector<std::vector<std::string>> rows;
     for (const Mesh& mesh : config->meshes) {
@@ -231,7 +247,7 @@ int run_member_list() {
       member_call(**mesh, "GET", "/mesh/" + (*mesh)->mesh_id + "/members", {}, g_options.ca_file);
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_members(*reply);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;

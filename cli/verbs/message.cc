@@ -1,6 +1,7 @@
-// message.cc — send, inbox, inbox flush, inbox delete, message status, outbox list.
+// message.cc — inbox, inbox flush, inbox delete, outbox list.
 // Holds:  each is one call to the daemon. `flush` deletes nothing without a filter or --all.
-// Source: spec/cli.md §9; spec/ipc.md §5, §7, §8.
+// Source: spec/cli.md §9, §16; spec/ipc.md §7, §8.
+// Not:    sending (send.cc), what became of a message (message_status.cc).
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -19,59 +20,25 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string to, mesh, priority = "next", id, reply_to, status, before;
+  std::string mesh, id, status, before;
   std::optional<std::string> from, topic;
-  std::vector<std::string> words;
-  int limit = 20;
+  bool failed = false, pending = false, inflight = false, done = false, aborted = false;
+  int limit = 100;
+  int outbox_limit = 50;
   bool unread = false;
   bool keep_unread = false;
   bool all = false;
 } g_options;
 
+constexpr int kFlushWithoutFilter = 1;  // spec/cli.md §9
+
+// The word that scripts know for a daemon that is not there.
+int report_unreachable(const Error& error, std::string_view when_not_found = {}) {
+  const bool away = error.code == Err::kUnavailable;
+  return report_as(away ? "daemon_unreachable" : std::string_view{}, error, {}, when_not_found);
+}
+
 }  // namespace
-
-void declare_send(CLI::App& app) {
-  app.add_option("to", g_options.to, "Name, key, or 16 or more digits of the key")->required();
-  app.add_option("message", g_options.words, "The message")->required();
-  app.add_option("--mesh", g_options.mesh, "Slug of the mesh");
-  app.add_option("--priority", g_options.priority, "now, next or low")
-      ->check(CLI::IsMember({"now", "next", "low"}))
-      ->capture_default_str();
-  app.add_option("--id", g_options.id, "client_message_id, to make a retry safe");
-  app.add_option("--reply-to", g_options.reply_to, "Id of the message that this answers");
-}
-
-int run_send() {
-  ScratchArena scratch;
-  TextBuf body(scratch, 4096);
-  wire::JsonWriter json(body);
-  json.begin_object().field("to", g_options.to).field("message", joined(g_options.words));
-  json.field("priority", g_options.priority).optional_field("mesh", g_options.mesh);
-  json.optional_field("client_message_id", g_options.id);
-  json.optional_field("reply_to_id", g_options.reply_to).end_object();
-  const auto reply = daemon_call("POST", "/v1/send", body.view());
-  if (!reply) return report(reply.error(), hint_for_target(g_options.to));
-  const std::string_view id = reply->text("client_message_id");
-  const bool duplicate = reply->boolean("duplicate");
-  if (output().json) {
-    TextBuf text(scratch);
-    wire::JsonWriter answer(text);
-    answer.begin_object().field("ok", true).field("messageId", id).field("target", g_options.to);
-    answer.field("via", "daemon").field("duplicate", duplicate);
-    answer.field("status", reply->text("status"));
-    answer.optional_field("brokerMessageId", reply->text("broker_message_id")).end_object();
-    print(text.view());
-    return 0;
-  }
-  if (output().quiet) {
-    print(id);
-    return 0;
-  }
-  say_done((duplicate ? "already sent to " : "accepted for ") + harmless(g_options.to) + "  " +
-           dim(id));
-  if (is_plain_target(g_options.to)) say_plain(g_options.to);
-  return 0;
-}
 
 void declare_inbox(CLI::App& app) {
   app.add_option("--mesh", g_options.mesh, "Slug of the mesh");
@@ -146,7 +113,7 @@ int run_inbox() {
     if (Status found = check_topic(); !found) return report(found.error(), kSeeTopics);
   }
   if (output().json) {
-    print(items->text);
+    print_json(items->text);
     return 0;
   }
   if (items->count == 0) say("no messages");
@@ -176,18 +143,19 @@ void declare_inbox_flush(CLI::App& app) {
 
 int run_inbox_flush() {
   if (g_options.mesh.empty() && g_options.before.empty() && !g_options.all) {
-    return report(fail(Err::kUsage, "name --mesh or --before, or say --all"));
+    report_as("missing_filter", fail(Err::kUsage, "name --mesh or --before, or say --all"), {});
+    return kFlushWithoutFilter;
   }
   const auto reply = daemon_call("DELETE", Target("/v1/inbox")
                                                .add("mesh", g_options.mesh)
                                                .add("before", time_or_date(g_options.before))
                                                .add("all", g_options.all ? "true" : "")
                                                .text());
-  if (!reply) return report(reply.error());
+  if (!reply) return report_unreachable(reply.error());
   const wire::JsonNode* removed = reply->tape.find("removed");
   const std::int64_t count = removed == nullptr ? 0 : removed->integer;
   if (output().json) {
-    print("{\"ok\":true,\"removed\":" + std::to_string(count) + "}");
+    print_json("{\"ok\":true,\"removed\":" + std::to_string(count) + "}");
   } else {
     say_done("removed " + std::to_string(count) + " messages");
   }
@@ -195,85 +163,59 @@ int run_inbox_flush() {
 }
 
 void declare_inbox_delete(CLI::App& app) {
-  app.add_option("id", g_options.id, "Id of the message, as 'inbox --json' shows it")->required();
+  app.add_option("id", g_options.id, "Id of the message, as 'inbox --json' shows it");
 }
 
 int run_inbox_delete() {
+  if (g_options.id.empty()) {
+    return report_as("missing_id", fail(Err::kUsage, "name the message by its id"), {});
+  }
   const auto reply = daemon_call("DELETE", Target("/v1/inbox").part(g_options.id).text());
-  if (!reply) return report(reply.error(), kSeeInbox);
+  if (!reply) return report_unreachable(reply.error(), kSeeInbox);
   if (output().json) {
-    print(reply->body);
+    ScratchArena scratch;
+    TextBuf text(scratch);
+    wire::JsonWriter(text).begin_object().field("ok", true).field("id", g_options.id).end_object();
+    print_json(text.view());
   } else {
     say_done("removed " + harmless(g_options.id));
   }
   return 0;
 }
 
-void declare_message_status(CLI::App& app) {
-  app.add_option("id", g_options.id,
-                 "What 'send' printed, the broker's id, or at least 8 characters of its beginning")
-      ->required();
-  declare_mesh_option(app, g_options.mesh);
-}
-
-int run_message_status() {
-  const auto reply = daemon_call(
-      "GET",
-      Target("/v1/message/status").add("id", g_options.id).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error(), kSeeOutbox);
-  if (output().json) {
-    print(reply->body);
-    return 0;
-  }
-  std::vector<std::vector<std::string>> rows;
-  const auto chain = [&](const wire::JsonNode& object, std::string_view key,
-                         std::string_view word) {
-    const std::string_view time = text_of(reply->tape, object, key);
-    if (!time.empty()) rows.push_back({std::string(word), dim(ago(time_of(time), now_ms()))});
-  };
-  const wire::JsonNode* outbox = reply->tape.find("outbox");
-  if (outbox != nullptr && outbox->type == wire::JsonType::kObject) {
-    chain(*outbox, "accepted_at", "accepted by this daemon");
-    chain(*outbox, "stored_at", "stored at the broker");
-    const std::string_view error = text_of(reply->tape, *outbox, "last_error");
-    if (!error.empty()) rows.push_back({"last error", harmless(error)});
-  }
-  const wire::JsonNode* message = reply->tape.find("message");
-  if (message != nullptr && message->type == wire::JsonType::kObject) {
-    const wire::JsonNode* recipients = reply->tape.find(*message, "recipients");
-    if (recipients != nullptr && recipients->type == wire::JsonType::kArray) {
-      each_of(*reply, *recipients, [&](const wire::JsonNode& recipient) {
-        const auto field = [&](std::string_view key) {
-          return text_of(reply->tape, recipient, key);
-        };
-        const std::string_view state = field("state").empty() ? field("status") : field("state");
-        rows.push_back(
-            {bold(harmless(field("name"))) + ": " + std::string(state),
-             harmless(field("reason")) +
-                 (field("endedAt").empty() ? "" : dim(ago(time_of(field("endedAt")), now_ms())))});
-      });
-    }
-  }
-  print_table(rows);
-  return 0;
-}
-
 void declare_outbox_list(CLI::App& app) {
   app.add_option("--status", g_options.status, "pending, inflight, done, dead or aborted")
       ->check(CLI::IsMember({"pending", "inflight", "done", "dead", "aborted"}));
-  app.add_option("--limit", g_options.limit, "At most so many, newest first")
+  app.add_flag("--pending", g_options.pending, "Only what waits");
+  app.add_flag("--inflight", g_options.inflight, "Only what is being sent");
+  app.add_flag("--done", g_options.done, "Only what the broker has");
+  app.add_flag("--failed", g_options.failed, "Only what was given up (dead)");
+  app.add_flag("--aborted", g_options.aborted, "Only what was aborted");
+  app.add_option("--limit", g_options.outbox_limit, "At most so many, newest first")
       ->check(CLI::Range(1, 500))
       ->capture_default_str();
 }
 
 int run_outbox_list() {
+  const std::pair<bool, const char*> flags[] = {{g_options.pending, "pending"},
+                                                {g_options.inflight, "inflight"},
+                                                {g_options.done, "done"},
+                                                {g_options.failed, "dead"},
+                                                {g_options.aborted, "aborted"}};
+  for (const auto& [given, status] : flags) {
+    if (!given) continue;
+    if (!g_options.status.empty() && g_options.status != status) {
+      return report(fail(Err::kUsage, "one status at a time"));
+    }
+    g_options.status = status;
+  }
   const auto reply = daemon_call("GET", Target("/v1/outbox")
-                                            .add("limit", std::to_string(g_options.limit))
+                                            .add("limit", std::to_string(g_options.outbox_limit))
                                             .add("status", g_options.status)
                                             .text());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   const wire::JsonNode* items = array_of(*reply, "items");

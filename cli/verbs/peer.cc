@@ -1,8 +1,11 @@
 // peer.cc — peer list, peer verify, and what others see of this member.
+// Holds:  a daemon is a peer that nobody sits at: it is listed with --all only.
 // Source: spec/cli.md §8; spec/wire.md §6.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <cstdlib>
 
 #include "cli/config.h"
 #include "cli/hints.h"
@@ -23,6 +26,92 @@ struct {
   bool all = false;
 } g_options;
 
+struct Row {
+  const wire::JsonNode* peer = nullptr;
+  std::string_view mesh;
+  bool is_self = false;          // of this member
+  bool is_this_session = false;  // the one that this verb runs in
+};
+
+Row row_of(const ConfigFile& config, const Reply& reply, const wire::JsonNode& peer) {
+  const auto field = [&](std::string_view key) { return text_of(reply.tape, peer, key); };
+  const char* session = std::getenv("CLAUDEMESH_SESSION_ID");
+  const Mesh* own = config.find(field("mesh"));
+  Row row{&peer, field("mesh"), false, false};
+  row.is_self = own != nullptr && own->pubkey == field("memberPubkey");
+  row.is_this_session = row.is_self && session != nullptr && field("sessionId") == session;
+  return row;
+}
+
+// "name" is what a person calls displayName.
+bool is_wanted(std::string_view key) {
+  const std::vector<std::string>& wanted = output().members;
+  if (wanted.empty()) return true;
+  return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) {
+    return name == key || (name == "name" && key == "displayName");
+  });
+}
+
+// The broker's members, and behind them ours; `role` lifts that of the profile.
+void write_row(const Reply& reply, const Row& row, wire::JsonWriter& json) {
+  const auto has = [&](std::string_view key) { return reply.tape.find(*row.peer, key) != nullptr; };
+  json.begin_object();
+  for (std::uint32_t at = reply.tape.first(*row.peer); at < row.peer->next;
+       at = reply.tape.at(at).next) {
+    const wire::JsonNode& member = reply.tape.at(at);
+    if (member.key == "isSelf" || member.key == "isThisSession") continue;  // ours to say
+    if (is_wanted(member.key)) json.key(member.key).value(member);
+  }
+  if (is_wanted("isSelf")) json.field("isSelf", row.is_self);
+  if (is_wanted("isThisSession")) json.field("isThisSession", row.is_this_session);
+  if (!has("peerRole") && is_wanted("peerRole")) json.field("peerRole", "session");
+  const wire::JsonNode* profile = reply.tape.find(*row.peer, "profile");
+  if (!has("role") && is_wanted("role")) {
+    const bool known = profile != nullptr && profile->type == wire::JsonType::kObject;
+    json.nullable_field("role", known ? text_of(reply.tape, *profile, "role") : "");
+  }
+  json.end_object();
+}
+
+// Of one mesh its rows; of several a list of meshes, also of those without a row.
+void print_peers_json(const ConfigFile& config, const Reply& reply, const std::vector<Row>& rows) {
+  ScratchArena scratch;
+  TextBuf text(scratch, 8192);
+  wire::JsonWriter json(text);
+  json.begin_array();
+  if (!g_options.mesh.empty() || config.meshes.size() <= 1) {
+    for (const Row& row : rows) write_row(reply, row, json);
+  } else {
+    for (const Mesh& mesh : config.meshes) {
+      json.begin_object().field("mesh", mesh.slug).key("peers").begin_array();
+      for (const Row& row : rows) {
+        if (row.mesh == mesh.slug) write_row(reply, row, json);
+      }
+      json.end_array().end_object();
+    }
+  }
+  json.end_array();
+  print_json(text.view());
+}
+
+void print_peers(const Reply& reply, const std::vector<Row>& rows, std::size_t hidden) {
+  std::vector<std::vector<std::string>> table;
+  for (const Row& row : rows) {
+    const auto field = [&](std::string_view key) { return text_of(reply.tape, *row.peer, key); };
+    table.push_back({"●", bold(harmless(field("displayName"))) + (row.is_self ? dim(" (you)") : ""),
+                     std::string(field("pubkey").substr(0, 16)) + "…", std::string(field("status")),
+                     dim(harmless(field("hostname"))), dim(field("mesh"))});
+  }
+  print_table(table);
+  if (hidden != 0) {
+    say((rows.empty() ? "no sessions; " : "") +
+        counted(static_cast<std::int64_t>(hidden), "daemon") + " not shown, --all shows " +
+        (hidden == 1 ? "it" : "them"));
+  } else if (rows.empty()) {
+    say("no peers; 'claudemesh daemon status' shows whether a broker is connected");
+  }
+}
+
 // Of a member: one row, however many connections it has.
 struct Verified {
   std::string mesh, name, key;
@@ -32,41 +121,34 @@ struct Verified {
 
 void declare_peer_list(CLI::App& app) {
   app.add_option("--mesh", g_options.mesh, "Slug of the mesh; all of them by default");
+  app.add_flag("--all", g_options.all, "Also the daemons themselves, not only sessions");
 }
 
 int run_peer_list() {
-  std::string target = "/v1/peers";
-  if (!g_options.mesh.empty()) {
-    if (!wire::is_slug(g_options.mesh)) {
-      return report(fail(Err::kInvalidArgument, "--mesh: expected a slug"));
-    }
-    target += "?mesh=" + g_options.mesh;
+  if (!g_options.mesh.empty() && !wire::is_slug(g_options.mesh)) {
+    return report(fail(Err::kInvalidArgument, "--mesh: expected a slug"));
   }
   const auto config = load_config();
-  const auto reply = daemon_call("GET", target);
+  if (!config) return report(config.error());
+  const auto reply = daemon_call("GET", Target("/v1/peers").add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error());
-  const wire::JsonNode* peers = reply->tape.find("peers");
-  if (peers == nullptr || peers->type != wire::JsonType::kArray) {
-    return report(fail(Err::kTransport, "the reply has no peers"));
-  }
+  const wire::JsonNode* peers = array_of(*reply, "peers");
+  if (peers == nullptr) return report(fail(Err::kTransport, "the reply has no peers"));
   warn_of_errors(*reply);
+  std::vector<Row> rows;
+  std::size_t hidden = 0;
+  each_of(*reply, *peers, [&](const wire::JsonNode& peer) {
+    if (!g_options.all && text_of(reply->tape, peer, "peerRole") == "control-plane") {
+      ++hidden;
+    } else {
+      rows.push_back(row_of(*config, *reply, peer));
+    }
+  });
   if (output().json) {
-    print(peers->text);
-    return 0;
+    print_peers_json(*config, *reply, rows);
+  } else {
+    print_peers(*reply, rows, hidden);
   }
-  std::vector<std::vector<std::string>> rows;
-  for (std::uint32_t at = reply->tape.first(*peers); at < peers->next;
-       at = reply->tape.at(at).next) {
-    const wire::JsonNode& peer = reply->tape.at(at);
-    const auto field = [&](std::string_view key) { return text_of(reply->tape, peer, key); };
-    const Mesh* own = config ? config->find(field("mesh")) : nullptr;
-    const bool self = own != nullptr && own->pubkey == field("memberPubkey");
-    rows.push_back({"●", bold(harmless(field("displayName"))) + (self ? dim(" (you)") : ""),
-                    std::string(field("pubkey").substr(0, 16)) + "…", std::string(field("status")),
-                    dim(harmless(field("hostname"))), dim(field("mesh"))});
-  }
-  if (rows.empty()) say("no peers; 'claudemesh daemon status' shows whether a broker is connected");
-  print_table(rows);
   return 0;
 }
 
@@ -118,7 +200,7 @@ int run_peer_verify() {
   }
   json.end_array();
   if (output().json) {
-    print(text.view());
+    print_json(text.view());
     return 0;
   }
   print_table(rows);
@@ -151,7 +233,7 @@ int run_own_presence(const std::string& mesh) {
   }
   json.end_array();
   if (output().json) {
-    print(text.view());
+    print_json(text.view());
   } else {
     if (rows.empty()) say("no mesh is connected; 'claudemesh daemon status'");
     print_table(rows);

@@ -1,7 +1,8 @@
-// presence.cc — group join, leave; summary, visible, status, status set, profile.
+// presence.cc — group join, leave; summary, visible, status set.
 // Holds:  they act on the member's presence, through the daemon, never on a connection of their
-// own. Source: spec/cli.md §12; spec/decisions.md, "CLI". Not:    what others see of it
-// (core/broker/profile.cc).
+//         own.
+// Source: spec/cli.md §12; spec/decisions.md, "CLI".
+// Not:    the profile (profile.cc), what others see of it (core/broker/profile.cc).
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -15,27 +16,55 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string group, role, mesh, answer, status, title, bio, avatar;
-  std::vector<std::string> words, capabilities;
+  std::string group, role, mesh, answer, status;
+  std::vector<std::string> words;
 } g_options;
 
-int print_outcome(const Result<Reply>& reply, const std::string& done) {
+// With --json: `member`, what was asked for, and the daemon's answer behind it.
+int print_outcome(const Result<Reply>& reply, const std::string& done, std::string_view member) {
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    const std::string_view rest = std::string_view(reply->body).substr(reply->body.find('{') + 1);
+    print_json("{" + std::string(member) + (member.empty() ? "" : ",") + std::string(rest));
   } else {
     say_done(done);
   }
   return 0;
 }
 
-int post_group(const char* path, const std::string& done) {
+std::string member_of(std::string_view key, std::string_view value) {
+  ScratchArena scratch;
+  TextBuf text(scratch);
+  wire::JsonWriter(text).field(key, value);
+  return std::string(text.view());
+}
+
+int post_group(bool joins) {
+  const char* path = joins ? "/v1/group/join" : "/v1/group/leave";
+  const char* done = joins ? "joined " : "left ";
   ScratchArena scratch;
   TextBuf body(scratch);
   wire::JsonWriter json(body);
   json.begin_object().field("name", g_options.group).optional_field("role", g_options.role);
   json.optional_field("mesh", g_options.mesh).end_object();
-  return print_outcome(daemon_call("POST", path, body.view()), done + harmless(g_options.group));
+  const auto reply = daemon_call("POST", path, body.view());
+  if (!reply) return report(reply.error());
+  if (!output().json) {
+    say_done(done + harmless(g_options.group));
+    return 0;
+  }
+  TextBuf text(scratch);
+  wire::JsonWriter answer(text);
+  answer.begin_object().field("group", reply->text("name"));
+  if (joins) {
+    answer.nullable_field("role", g_options.role);
+  } else {
+    answer.field("left", true);
+  }
+  answer.field("mesh", reply->text("mesh")).field("confirmed", reply->boolean("confirmed"));
+  answer.end_object();
+  print_json(text.view());
+  return 0;
 }
 
 }  // namespace
@@ -45,13 +74,13 @@ void declare_group_join(CLI::App& app) {
   app.add_option("--role", g_options.role, "Your role in it");
   declare_mesh_option(app, g_options.mesh);
 }
-int run_group_join() { return post_group("/v1/group/join", "joined "); }
+int run_group_join() { return post_group(true); }
 
 void declare_group_leave(CLI::App& app) {
   app.add_option("group", g_options.group, "@name")->required();
   declare_mesh_option(app, g_options.mesh);
 }
-int run_group_leave() { return post_group("/v1/group/leave", "left "); }
+int run_group_leave() { return post_group(false); }
 
 void declare_summary(CLI::App& app) {
   app.add_option("text", g_options.words, "What you are doing; nothing clears it");
@@ -65,7 +94,8 @@ int run_summary() {
   json.begin_object().field("summary", joined(g_options.words));
   json.optional_field("mesh", g_options.mesh).end_object();
   return print_outcome(daemon_call("POST", "/v1/profile", body.view()),
-                       g_options.words.empty() ? "summary cleared" : "summary set");
+                       g_options.words.empty() ? "summary cleared" : "summary set",
+                       member_of("summary", joined(g_options.words)));
 }
 
 void declare_visible(CLI::App& app) {
@@ -85,7 +115,8 @@ int run_visible() {
   return print_outcome(daemon_call("POST", "/v1/profile", body.view()),
                        visible ? "others see you"
                                : "hidden: no list shows you, no broadcast "
-                                 "reaches you");
+                                 "reaches you",
+                       visible ? "\"visible\":true" : "\"visible\":false");
 }
 
 void declare_status_set(CLI::App& app) {
@@ -105,34 +136,8 @@ int run_status_set() {
                        "status " + g_options.status +
                            (g_options.status == "idle" ? ""
                                                        : ": only messages of priority 'now' "
-                                                         "are pushed"));
-}
-
-void declare_profile(CLI::App& app) {
-  app.add_option("--title", g_options.title, "What you are");
-  app.add_option("--bio", g_options.bio, "A few words about you");
-  app.add_option("--avatar", g_options.avatar, "An emoji or a URL");
-  app.add_option("--capabilities", g_options.capabilities, "What you can do")->delimiter(',');
-  declare_mesh_option(app, g_options.mesh);
-}
-
-// Without a flag: what others see of this member.
-int run_profile() {
-  const bool changes = !g_options.title.empty() || !g_options.bio.empty() ||
-                       !g_options.avatar.empty() || !g_options.capabilities.empty();
-  if (!changes) return run_own_presence(g_options.mesh);
-  ScratchArena scratch;
-  TextBuf body(scratch);
-  wire::JsonWriter json(body);
-  json.begin_object().optional_field("title", g_options.title);
-  json.optional_field("bio", g_options.bio).optional_field("avatar", g_options.avatar);
-  if (!g_options.capabilities.empty()) {
-    json.key("capabilities").begin_array();
-    for (const std::string& one : g_options.capabilities) json.text(one);
-    json.end_array();
-  }
-  json.optional_field("mesh", g_options.mesh).end_object();
-  return print_outcome(daemon_call("POST", "/v1/profile", body.view()), "profile changed");
+                                                         "are pushed"),
+                       member_of("status", g_options.status));
 }
 
 }  // namespace cm::cli

@@ -58,7 +58,7 @@ int run_state_get() {
   if (!reply) return report(reply.error(), kSeeStates);
   const wire::JsonNode* state = reply->tape.find("state");
   if (output().json) {
-    print(state == nullptr ? reply->body : std::string(state->text));
+    print_json(state == nullptr ? reply->body : std::string(state->text));
   } else if (state != nullptr) {
     print(value_text(reply->tape.find(*state, "value")));
   }
@@ -81,7 +81,7 @@ int run_state_set() {
   const auto reply = daemon_call("POST", "/v1/state", body.view());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     say_done("set " + harmless(g_options.key));
   }
@@ -94,7 +94,7 @@ int run_state_list() {
   const auto reply = daemon_call("GET", Target("/v1/state").add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -128,7 +128,13 @@ int run_remember() {
   const auto reply = daemon_call("POST", "/v1/memory", body.view());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    TextBuf text(scratch);
+    wire::JsonWriter answer(text);
+    answer.begin_object().field("id", reply->text("id"));
+    answer.field("content", joined(g_options.words)).key("tags").begin_array();
+    for (const std::string& tag : g_options.tags) answer.text(tag);
+    answer.end_array().field("mesh", reply->text("mesh")).end_object();
+    print_json(text.view());
   } else {
     say_done("remembered  " + dim(reply->text("id")));
   }
@@ -146,7 +152,7 @@ int run_recall() {
       Target("/v1/memory").add("q", joined(g_options.words)).add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -178,7 +184,7 @@ int run_forget() {
     TextBuf text(scratch);
     wire::JsonWriter json(text);
     json.begin_object().field("id", g_options.id).field("forgotten", true).end_object();
-    print(text.view());
+    print_json(text.view());
   } else {
     say_done("forgotten " + harmless(g_options.id));
   }
@@ -195,7 +201,7 @@ int run_skill_list() {
       "GET", Target("/v1/skills").add("query", g_options.query).add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -223,7 +229,7 @@ int run_skill_get() {
   if (!reply) return report(reply.error(), kSeeSkills);
   const wire::JsonNode* skill = reply->tape.find("skill");
   if (output().json || skill == nullptr) {
-    print(skill == nullptr ? reply->body : std::string(skill->text));
+    print_json(skill == nullptr ? reply->body : std::string(skill->text));
   } else {
     print(text_of(reply->tape, *skill, "instructions"));
   }

@@ -1,7 +1,8 @@
-// topic.cc — topic create, list, join, leave, members, history, read, post.
+// topic.cc — topic create, list, join, leave, members, history, read.
 // Holds:  every verb waits for the broker's word: what it prints has happened.
-// Source: spec/cli.md §11. Bodies of topics are readable by the broker, and the verbs say so.
-// Not:    what a topic is (core/broker/shared/topics.cc).
+// Source: spec/cli.md §11.
+// Not:    posting (topic_post.cc), following (topic_tail.cc), what a topic is
+// (core/broker/shared/topics.cc).
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -17,9 +18,7 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string topic, mesh, description, visibility = "public", role, before, priority = "next",
-                                        reply_to, id;
-  std::vector<std::string> words;
+  std::string topic, mesh, description, visibility = "public", role, before;
   int limit = 50;
 } g_options;
 
@@ -38,7 +37,7 @@ int post_topic(const std::string& path, const std::string& done) {
   const auto reply = daemon_call("POST", path, body.view());
   if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
   } else {
     say_done(done + " " + harmless(g_options.topic) +
              (reply->boolean("confirmed") ? "" : " (the broker did not confirm it)"));
@@ -76,7 +75,16 @@ int run_topic_create() {
   const auto reply = daemon_call("POST", "/v1/topic/create", body.view());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    const wire::JsonNode* topic = reply->tape.find("topic");
+    const bool known = topic != nullptr && topic->type == wire::JsonType::kObject;
+    const auto field = [&](std::string_view key) {
+      return known ? text_of(reply->tape, *topic, key) : std::string_view{};
+    };
+    TextBuf text(scratch);
+    wire::JsonWriter answer(text);
+    answer.begin_object().field("id", field("id")).field("name", field("name"));
+    answer.field("created", reply->boolean("created")).field("mesh", field("mesh")).end_object();
+    print_json(text.view());
   } else {
     say_done((reply->boolean("created") ? "created " : "there is already ") +
              harmless(g_options.topic));
@@ -91,7 +99,7 @@ int run_topic_list() {
       daemon_call("GET", Target("/v1/topic/list").add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error());
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -131,7 +139,7 @@ int run_topic_members() {
       Target("/v1/topic/members").add("topic", g_options.topic).add("mesh", g_options.mesh).text());
   if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -164,7 +172,7 @@ int run_topic_history() {
                                             .text());
   if (!reply) return report(reply.error(), kSeeTopics);
   if (output().json) {
-    print(reply->body);
+    print_json(reply->body);
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
@@ -177,37 +185,6 @@ int run_topic_history() {
   }
   if (rows.empty()) say("nothing was posted yet");
   print_table(rows);
-  return 0;
-}
-
-void declare_topic_post(CLI::App& app) {
-  app.add_option("topic", g_options.topic, "Name or id of the topic")->required();
-  app.add_option("message", g_options.words, "The message")->required();
-  app.add_option("--priority", g_options.priority, "now, next or low")
-      ->check(CLI::IsMember({"now", "next", "low"}))
-      ->capture_default_str();
-  app.add_option("--id", g_options.id, "client_message_id, to make a retry safe");
-  declare_mesh_option(app, g_options.mesh);
-}
-
-int run_topic_post() {
-  ScratchArena scratch;
-  TextBuf body(scratch, 4096);
-  wire::JsonWriter json(body);
-  json.begin_object().field("topic", g_options.topic).field("message", joined(g_options.words));
-  json.field("priority", g_options.priority).optional_field("client_message_id", g_options.id);
-  json.optional_field("mesh", g_options.mesh).end_object();
-  const auto reply = daemon_call("POST", "/v1/topic/post", body.view());
-  if (!reply) return report(reply.error(), kSeeTopics);
-  if (output().json) {
-    print(reply->body);
-  } else if (output().quiet) {
-    print(reply->text("client_message_id"));
-  } else {
-    say_done("accepted for #" + harmless(g_options.topic) + "  " +
-             dim(reply->text("client_message_id")));
-    say_plain("#");
-  }
   return 0;
 }
 

@@ -129,7 +129,7 @@ void Tail::show_json(const Post& post) {
     json.null();
   }
   json.end_object();
-  print(line.view());
+  print_json(line.view());
 }
 
 // The topic's name as events have it. The first call of the verb: it starts the daemon if need be.

@@ -52,7 +52,7 @@ int run_transport_list() {
   }
   json.end_array().end_object();
   if (output().json) {
-    print(text.view());
+    print_json(text.view());
   } else {
     print_table(rows);
     if (rows.empty()) say("no plugin directory was found; set CLAUDEMESH_PLUGIN_DIR");

@@ -188,6 +188,7 @@ class Daemon {
                     std::string_view client_id);
   void insert_row(const wire::SendRequest& request, const Outgoing& out,
                   std::string_view client_id);
+  void append_target(MeshRef mesh, std::string_view target, wire::JsonWriter& json) const;
   void reply_conflict(ConnRef conn, std::string_view conflict, const crypto::Hash32& fingerprint,
                       std::string_view broker_id, std::string_view reason);
   void park(ConnRef conn, const Outgoing& out, const ParkedRequest& input, ParkedRef before);

@@ -102,6 +102,7 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   wire::JsonWriter json(text);
   json.begin_object().field("client_message_id", client_id).field("status", "queued");
   json.field("mesh", config_of(out.mesh).slug);
+  append_target(out.mesh, out.target_text, json);
   if (!out.encrypted) json.field("encrypted", false);
   if (!request.meta_jcs.empty()) json.field("meta_delivered", false);
   json.end_object();
@@ -170,10 +171,28 @@ Result<bool> Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& requ
   if (answer.status == 200) {
     json.field("broker_message_id", row.text[store::kOutboxBrokerId]).field("duplicate", true);
   }
+  append_target(mesh_by_id(row.text[store::kOutboxMesh]), row.text[store::kOutboxTarget], json);
   json.end_object();
   reply(conn, static_cast<std::uint32_t>(answer.status), text.view());
   metrics_.add(Metric::kDaemonSendDuplicate);
   return true;
+}
+
+// Where the message goes, and of a single peer whether the list that is kept has it.
+void Daemon::append_target(MeshRef mesh, std::string_view target, wire::JsonWriter& json) const {
+  json.field("target", target);
+  const auto key = crypto::public_key_parse(target);
+  if (!key) return;
+  json.key("recipient_online");
+  if (!mesh || tables_.meshes.get<kMeshRoster>(mesh).state != RosterState::kLoaded) {
+    json.null();
+    return;
+  }
+  const std::vector<PeerRef>& peers = tables_.meshes.get<kMeshRoster>(mesh).peers;
+  json.boolean(std::any_of(peers.begin(), peers.end(), [&](PeerRef peer) {
+    return tables_.peers.get<kPeerMember>(peer) == *key ||
+           tables_.peers.get<kPeerKey>(peer) == *key;
+  }));
 }
 
 void Daemon::reply_conflict(ConnRef conn, std::string_view conflict,

@@ -105,7 +105,7 @@ def main(build):
         print(f"  {world.url}, data in {world.data}")
         step("alice creates a mesh, bob joins it with an invite; both daemons start")
         alice, bob = world.mesh_of_two()
-        print(alice.run("peer", "list", "-q").stdout.rstrip())
+        print(alice.run("peer", "list", "--all", "-q").stdout.rstrip())
         one_message_each_way(alice, bob)
         kill_the_receiver(alice, bob)
         kill_the_broker(world, alice, bob)

@@ -154,7 +154,7 @@ def json_is_on_every_list(alice, bob):
     alice.run("inbox")
     expect(alice.json("inbox")[0]["seen_at"], "inbox did not mark the message as seen")
     expect(alice.json("inbox", "--unread") == [], "a seen message is listed as unread")
-    peers = alice.json("peer", "list")
+    peers = alice.json("peer", "list", "--all")
     expect({p["displayName"] for p in peers} == {"alice", "bob"}, f"peers {peers}")
     expect(alice.json("outbox", "list")["items"], "outbox list --json is empty")
     transports = alice.json("transport", "list")["transports"]

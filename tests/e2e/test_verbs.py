@@ -102,7 +102,7 @@ def presence(alice, bob):
     bob.run("status", "set", "dnd")
 
     def seen():
-        peers = {p["displayName"]: p for p in alice.json("peer", "list")}
+        peers = {p["displayName"]: p for p in alice.json("peer", "list", "--all")}
         return peers["bob"] if peers["bob"]["status"] == "dnd" else None
 
     peer = wait_until(seen, "alice sees that bob is dnd")
@@ -113,13 +113,13 @@ def presence(alice, bob):
     wait_until(lambda: any(m["body"] == "at once" for m in bob.inbox()), "now comes through")
     expect(not any(m["body"] == "later" for m in bob.inbox()), "next waits while bob is dnd")
     status = alice.json("message", "status", sent["messageId"])
-    expect(status["message"]["recipients"][0]["status"] == "held", f"held: {status}")
+    expect(status["recipients"][0]["status"] == "held", f"held: {status}")
     bob.run("status", "set", "idle")
     wait_until(lambda: any(m["body"] == "later" for m in bob.inbox()), "idle lets it go")
-    wait_until(lambda: alice.json("message", "status", sent["messageId"])["message"]["delivered"],
+    wait_until(lambda: alice.json("message", "status", sent["messageId"])["delivered"],
                "the status says delivered")
     bob.run("visible", "n")
-    wait_until(lambda: "bob" not in {p["displayName"] for p in alice.json("peer", "list")},
+    wait_until(lambda: "bob" not in {p["displayName"] for p in alice.json("peer", "list", "--all")},
                "hidden")
     bob.run("visible", "y")
     numbers = alice.json("peer", "verify")
@@ -131,7 +131,7 @@ def presence(alice, bob):
 def inboxes_are_kept(bob):
     before = len(bob.inbox())
     expect(before > 1, "bob has mail")
-    expect(exit_of(bob, "inbox", "flush") == 3, "flush without a filter")
+    expect(exit_of(bob, "inbox", "flush") == 1, "flush without a filter")
     bob.run("inbox", "delete", bob.inbox()[0]["id"])
     expect(len(bob.inbox()) == before - 1, "one is gone")
     expect(exit_of(bob, "inbox", "delete", "01ARZ3NDEKTSV4RRFFQ69G5FAV") == 5, "an unknown id")
