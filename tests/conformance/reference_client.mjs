@@ -181,10 +181,10 @@ async function request({ via = 'member', frame, accept }) {
 serve({
   join,
   adopt({ op, ...membership }) { me = membership; },
-  start({ withSession, name = 'session', groups }) {
+  // `alone`: the session's connection only; another process is the member's daemon.
+  start({ withSession, name = 'session', groups, alone = false }) {
     if (withSession) session = { ...mesh.newPair(), id: crypto.randomUUID(), name, groups };
-    links.member = new Link('member');
-    links.member.open();
+    if (!alone) { links.member = new Link('member'); links.member.open(); }
     if (session) { links.session = new Link('session'); links.session.open(); }
     return { session: session?.pubkey };
   },

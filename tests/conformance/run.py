@@ -19,7 +19,7 @@ import traceback
 from suite import HERE, NODE_HOME, Failed, Part
 
 TOOLS = ["node", "npm", "curl", "promtool", "libwebsockets-test-client"]
-PARTS = ["clients", "brokers", "websocket", "json", "jcs", "crypto", "http", "hostile"]
+PARTS = ["clients", "cli", "brokers", "websocket", "json", "jcs", "crypto", "http", "hostile"]
 
 
 def install():
