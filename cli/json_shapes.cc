@@ -106,8 +106,9 @@ constexpr Shape kShapes[] = {
      "text, nonce: text, ciphertext: text, bodyVersion: number, replyToId?: text|null, createdAt: "
      "text, mesh: text, body?: text}], truncated?: bool}"},
     {"topic tail",
-     "{id: text, topic: text, sender_name: text, sender_pubkey: text, created_at: text|null, "
-     "message: text|null}"},
+     "{id: text, topic: text, senderName: text, senderPubkey: text, createdAt: text|null, "
+     "replyToId: "
+     "text|null, message: text|null}"},
     {"topic read", CM_COMMAND_TOPIC},
     {"topic post",
      "{messageId: text, historyId?: text, queueId?: text, topic: text, topicId: text, bodyVersion: "

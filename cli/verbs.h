@@ -56,6 +56,7 @@ void declare_daemon_up(CLI::App& app);
 int run_daemon_up();
 int run_daemon_down();
 int run_daemon_status();
+int run_status();
 void declare_daemon_limits(CLI::App& app);
 int run_daemon_limits();
 int run_daemon_fsck();

@@ -273,7 +273,20 @@ int run_daemon_restart() {
   return run_daemon_up();
 }
 
-int run_daemon_status() {
+namespace {
+
+bool is_every_broker_open(const Reply& reply) {
+  const wire::JsonNode* meshes = reply.tape.find("meshes");
+  if (meshes == nullptr || meshes->type != wire::JsonType::kArray) return false;
+  for (std::uint32_t at = reply.tape.first(*meshes); at < meshes->next;
+       at = reply.tape.at(at).next) {
+    if (text_of(reply.tape, reply.tape.at(at), "state") != "open") return false;
+  }
+  return true;
+}
+
+// `needs_brokers`: 1 also while one of them cannot be reached.
+int show_status(bool needs_brokers) {
   const auto reply = daemon_call_raw("GET", "/v1/health");
   if (!reply) {
     if (output().json && reply.code() == Err::kUnavailable) {
@@ -290,8 +303,13 @@ int run_daemon_status() {
   } else {
     print_health(*reply);
   }
-  return 0;
+  return needs_brokers && !is_every_broker_open(*reply) ? 1 : 0;
 }
+
+}  // namespace
+
+int run_daemon_status() { return show_status(false); }
+int run_status() { return show_status(true); }
 
 void declare_daemon_limits(CLI::App& app) {
   app.add_flag("--broker", g_options.broker, "Those of the broker instead");

@@ -237,7 +237,11 @@ std::string roff(std::string_view text) {
 void print_verbs_roff() {
   for (const Verb& verb : verbs()) {
     print(".SS \"" + roff(usage_of(verb)) + "\"");
-    print(roff(verb.summary) + ".");
+    std::string also;
+    for (const Alias& alias : aliases()) {
+      if (alias.path == verb.path) also += " Also: " + std::string(alias.name) + ".";
+    }
+    print(roff(verb.summary) + "." + roff(also));
     for (const Flag& flag : flags_of(verb)) {
       print(".TP");
       print(".B " + roff(flag.names));

@@ -29,7 +29,7 @@ struct {
 } g_options;
 
 struct Post {
-  std::string id, sender, sender_key, created, text;
+  std::string id, sender, sender_key, created, text, reply_to;
   bool readable = true;
 };
 
@@ -80,7 +80,8 @@ bool Tail::show_history() {
       const wire::JsonNode* version = reply->tape.find(message, "bodyVersion");
       const bool readable = bytes && (version == nullptr || version->integer < 2);
       posts.push_back({field("id"), field("senderName"), field("senderPubkey"), field("createdAt"),
-                       readable ? std::string(as_text(*bytes)) : std::string(), readable});
+                       readable ? std::string(as_text(*bytes)) : std::string(), field("replyToId"),
+                       readable});
     });
   }
   for (auto post = posts.rbegin(); post != posts.rend(); ++post) {
@@ -102,7 +103,7 @@ void Tail::show_event(std::string_view json) {
   if (!g_options.mesh.empty() && field("mesh") != g_options.mesh) return;
   if (shown_.contains(field("broker_message_id"))) return;
   show({field("broker_message_id"), field("sender_name"), field("sender_pubkey"),
-        field("created_at"), field("body"), field("body_missing").empty()});
+        field("created_at"), field("body"), field("reply_to_id"), field("body_missing").empty()});
 }
 
 void Tail::show(const Post& post) {
@@ -120,8 +121,8 @@ void Tail::show_json(const Post& post) {
   TextBuf line(scratch, post.text.size() + 512);
   wire::JsonWriter json(line);
   json.begin_object().field("id", post.id).field("topic", topic_);
-  json.field("sender_name", post.sender).field("sender_pubkey", post.sender_key);
-  json.nullable_field("created_at", post.created);
+  json.field("senderName", post.sender).field("senderPubkey", post.sender_key);
+  json.nullable_field("createdAt", post.created).nullable_field("replyToId", post.reply_to);
   json.key("message");
   if (post.readable) {
     json.text(post.text);

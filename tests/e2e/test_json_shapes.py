@@ -284,6 +284,16 @@ def brokers(check, world, alice):
     check.run(alice, "broker", "restore", backup)
 
 
+def a_broker_that_is_away_shows(check, world, alice):
+    world.broker.kill()
+    wait_until(lambda: not alice.connected(), "the daemon has noticed")
+    check.run(alice, "status", code=1)
+    check.run(alice, "daemon", "status")
+    expect(check.run(alice, "info")["daemon"] is True, "the daemon still answers")
+    world.broker.start()
+    alice.wait_connected()
+
+
 def endings(check, alice, bob, carol):
     check.run(alice, "rename", "crew", "band")
     check.run(carol, "leave", "crew")
@@ -307,6 +317,7 @@ def main(build):
             shared(check, alice, bob)
             the_rest(check, alice)
             names_of_old(check, alice, bob)
+            a_broker_that_is_away_shows(check, world, alice)
             endings(check, alice, bob, carol)
             brokers(check, world, alice)
         finally:

@@ -229,7 +229,7 @@ def a_topic_is_followed(world, alice, bob):
         alice.run("topic", "post", "deploys", "live, with\na line feed")
         line = json.loads(tail.stdout.readline())
         expect(line["message"] == "live, with\na line feed", f"live: {line}")
-        expect(line["sender_name"] == "alice" and line["topic"] == "deploys", f"live: {line}")
+        expect(line["senderName"] == "alice" and line["topic"] == "deploys", f"live: {line}")
     finally:
         watchdog.cancel()
         tail.kill()
