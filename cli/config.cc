@@ -218,7 +218,7 @@ Error error_of_reply(int status, std::string_view body) {
       if (known != Err::kInternal) code = known;
       detail = error->text;
     }
-    for (const char* key : {"conflict", "detail", "reason"}) {
+    for (const char* key : {"conflict", "reason", "detail"}) {
       const wire::JsonNode* more = tape.find(key);
       if (more != nullptr && more->type == wire::JsonType::kText && !more->text.empty()) {
         detail = more->text;

@@ -29,9 +29,9 @@ struct Shape {
   "{ok: bool, pid: number, brokers: {*: text}, connected: bool, queue_depth: number, inflight: " \
   "number, uptime_s: number, schema_version: number, daemon_version: text, durability: text, "   \
   "store_accepts: bool, secrets_locked: bool, meshes: [{slug: text, mesh_id: text, "             \
-  "member_pubkey: text, broker_url: text, state: text, last_error: text|null, negotiation: "     \
-  "text, inline_bytes: number, outbox_max_age_hours: number, queue_depth: number, lag_ms: "      \
-  "number}]}"
+  "member_pubkey: text, broker_url: text, broker_version: text|null, state: text, last_error: "  \
+  "text|null, negotiation: text, inline_bytes: number, outbox_max_age_hours: number, "           \
+  "queue_depth: number, lag_ms: number}]}"
 #define CM_STATUS "{running: bool, pid?: number, health?: " CM_HEALTH "}"
 
 constexpr Shape kShapes[] = {

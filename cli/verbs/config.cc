@@ -73,7 +73,9 @@ void print_settings(const Settings& settings, const PlaceFound& found) {
                     dim(row.why)});
   }
   print_table(rows);
-  say("SIGHUP and 'claudemesh daemon reload' apply public_health and legacy_broker; the rest "
+  say("SIGHUP and 'claudemesh daemon reload' apply public_health, allowed_origins and "
+      "legacy_broker; the "
+      "rest "
       "waits for 'claudemesh daemon restart'");
 }
 
