@@ -63,6 +63,7 @@ constexpr Entry kEntries[] = {
     {"memories_max", &Limits::memories_max, nullptr},
     {"skills_max", &Limits::skills_max, nullptr},
     {"mesh_shared_bytes_max", nullptr, &Limits::mesh_shared_bytes_max},
+    {"search_index_bytes_max", nullptr, &Limits::search_index_bytes_max},
     {"dedupe_retention_days", &Limits::dedupe_retention_days, nullptr},
     {"undelivered_days_max", &Limits::undelivered_days_max, nullptr},
     {"mailboxes_max", &Limits::mailboxes_max, nullptr},

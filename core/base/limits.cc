@@ -41,6 +41,7 @@ MemoryBill broker_bill(const Limits& limits) noexcept {
   bill.add("presences at 512 B", 512ull * limits.presences_max);
   bill.add("claims and lane leases at 160 B", 160ull * limits.claims_max);
   bill.add("mailboxes at 192 B", 192ull * limits.mailboxes_max);
+  bill.add("indexes of the words of memories", limits.search_index_bytes_max);
   bill.add("partial frames of all connections", limits.partial_bytes_max);
   bill.add("unsent output before connections drop", limits.output_bytes_max);
   return bill.take();

@@ -74,6 +74,7 @@ struct Limits {
   std::uint32_t presences_max = 40'000;       // online and leased
   // Of one mesh: its state, memories and skills together.
   std::uint64_t mesh_shared_bytes_max = 256 << 20;
+  std::uint64_t search_index_bytes_max = 64 << 20;  // of the words of memories, all meshes
 
   // --- daemon ---
   std::uint32_t daemon_meshes_max = 256;

@@ -214,6 +214,7 @@ void Broker::step() {
   expire_hook_statuses();
   expire_old_mail();
   feed_starved();
+  build_memory_indexes();
 
   DrainBudget budget{limits_.iteration_rows_max, limits_.iteration_bytes_max};
   std::vector<MailboxRef>& dirty = tables_.dirty;
@@ -244,6 +245,7 @@ void Broker::committed() noexcept {
   }
   tables_.touched.clear();
   tables_.closing.clear();
+  indexes_changed_.clear();
 }
 
 }  // namespace cm::broker

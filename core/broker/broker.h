@@ -14,9 +14,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "core/base/env.h"
@@ -75,7 +77,9 @@ class Broker {
   // From now on /health/ready says that no new work should come.
   void set_draining() noexcept { draining_ = true; }
   // True when step() stopped at its budget: the next iteration must not block.
-  bool work_left() const noexcept { return leases_left_ || !tables_.dirty.empty(); }
+  bool work_left() const noexcept {
+    return leases_left_ || !tables_.dirty.empty() || !recalls_.empty();
+  }
   // True when this iteration has written or has to send its share: step() comes next, and events
   // that are left are given to the iteration after it. One event may go far beyond the share.
   bool iteration_full() const noexcept {
@@ -354,7 +358,39 @@ class Broker {
   void handle_remember(ClientRef client, const Frame& frame);
   void handle_recall(ClientRef client, const Frame& frame);
   void handle_forget(ClientRef client, const Frame& frame);
-  bool load_memories();
+  void answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
+                     std::string_view query);
+  void write_memories(std::uint32_t mesh_no, const std::vector<std::string>& ids, TextBuf& list);
+  // shared/memory_index.cc
+  struct MemoryIndex {
+    std::unique_ptr<TextIndex> texts = std::make_unique<TextIndex>();
+    std::string after;       // key of the last row that is in it, while it is being built
+    bool ready = false;      // every row is in it
+    bool too_large = false;  // it found no room; `texts` is empty
+    std::uint64_t used_ms = 0;
+    std::uint64_t bytes = 0;
+  };
+  // Of a member that asked for something that is not in the index yet.
+  struct WaitingRecall {
+    ConnRef conn;
+    std::uint32_t mesh_no = 0;
+    std::string query;
+    std::string request_id;
+  };
+  static constexpr std::size_t kRecallsWaitingMax = 256;
+  static constexpr std::ptrdiff_t kRecallsWaitingOfOne = 16;  // mesh
+  void build_memory_indexes();
+  bool was_too_large(std::uint32_t mesh_no) const;
+  void wait_for_index(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
+                      std::string_view query);
+  bool build_memory_index(std::uint32_t mesh_no, MemoryIndex& index);
+  void answer_waiting_recalls(std::uint32_t mesh_no);
+  bool is_indexed(std::uint32_t mesh_no, Bytes key) const;
+  void index_memory(std::uint32_t mesh_no, Bytes key, const store::MemoryRow& row);
+  void unindex_memory(std::uint32_t mesh_no, Bytes key);
+  bool make_index_room(std::uint32_t mesh_no);
+  void drop_memory_index(std::uint32_t mesh_no);
+  void drop_changed_indexes();
   void handle_share_skill(ClientRef client, const Frame& frame);
   void handle_get_skill(ClientRef client, const Frame& frame);
   void handle_list_skills(ClientRef client, const Frame& frame);
@@ -542,8 +578,10 @@ class Broker {
   std::uint32_t next_topic_no_ = 1;
   std::uint64_t queued_rows_ = 0;
   std::vector<Recipient> recipients_;  // of the send in hand; kept for its capacity
-  TextIndex memories_;
-  bool memories_loaded_ = false;
+  std::unordered_map<std::uint32_t, MemoryIndex> memory_indexes_;  // by mesh
+  std::uint64_t memory_index_bytes_ = 0;                           // of all of them
+  std::vector<std::uint32_t> indexes_changed_;                     // in this iteration
+  std::vector<WaitingRecall> recalls_;                             // at most kRecallsWaitingMax
   bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
   std::uint64_t failed_after_ = UINT64_MAX;  // number of the commit before the one that failed last

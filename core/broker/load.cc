@@ -245,8 +245,7 @@ void Broker::abandon() {
   tables_.touched.clear();
   tables_.starved.clear();
   tables_.refused.clear();
-  memories_.clear();
-  memories_loaded_ = false;
+  drop_changed_indexes();
   leases_left_ = false;
   load_numbers();
   load_member_keys();

@@ -1,11 +1,12 @@
 // memory.cc — what a mesh remembers: texts with tags, found again by their words.
-// Holds:  rows are the truth, the index is rebuilt from them at the first use after a start. A
-//         forgotten memory is gone; forgetting one that is unknown is answered by an ack with an
-//         error, so that who waits for an ack has one and nobody believes that it was done.
-// Limits: kMemoryTextMax bytes a memory, memories_max a mesh.
+// Holds:  rows are the truth, the index of their words is a cache. A forgotten memory is gone;
+//         forgetting one that is unknown is answered by an ack with an error, so that who waits for
+//         an ack has one and nobody believes that it was done.
+// Limits: kMemoryTextMax bytes a memory, memories_max a mesh. What words cost, for the broker to
+//         index or to find, counts with the replies of the member (meter.cc).
 // Source: docs/PROTOCOL.md §6; spec/wire.md §7.2; spec/observed.md: both names of the reply's
 //         members are sent.
-// Not:    searching itself (text_index.h).
+// Not:    searching itself (text_index.h), when words are indexed (memory_index.cc).
 #include "core/broker/broker.h"
 #include "core/broker/texts.h"
 #include "core/crypto/random.h"
@@ -16,26 +17,10 @@ namespace {
 
 using store::TableId;
 
-constexpr std::size_t kMemoryKeyHead = 4;  // mesh_no, then the id
+// What the words of one byte cost, in bytes of replies: who writes long texts writes fewer of them.
+constexpr std::size_t kIndexCost = 8;
 
 }  // namespace
-
-bool Broker::load_memories() {
-  if (memories_loaded_) return true;
-  memories_.clear();
-  store::Cursor cursor(batch(), TableId::kMemory);
-  for (bool more = cursor.seek({}); more; more = cursor.next()) {
-    store::MemoryRow row;
-    if (cursor.key().size() <= kMemoryKeyHead || !cursor.row(row)) continue;
-    const std::string_view id = as_text(cursor.key().subspan(kMemoryKeyHead));
-    if (!memories_.add(load_be32(cursor.key().data()), id, row.text[store::kMemoryContent],
-                       row.text[store::kMemoryTags])) {
-      return false;
-    }
-  }
-  memories_loaded_ = true;
-  return true;
-}
 
 void Broker::handle_remember(ClientRef client, const Frame& frame) {
   wire::FieldReader fields(frame.tape, frame.tape.root());
@@ -49,6 +34,7 @@ void Broker::handle_remember(ClientRef client, const Frame& frame) {
     }
   }
   if (!batch().admits()) return refuse(client, frame, fail(Err::kDiskFull));
+  if (!may_pay(client, frame, Cost::kReply)) return;
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const crypto::Base62Id id = crypto::base62_id(env_.rng);
   TextBuf tags_json(scratch(), 64);
@@ -65,10 +51,8 @@ void Broker::handle_remember(ClientRef client, const Frame& frame) {
     return refuse(client, frame, room.error());
   }
   put_shared(mesh_no, TableId::kMemory, key.bytes(), row);
-  if (memories_loaded_ &&
-      !memories_.add(mesh_no, crypto::view(id), content, row.text[store::kMemoryTags])) {
-    memories_loaded_ = false;
-  }
+  index_memory(mesh_no, key.bytes(), row);
+  charge_reply(client, kIndexCost * content.size());
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("type", "memory_stored").field("id", crypto::view(id));
@@ -81,12 +65,47 @@ void Broker::handle_recall(ClientRef client, const Frame& frame) {
   const std::string_view query = fields.text("query", wire::kQueryMax, wire::Need::kOptional);
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
+  const auto index = memory_indexes_.find(mesh_no);
+  if (index != memory_indexes_.end() && index->second.ready) {
+    return answer_recall(client, frame, mesh_no, query);
+  }
+  wait_for_index(client, frame, mesh_no, query);
+}
+
+void Broker::answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
+                           std::string_view query) {
   std::vector<std::string> ids;
-  if (!load_memories() || !memories_.search(mesh_no, query, ids)) {
-    memories_loaded_ = false;
+  std::uint64_t cost = 0;
+  std::size_t most = 0;
+  auto found = TextIndex::Found::kFailed;
+  if (const auto index = memory_indexes_.find(mesh_no); index != memory_indexes_.end()) {
+    index->second.used_ms = env_.mono_ms;
+    most = index->second.texts->words_max();
+    found = index->second.texts->search(query, ids, cost);
+  }
+  charge_reply(client, cost);
+  if (found == TextIndex::Found::kTooManyWords) {
+    return refuse(client, frame,
+                  fail(Err::kMalformed, "field 'query': expected at most " + std::to_string(most) +
+                                            " different words"));
+  }
+  if (found == TextIndex::Found::kFailed) {
+    drop_memory_index(mesh_no);
     return refuse(client, frame, fail(Err::kInternal, "the search index failed; ask again"));
   }
   TextBuf list(scratch(), 2048);
+  write_memories(mesh_no, ids, list);
+  for (const auto& [type, member_name] :
+       {std::pair{"memory_results", "memories"}, std::pair{"memory_recall_result", "matches"}}) {
+    TextBuf text(scratch(), list.size() + 256);
+    wire::JsonWriter json(text);
+    json.begin_object().field("type", type).key(member_name).raw(list.view());
+    finish_reply(client, frame, json, text);
+  }
+}
+
+void Broker::write_memories(std::uint32_t mesh_no, const std::vector<std::string>& ids,
+                            TextBuf& list) {
   wire::JsonWriter entries(list);
   entries.begin_array();
   for (const std::string& id : ids) {
@@ -99,13 +118,6 @@ void Broker::handle_recall(ClientRef client, const Frame& frame) {
     entries.key("rememberedAt").iso_time(row.fixed.remembered_ms).end_object();
   }
   entries.end_array();
-  for (const auto& [type, member_name] :
-       {std::pair{"memory_results", "memories"}, std::pair{"memory_recall_result", "matches"}}) {
-    TextBuf text(scratch(), list.size() + 256);
-    wire::JsonWriter json(text);
-    json.begin_object().field("type", type).key(member_name).raw(list.view());
-    finish_reply(client, frame, json, text);
-  }
 }
 
 void Broker::handle_forget(ClientRef client, const Frame& frame) {
@@ -114,8 +126,8 @@ void Broker::handle_forget(ClientRef client, const Frame& frame) {
   if (!fields.ok()) return refuse(client, frame, fields.take().error());
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const store::Key key = store::u32_bytes_key(mesh_no, as_bytes(id));
+  unindex_memory(mesh_no, key.bytes());
   const bool erased = erase_shared(mesh_no, TableId::kMemory, key.bytes());
-  if (erased && memories_loaded_ && !memories_.remove(mesh_no, id)) memories_loaded_ = false;
   // An `ack` that names the memory in both ids (spec/wire.md §5.2).
   TextBuf text(scratch());
   wire::JsonWriter json(text);
