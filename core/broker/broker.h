@@ -550,6 +550,18 @@ class Broker {
   void load_presences();
   void load_attestation(PresenceRef presence);
   void load_mailboxes();
+  struct Survivor {  // of an abandoned iteration
+    ClientRef client;
+    PresenceKey key;
+    std::uint16_t caps;  // that its hello proved
+  };
+  struct Unstored {  // of a presence, beside what the store knows
+    PresenceStatus status;
+    PresenceStats stats;
+  };
+  void forget_mirrors();
+  void restore_unstored(const PresenceKey& key, const Unstored& kept);
+  void reattach(const Survivor& survivor);
   MemberMirror* member(std::uint32_t member_no);
   MeshMirror* mesh(std::uint32_t mesh_no);
   // verify.cc

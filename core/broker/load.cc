@@ -191,18 +191,6 @@ MeshMirror* Broker::mesh(std::uint32_t mesh_no) {
 void Broker::abandon() {
   // The store has the truth. Sockets that gave no frame in this iteration stay; those that did
   // are closed, so that hellos are repeated and what they sent is sent again.
-  struct Survivor {
-    ConnRef conn;
-    std::uint32_t member_no;
-    PresenceKey key;
-    ClientClass kind;
-    std::uint16_t caps;
-    wire::PeerAddress address;
-    std::uint64_t session_hash;
-    std::uint8_t changed;
-    std::uint64_t serial;
-    std::uint8_t knows_policy;
-  };
   effects_.clear();
   failed_after_ = metrics_.get(Metric::kCommits);
   // What this iteration had closed is in no table any more, yet its socket is still open.
@@ -211,27 +199,40 @@ void Broker::abandon() {
   }
   tables_.closing.clear();
   std::vector<Survivor> survivors;
-  std::vector<std::pair<ConnRef, wire::PeerAddress>> waiting;  // no hello, or it is lost
   tables_.clients.each([&](ClientRef client) {
-    const ConnRef conn = tables_.clients.get<kClientConn>(client);
-    const PresenceRef presence = tables_.clients.get<kClientPresence>(client);
+    const PresenceRef presence = presence_of(client);
     if (tables_.clients.get<kClientTouched>(client) != 0) {
-      effects_.ws_close(conn, 1011, "the broker could not store this; send it again");
+      effects_.ws_close(tables_.clients.get<kClientConn>(client), 1011,
+                        "the broker could not store this; send it again");
+      tables_.clients.erase(client);
     } else if (presence) {
-      survivors.push_back({conn, tables_.clients.get<kClientMemberNo>(client),
-                           tables_.presences.get<kPresKey>(presence),
-                           tables_.clients.get<kClientClass>(client),
-                           tables_.presences.get<kPresStatus>(presence).caps,
-                           tables_.clients.get<kClientAddress>(client),
-                           tables_.clients.get<kClientSessionHash>(client),
-                           tables_.presences.get<kPresStatus>(presence).changed,
-                           tables_.clients.get<kClientSerial>(client),
-                           tables_.clients.get<kClientKnowsPolicy>(client)});
-    } else {
-      waiting.emplace_back(conn, tables_.clients.get<kClientAddress>(client));
+      survivors.push_back({client, tables_.presences.get<kPresKey>(presence),
+                           tables_.presences.get<kPresStatus>(presence).caps});
     }
   });
-  tables_.clients.clear();
+  std::unordered_map<PresenceKey, Unstored, PresenceKeyHash> unstored;
+  tables_.presences.each([&](PresenceRef presence) {
+    unstored[tables_.presences.get<kPresKey>(presence)] = {
+        tables_.presences.get<kPresStatus>(presence),
+        tables_.presences.get<kPresInfo>(presence).stats};
+  });
+  forget_mirrors();
+  load_numbers();
+  load_member_keys();
+  load_presences();
+  load_mailboxes();
+  load_shared();
+  for (const auto& [key, kept] : unstored) restore_unstored(key, kept);
+  // Lists of clients begin with the oldest.
+  std::sort(survivors.begin(), survivors.end(), [this](const Survivor& a, const Survivor& b) {
+    return tables_.clients.get<kClientSerial>(a.client) <
+           tables_.clients.get<kClientSerial>(b.client);
+  });
+  for (const Survivor& survivor : survivors) reattach(survivor);
+}
+
+// Rows of clients stay, with all that the store does not know of them.
+void Broker::forget_mirrors() {
   tables_.presences.clear();
   tables_.mailboxes.clear();
   tables_.claims.clear();
@@ -247,37 +248,47 @@ void Broker::abandon() {
   tables_.refused.clear();
   drop_changed_indexes();
   leases_left_ = false;
-  load_numbers();
-  load_member_keys();
-  load_presences();
-  load_mailboxes();
-  load_shared();
-  for (const auto& [conn, address] : waiting) on_open(conn, address);
-  for (const Survivor& survivor : survivors) {
-    const auto presence = tables_.presence_of.find(survivor.key);
-    MemberMirror* owner = member(survivor.member_no);
-    if (presence == tables_.presence_of.end() || owner == nullptr) {
-      effects_.ws_close(survivor.conn, 1011, "the broker lost track; connect again");
-      continue;
-    }
-    on_open(survivor.conn, survivor.address);
-    const ClientRef client = client_of(survivor.conn);
-    tables_.clients.get<kClientHelloDeadline>(client) = 0;
-    tables_.clients.get<kClientMeshNo>(client) = owner->mesh_no;
-    tables_.clients.get<kClientMemberNo>(client) = survivor.member_no;
-    tables_.clients.get<kClientClass>(client) = survivor.kind;
-    tables_.clients.get<kClientSerial>(client) = survivor.serial;
-    tables_.clients.get<kClientKnowsPolicy>(client) = survivor.knows_policy;
-    tables_.clients.get<kClientPresence>(client) = presence->second;
-    tables_.presences.get<kPresClients>(presence->second).push_back(client);
-    tables_.presences.get<kPresDeadline>(presence->second) = 0;
-    tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
-    tables_.presences.get<kPresStatus>(presence->second).changed = survivor.changed;
-    tables_.clients.get<kClientSessionHash>(client) = survivor.session_hash;
-    owner->clients.push_back(client);
-    ++mesh(owner->mesh_no)->clients;
-    mark_mailboxes_of(client);
+}
+
+void Broker::restore_unstored(const PresenceKey& key, const Unstored& kept) {
+  const auto found = tables_.presence_of.find(key);
+  if (found == tables_.presence_of.end()) return;
+  PresenceStatus status = kept.status;
+  const PresenceStatus& stored = tables_.presences.get<kPresStatus>(found->second);
+  status.manual = stored.manual;
+  status.proved = stored.proved;
+  status.hidden = stored.hidden;
+  status.caps = stored.caps;
+  tables_.presences.get<kPresStatus>(found->second) = status;
+  tables_.presences.get<kPresInfo>(found->second).stats = kept.stats;
+  if (status.hook_until_ms != 0) hook_check_ms_ = std::min(hook_check_ms_, status.hook_until_ms);
+}
+
+void Broker::reattach(const Survivor& survivor) {
+  static_assert(kClientSessionHash == 17,
+                "a new column stays as it is; if it names rows of a table that was cleared, it is "
+                "reset here");
+  const ClientRef client = survivor.client;
+  auto& clients = tables_.clients;
+  clients.get<kClientPresence>(client) = {};
+  clients.get<kClientClaims>(client) = {};
+  clients.get<kClientClaimCount>(client) = 0;
+  clients.get<kClientClaimBytes>(client) = 0;
+  const auto presence = tables_.presence_of.find(survivor.key);
+  MemberMirror* owner = member(clients.get<kClientMemberNo>(client));
+  if (presence == tables_.presence_of.end() || owner == nullptr) {
+    effects_.ws_close(clients.get<kClientConn>(client), 1011,
+                      "the broker lost track; connect again");
+    clients.erase(client);
+    return;
   }
+  clients.get<kClientPresence>(client) = presence->second;
+  tables_.presences.get<kPresClients>(presence->second).push_back(client);
+  tables_.presences.get<kPresDeadline>(presence->second) = 0;
+  tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
+  owner->clients.push_back(client);
+  ++mesh(owner->mesh_no)->clients;
+  mark_mailboxes_of(client);
 }
 
 }  // namespace cm::broker
