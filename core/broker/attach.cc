@@ -55,8 +55,13 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
   effects_.group(conn, facts.member_no);
 
   acknowledge_hello(client, presence, facts, fresh, restored.view());
-  if (fresh && returned.size() == 0) announce(presence, "peer_joined");
-  if (fresh && returned.size() != 0) announce(presence, "peer_returned", returned.view());
+  if (fresh) {
+    const bool is_back = returned.size() != 0;
+    const std::size_t told = announce(presence, is_back ? "peer_returned" : "peer_joined",
+                                      is_back ? returned.view() : std::string_view{});
+    const bool minted = facts.session && !facts.proved;  // anybody can bring any number of these
+    charge_fan_out(client, told + (minted ? kFanOut : 0));
+  }
   mark_mailboxes_of(client);
   env_.log->info("hello_accepted",
                  {{"mesh", mesh(facts.mesh_no)->slug},

@@ -10,8 +10,9 @@
 namespace cm::broker {
 namespace {
 
-constexpr std::int64_t kMilli = 1000;
 constexpr std::uint64_t kMinuteMs = 60'000;
+// What a token is divided into: a millisecond refills rate_per_minute of these, without a rest.
+constexpr std::int64_t kParts = kMinuteMs;
 
 std::uint64_t mark_of(std::string_view id) noexcept { return hash64(as_bytes(id)) | 1; }
 
@@ -23,16 +24,15 @@ Budget::Budget(const Limits& limits)
 Budget::Bucket& Budget::bucket(std::uint32_t member_no, std::uint64_t mono_ms) {
   const auto [found, fresh] = buckets_.try_emplace(member_no);
   Bucket& bucket = found->second;
-  const std::int64_t full = std::int64_t{limits_.rate_burst} * kMilli;
+  const std::int64_t full = std::int64_t{limits_.rate_burst} * kParts;
   if (fresh) {
-    bucket.milli_tokens = full;
+    bucket.parts = full;
     bucket.at_ms = mono_ms;
     bucket.window_ms = mono_ms;
     return bucket;
   }
-  // A minute refills rate_per_minute tokens: that many thousandths every 60 ms.
   const auto passed = static_cast<std::int64_t>(std::min(mono_ms - bucket.at_ms, kMinuteMs));
-  bucket.milli_tokens = std::min(full, bucket.milli_tokens + passed * limits_.rate_per_minute / 60);
+  bucket.parts = std::min(full, bucket.parts + passed * limits_.rate_per_minute);
   bucket.at_ms = mono_ms;
   if (mono_ms - bucket.window_ms >= kMinuteMs) {
     bucket.window_ms = mono_ms;
@@ -54,7 +54,7 @@ bool Budget::may_send(std::uint32_t member_no, std::string_view id, std::uint32_
                       std::uint64_t mono_ms) {
   if (limits_.rate_per_minute == 0) return true;
   Bucket& mine = bucket(member_no, mono_ms);
-  if (mine.milli_tokens >= kMilli) return true;
+  if (mine.parts >= kParts) return true;
   const Payment* payment = payment_of(mine, id);
   return payment != nullptr && payment->count >= count;
 }
@@ -65,7 +65,7 @@ void Budget::charge(std::uint32_t member_no, std::string_view id, std::uint32_t 
   Bucket& mine = bucket(member_no, mono_ms);
   Payment* payment = payment_of(mine, id);
   const std::uint32_t paid = payment == nullptr ? 0 : payment->count;
-  mine.milli_tokens -= std::int64_t{count - std::min(count, paid)} * kMilli;
+  mine.parts -= std::int64_t{count - std::min(count, paid)} * kParts;
   if (id.empty()) return;
   if (outcome == Outcome::kAccepted) {
     if (payment != nullptr) *payment = {};
@@ -78,12 +78,16 @@ void Budget::charge(std::uint32_t member_no, std::string_view id, std::uint32_t 
   *payment = {mark_of(id), std::max(count, paid)};
 }
 
+bool Budget::in_debt(std::uint32_t member_no, std::uint64_t mono_ms) {
+  return limits_.rate_per_minute != 0 && bucket(member_no, mono_ms).parts < 0;
+}
+
 std::uint64_t Budget::wait_ms(std::uint32_t member_no) const noexcept {
   const auto found = buckets_.find(member_no);
   if (found == buckets_.end() || limits_.rate_per_minute == 0) return 0;
-  const std::int64_t missing = kMilli - found->second.milli_tokens;
+  const std::int64_t missing = kParts - found->second.parts;
   if (missing <= 0) return 0;
-  return static_cast<std::uint64_t>(missing) * 60 / limits_.rate_per_minute + 1;
+  return static_cast<std::uint64_t>(missing) / limits_.rate_per_minute + 1;
 }
 
 bool Budget::pair_has_room(std::uint32_t sender_no, std::uint64_t mailbox,

@@ -34,6 +34,8 @@ class Budget {
   enum class Outcome : std::uint8_t { kRefused, kAccepted };
   void charge(std::uint32_t member_no, std::string_view id, std::uint32_t count, Outcome outcome,
               std::uint64_t mono_ms);
+  // Whether more was taken than there was, after what the time since then has refilled.
+  bool in_debt(std::uint32_t member_no, std::uint64_t mono_ms);
   // Milliseconds until the member has a token again; 0 when it has one.
   std::uint64_t wait_ms(std::uint32_t member_no) const noexcept;
 
@@ -57,8 +59,8 @@ class Budget {
     std::uint32_t count = 0;
   };
   struct Bucket {
-    std::int64_t milli_tokens = 0;
-    std::uint64_t at_ms = 0;      // when milli_tokens was true
+    std::int64_t parts = 0;       // of tokens, in 1/60,000; below 0 is debt
+    std::uint64_t at_ms = 0;      // when that was true
     std::uint64_t window_ms = 0;  // start of the minute of `paid`
     std::array<Payment, kRemembered> paid{};
     std::uint32_t next_paid = 0;

@@ -142,6 +142,11 @@ Status Broker::check_room(const HelloFacts& facts) {
                           facts.session ? MailboxKind::kSession : MailboxKind::kMember,
                           facts.session.value_or(facts.key)};
   if (tables_.presence_of.contains(entry)) return {};
+  // What is told of new entries is debt of the member; who brings ever new keys waits. A session
+  // that is proved and the member itself always get in.
+  if (facts.session && !facts.proved && tables_.budget.in_debt(facts.member_no, env_.mono_ms)) {
+    return fail(Err::kCapacity, "the member is over its rate: it brings too many new session keys");
+  }
   if (tables_.presences.full()) {
     return fail(Err::kCapacity, "the broker is at its presence capacity");
   }

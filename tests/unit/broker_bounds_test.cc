@@ -305,5 +305,58 @@ TEST_F(BoundsTest, members_of_topics_are_counted_through_joins_leaves_and_restar
   }
 }
 
+TEST_F(BoundsTest, new_session_keys_cost_their_member_and_end_with_its_rate) {
+  parts_.limits.rate_burst = 10;
+  parts_.limits.rate_per_minute = 60;
+  found(2);
+  const ConnRef watcher = connect(members_[0]);
+  int accepted = 0;
+  std::size_t told = 0;
+  const auto bring = [&](const std::string& session) {
+    const ConnRef conn = open();
+    HelloText hello = hello_of(members_[1]);
+    hello.session = session;
+    hello.session_id = session;
+    text(conn, write(members_[1], hello));
+    accepted += field(first(conn), "type") == "hello_ack";
+    told += events(watcher, "peer_joined");
+    return conn;
+  };
+  std::string known;
+  for (int count = 0; count < 30; ++count) {
+    const std::string session = Member::make().hex;
+    bring(session);
+    if (count == 0) known = session;
+  }
+  EXPECT_EQ(accepted, 11) << "ten tokens, and one as debt";
+  EXPECT_EQ(told, 11u);
+  const ConnRef refused = bring(Member::make().hex);
+  EXPECT_EQ(field(first(refused), "code"), "capacity");
+  EXPECT_EQ(closed(refused), 1008u);
+  accepted = 0;
+  bring(known);
+  EXPECT_EQ(accepted, 1) << "who was here comes back";
+  connect_session(session_of(members_[1]));
+  connect(members_[1]);
+  parts_.advance(60'000);
+  accepted = 0;
+  bring(Member::make().hex);
+  EXPECT_EQ(accepted, 1);
+}
+
+TEST(BudgetTest, a_low_rate_refills_however_often_it_is_looked_at) {
+  Limits limits;
+  limits.rate_per_minute = 30;
+  limits.rate_burst = 1;
+  Budget budget(limits);
+  int sent = 0;
+  for (std::uint64_t ms = 0; ms < 60'000; ++ms) {
+    if (!budget.may_send(1, {}, 1, ms)) continue;
+    budget.charge(1, {}, 1, Budget::Outcome::kAccepted, ms);
+    ++sent;
+  }
+  EXPECT_EQ(sent, 30);
+}
+
 }  // namespace
 }  // namespace cm::broker
