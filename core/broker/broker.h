@@ -374,11 +374,12 @@ class Broker {
   struct WaitingRecall {
     ConnRef conn;
     std::uint32_t mesh_no = 0;
+    std::uint32_t member_no = 0;
     std::string query;
     std::string request_id;
   };
   static constexpr std::size_t kRecallsWaitingMax = 256;
-  static constexpr std::ptrdiff_t kRecallsWaitingOfOne = 16;  // mesh
+  static constexpr std::ptrdiff_t kRecallsWaitingOfOne = 4;  // member
   void build_memory_indexes();
   bool was_too_large(std::uint32_t mesh_no) const;
   void wait_for_index(ClientRef client, const Frame& frame, std::uint32_t mesh_no,

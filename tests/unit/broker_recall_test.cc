@@ -130,7 +130,7 @@ TEST_F(RecallTest, only_so_many_wait_for_an_index_and_who_leaves_waits_no_more) 
   const ConnRef asks = connect(members_[0], {}, "asks");
   for (int count = 0; count < 20; ++count) core_->on_text(asks, query("alpha"));
   run();
-  EXPECT_EQ(frames(asks, "error").size(), 4u);
+  EXPECT_EQ(frames(asks, "error").size(), 16u);
   EXPECT_EQ(field(first(asks), "retry_after_ms"), "1000");
   EXPECT_TRUE(core_->work_left());
   core_->on_closed(asks);

@@ -58,15 +58,16 @@ bool Broker::was_too_large(std::uint32_t mesh_no) const {
 void Broker::wait_for_index(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
                             std::string_view query) {
   if (was_too_large(mesh_no)) return refuse(client, frame, index_too_large());
-  const auto of_mesh =
-      std::count_if(recalls_.begin(), recalls_.end(),
-                    [mesh_no](const WaitingRecall& recall) { return recall.mesh_no == mesh_no; });
-  if (recalls_.size() >= kRecallsWaitingMax || of_mesh >= kRecallsWaitingOfOne) {
+  const std::uint32_t member_no = tables_.clients.get<kClientMemberNo>(client);
+  const auto of_member = std::count_if(
+      recalls_.begin(), recalls_.end(),
+      [member_no](const WaitingRecall& recall) { return recall.member_no == member_no; });
+  if (recalls_.size() >= kRecallsWaitingMax || of_member >= kRecallsWaitingOfOne) {
     return refuse_rate(client, frame, "rate_limit: memories are being indexed; ask again later",
                        kIndexingMs);
   }
   const ConnRef conn = tables_.clients.get<kClientConn>(client);
-  recalls_.push_back({conn, mesh_no, std::string(query), std::string(frame.request_id)});
+  recalls_.push_back({conn, mesh_no, member_no, std::string(query), std::string(frame.request_id)});
 }
 
 // One share. True if there is nothing left to do: it is ready, or it cannot be.
@@ -120,7 +121,8 @@ void Broker::answer_waiting_recalls(std::uint32_t mesh_no) {
     Frame frame;
     frame.request_id = recall.request_id;
     if (ready) {
-      answer_recall(client, frame, mesh_no, recall.query);
+      // It paid when it came, and those before it were answered since.
+      if (may_pay(client, frame, Cost::kReply)) answer_recall(client, frame, mesh_no, recall.query);
     } else if (too_large) {
       refuse(client, frame, index_too_large());
     } else {
