@@ -6,6 +6,7 @@
 // Not:    pushing (queue.cc), acceptance (accept.cc).
 #include <algorithm>
 
+#include "core/base/hash.h"
 #include "core/broker/broker.h"
 
 namespace cm::broker {
@@ -27,8 +28,10 @@ ClaimRef Broker::find_claim(ClientRef client, const Ulid& message, MailboxRef bo
 ClaimRef Broker::find_claim_by_client_id(ClientRef client, std::string_view id, bool& ambiguous) {
   ClaimRef found;
   ambiguous = false;
+  const std::uint64_t hash = hash64(as_bytes(id));
   for (ClaimRef claim = tables_.clients.get<kClientClaims>(client).first; claim;
        claim = tables_.claims.get<kClaimLinks>(claim).next) {
+    if (tables_.claims.get<kClaimClientId>(claim) != hash) continue;
     store::MessageRow row;
     const store::Key key = store::ulid_key(tables_.claims.get<kClaimMessage>(claim));
     if (!batch().get(TableId::kMessage, key.bytes(), row)) continue;

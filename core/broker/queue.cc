@@ -7,6 +7,7 @@
 // Not:    acceptance (accept.cc); whether a socket is writable: the window bounds what it holds.
 #include <algorithm>
 
+#include "core/base/hash.h"
 #include "core/broker/broker.h"
 #include "core/broker/capability.h"
 #include "core/crypto/encoding.h"
@@ -195,6 +196,8 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
   tables_.claims.get<kClaimLane>(claim) = lane;
   tables_.claims.get<kClaimBytes>(claim) = row.fixed.bytes;
   tables_.claims.get<kClaimPriority>(claim) = key.priority;
+  tables_.claims.get<kClaimClientId>(claim) =
+      hash64(as_bytes(message.text[store::kMessageClientId]));
   ClaimList& list = clients.get<kClientClaims>(client);
   tables_.claims.get<kClaimLinks>(claim) = {list.last, {}};
   if (list.last) {

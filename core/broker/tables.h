@@ -203,14 +203,15 @@ enum ClaimCol {
   kClaimLane,
   kClaimBytes,
   kClaimPriority,
-  kClaimLinks
+  kClaimLinks,
+  kClaimClientId  // hash of the client_message_id: an ack by an unknown one reads no rows
 };
 struct ClaimLinks {
   ClaimRef previous;
   ClaimRef next;
 };
-using ClaimTable =
-    Table<ClaimTag, Ulid, MailboxRef, LaneRef, std::uint32_t, std::uint8_t, ClaimLinks>;
+using ClaimTable = Table<ClaimTag, Ulid, MailboxRef, LaneRef, std::uint32_t, std::uint8_t,
+                         ClaimLinks, std::uint64_t>;
 
 // The lease that the unacked rows of one lane on one connection share.
 enum LaneCol { kLaneDeadline, kLaneClient, kLaneMailbox, kLaneHash, kLaneClaims };
