@@ -1,7 +1,8 @@
 // run_broker.cc — the broker role: its start as numbered steps, then its loop.
 // Holds:  the order inside an iteration: collect, apply, step, commit, execute, flush. Only after
 //         the commit do acknowledgements leave. Events that do not fit into an iteration's share
-//         of rows and bytes are applied in the next ones, before anything new is read.
+//         of rows, bytes and time are applied in the next ones, before anything new is read; the
+//         loop runs in between, for output, connections and signals.
 // Why:    cli joins the cores to the shells; neither knows the other.
 // Not:    rules of the mesh (core/broker), sockets (core/net).
 #include <signal.h>
@@ -114,7 +115,11 @@ class BrokerRole {
   static constexpr std::uint64_t kDrainMs = 5'000;
 
   void iterate() {
-    if (applied_ == server_.events().size()) collect();
+    if (applied_ == server_.events().size()) {
+      collect();
+    } else {
+      server_.attend();
+    }
     runtime_.env.wall_ms = net::Loop::wall_ms();
     runtime_.env.mono_ms = net::Loop::mono_ms();
     server_.tick(runtime_.env.mono_ms);
@@ -126,15 +131,19 @@ class BrokerRole {
     runtime_.metrics.set(Metric::kBrokerDroppedSlow, server_.stats().dropped_slow);
     apply_events();
     core_.step();
+    commit();
+    execute_all();
+    server_.flush();
+    runtime_.scratch.reset();
+  }
+
+  void commit() {
     switch (store_.commit()) {
       case store::CommitResult::kNothing:
       case store::CommitResult::kCommitted: core_.committed(); break;
       case store::CommitResult::kFailed: abandon(); break;
       case store::CommitResult::kBroken: die_broken(runtime_, store_);
     }
-    execute_all();
-    server_.flush();
-    runtime_.scratch.reset();
   }
 
   void collect() {
@@ -147,9 +156,10 @@ class BrokerRole {
 
   void apply_events() {
     first_ = applied_;
+    const std::uint64_t until = net::Loop::mono_micros() + runtime_.limits.iteration_micros_max;
     while (applied_ < server_.events().size()) {
       apply(server_.events()[applied_++]);
-      if (core_.iteration_full()) return;
+      if (core_.iteration_full() || net::Loop::mono_micros() >= until) return;
     }
   }
 
@@ -200,7 +210,11 @@ class BrokerRole {
   void reload() {
     reopen_log(runtime_);
     if (Status token = ensure_admin_token(data_, core_, runtime_); token) {
-      store_.commit();
+      first_ = applied_;  // no event has a part in it
+      commit();
+      execute_all();
+      server_.flush();
+      runtime_.scratch.reset();
     } else {
       runtime_.log.error("admin_token_not_reloaded", {{"detail", token.error().detail}});
     }

@@ -46,6 +46,7 @@ struct Conn {
   std::uint32_t charged = 0;        // bytes of unfinished input, as the budgets know it
   std::uint32_t out_charged = 0;    // bytes of unsent output, likewise
   std::uint32_t wire_left = 0;      // bytes that a TLS stream may still take from the socket now
+  std::uint32_t wire_idle = 0;      // bytes that it took since it last gave any
   std::uint64_t last_heard = 0;     // last byte read
   std::uint64_t last_wrote = 0;     // last byte written, or when output began to wait
   std::uint64_t partial_since = 0;  // first byte of an unfinished request or message; 0 if none
@@ -71,6 +72,7 @@ struct Conn {
   bool starved : 1 = false;       // in starved_: not read until memory is free
   bool half_closed : 1 = false;   // the kernel knows that our half is shut
   bool close_waits : 1 = false;   // close_notify found no room
+  bool cut : 1 = false;           // in cut_: a write failed
   // A TLS stream may have to write before it can read, and the other way round.
   bool read_wants_write : 1 = false;
   bool write_wants_read : 1 = false;
@@ -81,5 +83,8 @@ static_assert(sizeof(Conn) <= 320, "an idle connection has a budget of 1 KB in a
 // Pipelined input kept while a reply is due.
 constexpr std::size_t kPipelineBytes = 16 * 1024;
 constexpr std::uint64_t kCloseMs = 5'000;
+// Bytes of the wire that TLS may take without giving any: in one callback, and in all.
+constexpr std::uint32_t kTlsWireShare = 20 * 1024;
+constexpr std::uint32_t kTlsWireIdle = 40 * 1024;
 
 }  // namespace cm::net

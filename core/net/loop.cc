@@ -180,6 +180,7 @@ bool Loop::take_signal(int signal) noexcept {
 }
 
 std::uint64_t Loop::mono_ms() noexcept { return clock_us(CLOCK_MONOTONIC) / 1000u; }
+std::uint64_t Loop::mono_micros() noexcept { return clock_us(CLOCK_MONOTONIC); }
 std::uint64_t Loop::wall_ms() noexcept { return clock_us(CLOCK_REALTIME) / 1000u; }
 
 std::uint64_t raise_fd_limit() noexcept {

@@ -50,6 +50,7 @@ class Loop {
   bool take_signal(int signal) noexcept;
 
   static std::uint64_t mono_ms() noexcept;
+  static std::uint64_t mono_micros() noexcept;
   static std::uint64_t wall_ms() noexcept;
 
  private:

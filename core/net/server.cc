@@ -117,6 +117,7 @@ void Server::collect(bool may_block) {
     if (Conn* conn = find(ref); conn != nullptr) add_event(*conn, NetEventKind::kWritable);
   }
   writable_.clear();
+  read_cut();
   std::swap(resume_, resuming_);
   for (const ConnRef ref : resuming_) {
     Conn* conn = find(ref);
@@ -136,8 +137,16 @@ void Server::collect(bool may_block) {
   reap();
 }
 
+void Server::attend() {
+  collecting_ = true;
+  attending_ = true;
+  loop_->collect(false);
+  attending_ = false;
+}
+
 bool Server::work_left() const noexcept {
-  return !resume_.empty() || !doomed_.empty() || !writable_.empty() || !dirty_.empty();
+  return !resume_.empty() || !doomed_.empty() || !writable_.empty() || !dirty_.empty() ||
+         !cut_.empty();
 }
 
 void Server::on_accept(Fd fd, bool tls) {
@@ -171,9 +180,11 @@ void Server::on_ready(void* self, unsigned ready) noexcept {
   Conn& conn = *static_cast<Conn*>(self);
   Server& server = *conn.server;
   if ((ready & Loop::kWrite) != 0 && !conn.doomed) {
-    const bool read = conn.read_wants_write;
-    conn.read_wants_write = false;
-    if (read) server.read_some(conn);
+    const bool read = conn.read_wants_write && !server.attending_;
+    if (read) {
+      conn.read_wants_write = false;
+      server.read_some(conn);
+    }
     if (!conn.doomed) server.flush_one(conn);
   }
   if ((ready & Loop::kRead) != 0 && !conn.doomed) server.read_some(conn);
@@ -181,6 +192,7 @@ void Server::on_ready(void* self, unsigned ready) noexcept {
 }
 
 void Server::read_some(Conn& conn) {
+  if (attending_) return;  // the descriptor stays ready and comes again
   if (!budget_left()) {
     loop_->stop_collecting();  // the descriptor stays ready and comes again
     return;
@@ -188,7 +200,7 @@ void Server::read_some(Conn& conn) {
   if (conn.state == ConnState::kTlsHandshake && !shake_hands(conn)) return;
   std::size_t left = options_.limits.socket_read_bytes_max;
   std::size_t want = kFirstRead;
-  conn.wire_left = options_.limits.socket_read_bytes_max;
+  conn.wire_left = kTlsWireShare;
   while (left > 0 && !conn.doomed && !conn.peer_eof && !conn.resuming && !conn.starved &&
          !waits_for_output(conn)) {
     const bool paused = conn.state == ConnState::kHttpReply || conn.state == ConnState::kHttpStream;
@@ -311,6 +323,7 @@ void Server::flush() {
 
 void Server::flush_one(Conn& conn) {
   if (conn.state == ConnState::kTlsHandshake) return;
+  if (conn.cut) conn.out.release();
   const bool was_blocked = conn.blocked;
   conn.blocked = false;
   while (!conn.out.empty()) {
@@ -318,7 +331,7 @@ void Server::flush_one(Conn& conn) {
     std::size_t sent = 0;
     const Io outcome = transmit(conn, bytes, sent);
     if (outcome == Io::kError) {
-      doom(conn);
+      cut(conn);
       return;
     }
     if (outcome == Io::kLater) {
@@ -355,6 +368,34 @@ void Server::after_flush(Conn& conn) {
   if (conn.peer_eof) doom(conn);
 }
 
+// A write failed. What the peer said before it went may still lie in the socket: its close frame
+// tells why. It is read once, by the next collect(), and then nothing remains to be done.
+void Server::cut(Conn& conn) {
+  if (conn.state != ConnState::kWs && conn.state != ConnState::kWsClosing) return doom(conn);
+  conn.out.release();
+  conn.over_soft = false;
+  charge_output(conn);
+  if (conn.cut) return;
+  conn.cut = true;
+  cut_.push_back(conn.ref);
+}
+
+void Server::read_cut() {
+  std::vector<ConnRef> left;
+  for (const ConnRef ref : cut_) {
+    Conn* conn = find(ref);
+    if (conn == nullptr) continue;
+    if (!conn->resuming) read_some(*conn);
+    if (conn->doomed) continue;
+    if (conn->resuming) {
+      left.push_back(ref);  // its input goes beyond this iteration's share
+    } else {
+      doom(*conn);
+    }
+  }
+  std::swap(cut_, left);
+}
+
 void Server::linger(Conn& conn) {
   if (conn.doomed) return;
   conn.state = ConnState::kLinger;
@@ -388,6 +429,9 @@ void Server::update_interest(Conn& conn) {
 void Server::doom(Conn& conn) {
   if (conn.doomed) return;
   conn.doomed = true;
+  // Whoever is in the table until the next reap() owes nothing any more.
+  conn.out.release();
+  charge_output(conn);
   if (conn.watch != nullptr) loop_->unwatch(conn.watch);
   conn.watch = nullptr;
   doomed_.push_back(conn.ref);

@@ -93,6 +93,9 @@ class Server {
   // Continues what the last iteration left over, then runs the loop. It does not block while
   // work_left() or if the first part already gave events.
   void collect(bool may_block);
+  // In place of collect() while events of the last one wait: runs the loop without waiting, for
+  // output, new connections and signals, and reads nothing. Views in events stay.
+  void attend();
   // Moves the server's clock: stamps what collect() read and acts on deadlines that have passed.
   void tick(std::uint64_t mono_ms);
   const std::vector<NetEvent>& events() const noexcept { return events_; }
@@ -162,6 +165,8 @@ class Server {
   void wrote(Conn& conn);
   void flush_one(Conn& conn);
   void after_flush(Conn& conn);
+  void cut(Conn& conn);
+  void read_cut();
   void linger(Conn& conn);
   void doom(Conn& conn);
   void reap();
@@ -213,6 +218,8 @@ class Server {
   void settle(Conn& conn);
   void rearm(Conn& conn);
   std::uint64_t deadline_of(const Conn& conn) const noexcept;
+  static bool has_unread(const Conn& conn) noexcept;
+  void excuse(Conn& conn);
   void expire(Conn& conn);
   void sweep();
 
@@ -251,6 +258,7 @@ class Server {
   std::vector<ConnRef> resuming_;  // resume_ of the last iteration, while it is walked
   std::vector<ConnRef> writable_;  // kWritable to be told
   std::vector<ConnRef> doomed_;    // to be taken out of the table
+  std::vector<ConnRef> cut_;       // take no output any more; read once, then doomed
   std::vector<ConnRef> starved_;   // not read until memory is free
   std::vector<ConnRef> feeding_;   // starved_ while it is walked
 
@@ -266,6 +274,7 @@ class Server {
   std::uint64_t last_retry_ = 0;
   std::uint64_t iteration_bytes_ = 0;
   bool collecting_ = false;  // between collect() and tick(): now_ is of the last iteration
+  bool attending_ = false;   // within attend()
   bool draining_ = false;
   ServerStats stats_;
   bool has_unix_ = false;

@@ -38,8 +38,9 @@ void Server::charge_output(Conn& conn) {
   PartialScope& scope = scope_of(conn);
   scope.output = scope.output - conn.out_charged + held;
   everyone_.output = everyone_.output - conn.out_charged + held;
+  const bool grew = held > conn.out_charged;
   conn.out_charged = held;
-  if (conn.group != 0 && scope.output > options_.limits.output_group_bytes_max) {
+  if (grew && conn.group != 0 && scope.output > options_.limits.output_group_bytes_max) {
     over_.push_back(conn.group);
   }
 }
@@ -65,8 +66,6 @@ void Server::drop_largest(std::uint64_t group) {
   });
   CHECK(largest != nullptr && largest->out_charged > 0);
   ++stats_.dropped_slow;
-  largest->out.release();
-  charge_output(*largest);
   doom(*largest);
 }
 

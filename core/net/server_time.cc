@@ -5,6 +5,8 @@
 // Why:    a timer a connection would cost memory and wake-ups; ten thousand idle connections cost
 //         one walk over 80 KB a second.
 // Not:    what follows on a deadline: refusals and closes are server_http.cc's and server_ws.cc's.
+#include <poll.h>
+
 #include <algorithm>
 
 #include "core/net/connection.h"
@@ -85,12 +87,35 @@ std::uint64_t Server::deadline_of(const Conn& conn) const noexcept {
   return deadline;
 }
 
+// Bytes wait in the kernel or in TLS: it is we who were late, after a stall or under load.
+bool Server::has_unread(const Conn& conn) noexcept {
+  if (conn.tls && conn.tls->pending()) return true;
+  pollfd look{conn.fd.get(), POLLIN, 0};
+  return ::poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
+}
+
+// It was heard; what is unfinished gets as long as the next sweep takes to come.
+void Server::excuse(Conn& conn) {
+  const std::uint64_t most = options_.limits.partial_frame_ms_max;
+  conn.last_heard = now_;
+  if (conn.partial_since != 0 && now_ >= conn.partial_since + most) {
+    conn.partial_since = now_ + kSweepMs > most ? now_ + kSweepMs - most : 1;
+  }
+  rearm(conn);
+}
+
 void Server::expire(Conn& conn) {
   const Limits& limits = options_.limits;
   const bool waits = waits_for_output(conn);
   const bool partial =
       !waits && conn.partial_since != 0 && now_ >= conn.partial_since + limits.partial_frame_ms_max;
   const bool silent = !waits && now_ >= conn.last_heard + limits.stale_ms;
+  // What is starved is unread on purpose, and holds memory.
+  const bool read_late = partial || silent || conn.state == ConnState::kHttpRead;
+  if (read_late && !waits && !conn.starved && has_unread(conn)) {
+    excuse(conn);
+    return;
+  }
   if (conn.blocked && !conn.out.empty() && now_ >= conn.last_wrote + limits.stale_ms) {
     ++stats_.dropped_stale;
     doom(conn);

@@ -1,8 +1,9 @@
 // server_tls.cc — the byte path of a connection: the socket itself, or TLS over it.
-// Holds:  what TLS takes from a socket in one go is bounded in bytes of the wire, and in all while
-//         it has not shown more than a handshake; a descriptor that has more stays ready.
-// Why:    records of TLS that carry nothing (alerts, key updates) cost us as much as others do, and
+// Holds:  what TLS takes from a socket before it gives anything is bounded in bytes of the wire, in
+//         one go and in all; a descriptor that has more stays ready.
+// Why:    records of TLS that carry nothing (alerts, key updates) cost us more than others do, and
 //         no bound on what they carry would ever stop them.
+// Limits: kTlsWireShare in one go, kTlsWireIdle in all; unauthenticated_bytes_max in a handshake.
 // Not:    TLS itself (tls.h), when to read and write (server.cc).
 #include <sys/socket.h>
 
@@ -26,6 +27,7 @@ ssize_t wire_read(void* context, MutableBytes to) {
     const ssize_t got = ::recv(conn.fd.get(), to.data(), size, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got > 0) conn.wire_left -= static_cast<std::uint32_t>(got);
+    if (got > 0) conn.wire_idle += static_cast<std::uint32_t>(got);
     return got;
   }
 }
@@ -63,6 +65,7 @@ bool Server::shake_hands(Conn& conn) {
   switch (conn.tls->handshake()) {
     case TlsStep::kOk:
       conn.state = ConnState::kHttpRead;
+      conn.wire_idle = 0;
       conn.partial = false;
       conn.partial_since = 0;
       conn.heard = true;
@@ -102,8 +105,13 @@ Server::Io Server::receive(Conn& conn, MutableBytes to, std::size_t& got) const 
     return size == 0 ? Io::kEnd : Io::kOk;
   }
   switch (conn.tls->read(to, got)) {
-    case TlsStep::kOk: return Io::kOk;
-    case TlsStep::kWantRead: return Io::kLater;
+    case TlsStep::kOk:
+      conn.wire_left = kTlsWireShare;
+      conn.wire_idle = 0;
+      return Io::kOk;
+    case TlsStep::kWantRead:
+      // A record is 16 KiB and a little; what takes more than two of them carries nothing.
+      return conn.wire_idle > kTlsWireIdle ? Io::kError : Io::kLater;
     case TlsStep::kWantWrite: conn.read_wants_write = true; return Io::kLater;
     // HTTP and WebSocket know by themselves whether what came is complete.
     case TlsStep::kEnd:
