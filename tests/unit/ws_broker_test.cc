@@ -539,5 +539,84 @@ TEST_F(RawBroker, hanging_up_without_a_close_frame_is_1006) {
   EXPECT_EQ(seen_.back().code, 1006u);
 }
 
+TEST_F(RawBroker, a_protocol_error_is_told_also_to_a_broker_that_goes_on_sending) {
+  const HostPeer peer = connected_raw();
+  const std::string flood = std::string("\xc1\x01x", 3) + std::string(1 << 20, 'y');
+  EXPECT_GT(::send(socket_.get(), flood.data(), flood.size(), MSG_NOSIGNAL), 300'000);
+  until([&] { return states(peer, CM_PEER_CONNECTING) == 2; });
+  until([&] {
+    text();
+    return ended_;  // and no reset, which could destroy what was not read yet
+  });
+  EXPECT_EQ(client_frames()[0].first, net::WsOpcode::kClose);
+  socket_.reset();
+  turns(3);
+}
+
+// --- several addresses ------------------------------------------------------------------------
+
+// "localhost" is 127.0.0.1 and then ::1; the second one works.
+class TwoAddresses : public RawBroker {
+ protected:
+  TwoAddresses() { second_ = std::move(net::listen_tcp("::1", port_).value()); }
+  bool second_is_asked() {
+    net::Fd asked(::accept4(second_.get(), nullptr, nullptr, SOCK_NONBLOCK));
+    return static_cast<bool>(asked);
+  }
+  net::Fd second_;
+};
+
+TEST_F(TwoAddresses, one_that_answers_nothing_has_three_seconds_and_then_the_next_is_tried) {
+  // A queue that is full: what connects to it is left without an answer.
+  listener_ = net::Fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  ::setsockopt(listener_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port_);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const auto* target = reinterpret_cast<const sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener_.get(), target, sizeof address), 0);
+  ASSERT_EQ(::listen(listener_.get(), 0), 0);
+  std::vector<net::Fd> waiting;
+  for (int count = 0; count < 4; ++count) {
+    waiting.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    static_cast<void>(::connect(waiting.back().get(), target, sizeof address));
+  }
+  load();
+  open("ws-broker", url("localhost"));
+  turns(5);
+  g_host_now += 2'999;
+  turns(5);
+  EXPECT_FALSE(second_is_asked());
+  g_host_now += 1;
+  until([&] { return second_is_asked(); });
+}
+
+TEST_F(TwoAddresses, one_that_takes_connections_and_is_silent_does_not_hide_the_next) {
+  load();
+  const HostPeer peer = open("ws-broker", url("localhost"));
+  accept();
+  request();
+  g_host_now += 10'000;
+  until([&] { return states(peer, CM_PEER_CONNECTING) == 2; });
+  EXPECT_FALSE(second_is_asked());
+  g_host_now += 1'000;
+  until([&] { return second_is_asked(); });
+}
+
+TEST_F(TwoAddresses, one_that_served_is_asked_first_again) {
+  load();
+  const HostPeer peer = open("ws-broker", url("localhost"));
+  accept();
+  say(good_answer());
+  until([&] { return states(peer, CM_PEER_CONNECTED) == 1; });
+  socket_.reset();
+  until([&] { return states(peer, CM_PEER_CONNECTING) == 2; });
+  g_host_now += 1'000;
+  accept();
+  EXPECT_FALSE(second_is_asked());
+}
+
 }  // namespace
 }  // namespace cm::plugins

@@ -11,6 +11,7 @@ namespace cm::ws_broker {
 
 void Dial::start() {
   cancel();
+  begun_ = first_;
   tried_ = 0;
   if (numeric_addresses(settings_->host, settings_->port, list_)) {
     try_next(0);
@@ -23,6 +24,7 @@ void Dial::start() {
 
 void Dial::cancel() {
   lookup_.cancel();
+  share_.cancel();
   watch_.close();
   fd_.reset();
 }
@@ -45,8 +47,11 @@ void Dial::on_addresses(void* self, const AddressList& list, std::string_view se
 }
 
 void Dial::try_next(int error) {
+  share_.cancel();
   while (tried_ < list_.count) {
-    const Address& address = list_.items[(first_ + tried_++) % list_.count];
+    last_ = (begun_ + tried_++) % list_.count;
+    first_ = last_ + 1;
+    const Address& address = list_.items[last_];
     watch_.close();
     fd_ = Descriptor(
         ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -59,15 +64,19 @@ void Dial::try_next(int error) {
     const auto* target = reinterpret_cast<const sockaddr*>(&address.storage);
     if (::connect(fd_.get(), target, address.size) == 0 || errno == EINPROGRESS) {
       // Both become writable; on_ready() tells them from a failure.
-      if (watch_.watch(fd_.get(), CM_FD_WRITE)) return;
+      if (watch_.watch(fd_.get(), CM_FD_WRITE)) {
+        if (tried_ < list_.count) share_.start(kShareMs);
+        return;
+      }
       error = ENOMEM;
       continue;
     }
     error = errno;
   }
-  ++first_;
   fail("connecting to " + settings_->host_header + ": " + std::strerror(error));
 }
+
+void Dial::on_late(void* self) { static_cast<Dial*>(self)->try_next(ETIMEDOUT); }
 
 void Dial::on_ready(void* self, int fd, std::uint32_t) {
   auto* dial = static_cast<Dial*>(self);
@@ -78,6 +87,7 @@ void Dial::on_ready(void* self, int fd, std::uint32_t) {
     dial->try_next(error);
     return;
   }
+  dial->share_.cancel();
   dial->watch_.close();
   dial->on_done_(dial->context_, std::move(dial->fd_), {});
 }

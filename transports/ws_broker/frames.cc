@@ -150,10 +150,14 @@ void Peer::answer_close(std::uint16_t code, std::string_view reason) {
   lost(code, text);
 }
 
+// What the broker still sends is unread: closing outright would reset the connection, and the
+// broker might never read why. So its end is left to the farewell.
 void Peer::fail(std::uint16_t code, std::string_view sentence) {
-  write_close(code, sentence);
+  const std::string text(sentence);  // it may point into what goes now
+  write_close(code, text);
   static_cast<void>(pump_.flush());
-  lost(code, sentence);
+  farewell_.begin(pump_.take());
+  lost(code, text);
 }
 
 void Peer::heartbeat() {

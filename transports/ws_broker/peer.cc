@@ -46,7 +46,8 @@ Peer::Peer(const Services& services, Settings settings)
       flush_(
           services_, [](void* self) { self_of(self)->flush(); }, this),
       ping_(
-          services_, [](void* self) { self_of(self)->on_ping_time(); }, this) {
+          services_, [](void* self) { self_of(self)->on_ping_time(); }, this),
+      farewell_(services_) {
   attempt_.start(0);
 }
 
@@ -153,6 +154,7 @@ void Peer::read_handshake(bool ended) {
   pump_.in().consume(step.size);
   arena_.reset();
   deadline_.cancel();
+  dial_.keep();
   phase_ = Phase::kOpen;
   warned_.clear();
   last_heard_ms_ = services_.now_ms();

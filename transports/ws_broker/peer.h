@@ -18,6 +18,7 @@
 #include "core/net/ws_handshake.h"
 #include "transports/ws_broker/backoff.h"
 #include "transports/ws_broker/dial.h"
+#include "transports/ws_broker/farewell.h"
 #include "transports/ws_broker/pump.h"
 
 namespace cm::ws_broker {
@@ -85,6 +86,7 @@ class Peer {
   OneShot deadline_;  // of dial and handshake
   OneShot flush_;     // one write for all frames of a loop turn
   OneShot ping_;
+  Farewell farewell_;  // of the connection before this one
 
   std::array<std::uint8_t, 256> mask_bytes_{};
   std::size_t masks_used_ = sizeof mask_bytes_;

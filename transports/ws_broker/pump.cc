@@ -94,18 +94,19 @@ bool Pump::open(Descriptor fd) {
   return true;
 }
 
-void Pump::close() {
+Descriptor Pump::take() {
   if (tls_ != nullptr && is_open()) tls_->close();  // as far as the kernel takes it at once
   tls_.reset();
   read_wants_write_ = write_wants_read_ = saw_end_ = false;
   watch_.close();
-  fd_.reset();
+  Descriptor taken = std::move(fd_);
   in_.release();
   out_.release();
   written_ = 0;
   error_ = 0;
   const std::deque<Mark> marks = std::exchange(marks_, {});
   for (const Mark& mark : marks) events_.sent(context_, mark.id, CM_SENT_DROPPED);
+  return taken;
 }
 
 Pump::Io Pump::read_some() {

@@ -42,7 +42,9 @@ class Pump {
   Io shake_hands();
   bool shook() const noexcept { return tls_ == nullptr || tls_->established(); }
   // Names all frames on the way as dropped.
-  void close();
+  void close() { take(); }
+  // Likewise, and leaves the descriptor to the caller; empty if there was none.
+  Descriptor take();
   // Forgets them: the host wants to hear nothing any more.
   void forget() noexcept { marks_.clear(); }
   bool is_open() const noexcept { return static_cast<bool>(fd_); }
