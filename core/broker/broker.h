@@ -358,8 +358,9 @@ class Broker {
   void handle_remember(ClientRef client, const Frame& frame);
   void handle_recall(ClientRef client, const Frame& frame);
   void handle_forget(ClientRef client, const Frame& frame);
-  void answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
-                     std::string_view query);
+  // What the search took.
+  std::uint64_t answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
+                              std::string_view query);
   void write_memories(std::uint32_t mesh_no, const std::vector<std::string>& ids, TextBuf& list);
   // shared/memory_index.cc
   struct MemoryIndex {

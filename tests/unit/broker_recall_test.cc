@@ -138,6 +138,34 @@ TEST_F(RecallTest, only_so_many_wait_for_an_index_and_who_leaves_waits_no_more) 
   EXPECT_FALSE(core_->work_left()) << "nobody asks any more";
 }
 
+TEST_F(RecallTest, those_that_waited_are_answered_over_several_iterations_if_it_takes_long) {
+  found(9);
+  parts_.limits.rate_burst = 10'000;
+  std::vector<ConnRef> conns;
+  for (const Member& member : members_) conns.push_back(connect(member));
+  for (int count = 0; count < 4'000; ++count) {
+    remember(conns[0], "alpha beta gamma delta");
+    if (count % 500 == 499) run();
+  }
+  for (const ConnRef conn : conns) {
+    for (int count = 0; count < 4; ++count) {
+      core_->on_text(conn, query("alpha beta gamma delta"));
+    }
+  }
+  std::size_t answered = 0;
+  int answering = 0;
+  for (int iterations = 0; iterations < 100 && answered < 36; ++iterations) {
+    run();
+    std::size_t now = 0;
+    for (const ConnRef conn : conns) now += frames(conn, "memory_results").size();
+    answered += now;
+    answering += now > 0 ? 1 : 0;
+  }
+  EXPECT_EQ(answered, 36u);
+  EXPECT_GT(answering, 10);
+  EXPECT_FALSE(core_->work_left());
+}
+
 TEST_F(RecallTest, indexes_have_a_bound_and_the_mesh_that_asked_last_keeps_its_own) {
   found(1);
   parts_.limits.search_index_bytes_max = 400'000;

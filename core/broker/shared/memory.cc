@@ -67,13 +67,14 @@ void Broker::handle_recall(ClientRef client, const Frame& frame) {
   const std::uint32_t mesh_no = tables_.clients.get<kClientMeshNo>(client);
   const auto index = memory_indexes_.find(mesh_no);
   if (index != memory_indexes_.end() && index->second.ready) {
-    return answer_recall(client, frame, mesh_no, query);
+    answer_recall(client, frame, mesh_no, query);
+    return;
   }
   wait_for_index(client, frame, mesh_no, query);
 }
 
-void Broker::answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
-                           std::string_view query) {
+std::uint64_t Broker::answer_recall(ClientRef client, const Frame& frame, std::uint32_t mesh_no,
+                                    std::string_view query) {
   std::vector<std::string> ids;
   std::uint64_t cost = 0;
   std::size_t most = 0;
@@ -85,13 +86,15 @@ void Broker::answer_recall(ClientRef client, const Frame& frame, std::uint32_t m
   }
   charge_reply(client, cost);
   if (found == TextIndex::Found::kTooManyWords) {
-    return refuse(client, frame,
-                  fail(Err::kMalformed, "field 'query': expected at most " + std::to_string(most) +
-                                            " different words"));
+    refuse(client, frame,
+           fail(Err::kMalformed,
+                "field 'query': expected at most " + std::to_string(most) + " different words"));
+    return cost;
   }
   if (found == TextIndex::Found::kFailed) {
     drop_memory_index(mesh_no);
-    return refuse(client, frame, fail(Err::kInternal, "the search index failed; ask again"));
+    refuse(client, frame, fail(Err::kInternal, "the search index failed; ask again"));
+    return cost;
   }
   TextBuf list(scratch(), 2048);
   write_memories(mesh_no, ids, list);
@@ -102,6 +105,7 @@ void Broker::answer_recall(ClientRef client, const Frame& frame, std::uint32_t m
     json.begin_object().field("type", type).key(member_name).raw(list.view());
     finish_reply(client, frame, json, text);
   }
+  return cost;
 }
 
 void Broker::write_memories(std::uint32_t mesh_no, const std::vector<std::string>& ids,

@@ -21,6 +21,7 @@ constexpr std::size_t kMemoryKeyHead = 4;  // mesh_no, then the id
 // The share of one iteration: a few milliseconds, and always one row.
 constexpr std::size_t kRowsAtOnce = 256;
 constexpr std::size_t kBytesAtOnce = 32 * 1024;
+constexpr std::uint64_t kCostAtOnce = 1'000'000;  // of answers, as TextIndex counts it
 // Of SQLite for an open database, beside its pages.
 constexpr std::uint64_t kIndexBytes = 64 * 1024;
 
@@ -81,7 +82,10 @@ bool Broker::build_memory_index(std::uint32_t mesh_no, MemoryIndex& index) {
       cursor.seek(index.after.empty() ? mesh_key.bytes() : as_bytes(std::string_view(index.after)));
   for (; sound && more && rows < kRowsAtOnce && bytes < kBytesAtOnce; more = cursor.next()) {
     const Bytes key = cursor.key();
-    if (key.size() <= kMemoryKeyHead || load_be32(key.data()) != mesh_no) break;
+    if (key.size() <= kMemoryKeyHead || load_be32(key.data()) != mesh_no) {
+      more = false;
+      break;
+    }
     if (as_text(key) == index.after) continue;
     store::MemoryRow row;
     index.after = as_text(key);
@@ -92,8 +96,7 @@ bool Broker::build_memory_index(std::uint32_t mesh_no, MemoryIndex& index) {
         index.texts->add(id_of(key), row.text[store::kMemoryContent], row.text[store::kMemoryTags]);
   }
   sound = sound && index.texts->end();
-  const bool left = more && load_be32(cursor.key().data()) == mesh_no;
-  index.ready = sound && !left;
+  index.ready = sound && !more;
   if (!sound || !make_index_room(mesh_no)) {
     drop_memory_index(mesh_no);
     if (!sound) return true;
@@ -105,25 +108,27 @@ bool Broker::build_memory_index(std::uint32_t mesh_no, MemoryIndex& index) {
   return index.ready;
 }
 
+// Those of one mesh, as far as the share of an iteration goes.
 void Broker::answer_waiting_recalls(std::uint32_t mesh_no) {
-  std::vector<WaitingRecall> answered;
-  std::erase_if(recalls_, [&](WaitingRecall& recall) {
-    if (recall.mesh_no != mesh_no) return false;
-    answered.push_back(std::move(recall));
-    return true;
-  });
-  const auto index = memory_indexes_.find(mesh_no);
-  const bool ready = index != memory_indexes_.end() && index->second.ready;
-  const bool too_large = was_too_large(mesh_no);
-  for (const WaitingRecall& recall : answered) {
+  std::uint64_t cost = 0;
+  while (cost < kCostAtOnce) {
+    const auto next =
+        std::find_if(recalls_.begin(), recalls_.end(),
+                     [mesh_no](const WaitingRecall& recall) { return recall.mesh_no == mesh_no; });
+    if (next == recalls_.end()) return;
+    const WaitingRecall recall = std::move(*next);
+    recalls_.erase(next);
     const ClientRef client = client_of(recall.conn);
     if (!client) continue;  // closed by the answer before
     Frame frame;
     frame.request_id = recall.request_id;
-    if (ready) {
+    const auto index = memory_indexes_.find(mesh_no);
+    if (index != memory_indexes_.end() && index->second.ready) {
       // It paid when it came, and those before it were answered since.
-      if (may_pay(client, frame, Cost::kReply)) answer_recall(client, frame, mesh_no, recall.query);
-    } else if (too_large) {
+      if (may_pay(client, frame, Cost::kReply)) {
+        cost += answer_recall(client, frame, mesh_no, recall.query);
+      }
+    } else if (was_too_large(mesh_no)) {
       refuse(client, frame, index_too_large());
     } else {
       refuse(client, frame, fail(Err::kInternal, "the search index failed; ask again"));
