@@ -9,14 +9,17 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/e2e"))
 from harness import World, wait_until  # noqa: E402
 
 SECONDS = 5
+IDLE_SECONDS = 10
 
 
 def process_figures(build, arguments, env, runs=50):
@@ -37,6 +40,16 @@ def memory(process):
 def cpu_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wake_ups(processes):
+    """Of each idle process, in a second."""
+    def switches(process):
+        lines = pathlib.Path(f"/proc/{process.child.pid}/status").read_text().splitlines()
+        return next(int(l.split()[1]) for l in lines if l.startswith("voluntary_ctxt_switches"))
+    before = [switches(p) for p in processes]
+    time.sleep(IDLE_SECONDS)
+    return [(switches(p) - b) / IDLE_SECONDS for p, b in zip(processes, before)]
 
 
 def counters(path):
@@ -88,6 +101,11 @@ def daemon_figures(build):
             "idle_daemon": memory(alice.daemon),
             "idle_broker": memory(broker),
         }
+        # Nothing that is written for Node.js, as the reference is, costs less than an empty program.
+        if node := shutil.which("node"):
+            figures["empty_node"] = process_figures(build, [node, "-e", ""], alice.env, runs=20)
+        for name, rate in zip(("idle_daemon", "idle_broker"), wake_ups([alice.daemon, broker])):
+            figures[name]["wake_ups"] = rate
         key = json.loads(bob.run("list", "--json").stdout)["meshes"][0]["pubkey"]
         done = subprocess.run([f"{build}/bin/send_latency", str(alice.socket), key,
                                str(world.root / "sync-file"), "1000"], capture_output=True,
@@ -116,13 +134,19 @@ def main():
         f = figures[name]
         print(f"claudemesh {name:<8} {f['wall_ms']:7.2f} ms whole process, {f['cpu_ms']:.2f} ms CPU, "
               f"{f['peak_kib'] / 1024:.1f} MiB peak")
+    if bound := figures.get("empty_node"):
+        send = figures["send"]
+        print(f"empty node program  {bound['wall_ms']:7.2f} ms, {bound['peak_kib'] / 1024:.1f} MiB: "
+              f"{bound['wall_ms'] / send['wall_ms']:.0f} x our send in time, "
+              f"{bound['peak_kib'] / send['peak_kib']:.0f} x in memory")
     latency = figures["latency"]
     for name in ("send_us", "fdatasync_us"):
         print(f"{name:<19} {json.dumps(latency[name])}")
     for name in ("idle_daemon", "idle_broker"):
         f = figures[name]
         print(f"{name:<19} {f['resident_kib'] / 1024:.1f} MiB resident, "
-              f"{f['anonymous_kib'] / 1024:.1f} MiB of it anonymous")
+              f"{f['anonymous_kib'] / 1024:.1f} MiB of it anonymous, "
+              f"{f['wake_ups']:.1f} wake-ups a second")
     for durability in ("sync", "relaxed"):
         f = figures[durability]
         print(f"broker {durability:<8} {f['per_second']:9.0f} msg/s at {chosen.pairs} pairs, "
