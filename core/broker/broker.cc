@@ -88,12 +88,16 @@ void Broker::on_open(ConnRef conn, const wire::PeerAddress& address) {
   tables_.client_of_slot[conn.slot] = client;
 }
 
-void Broker::on_text(ConnRef conn, std::string_view text) {
-  const ClientRef client = client_of(conn);
-  if (!client) return;  // closed earlier in this iteration
+void Broker::touch(ClientRef client) {
   auto& touched = tables_.clients.get<kClientTouched>(client);
   if (touched == 0) tables_.touched.push_back(client);
   touched = 1;
+}
+
+void Broker::on_text(ConnRef conn, std::string_view text) {
+  const ClientRef client = client_of(conn);
+  if (!client) return;  // closed earlier in this iteration
+  touch(client);
   wire::ClientFrame frame;
   if (Status parsed = wire::parse_client_frame(parser_, text, scratch(), frame); !parsed) {
     send_error(client, "malformed", parsed.error().detail, frame.request_id);

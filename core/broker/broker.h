@@ -256,6 +256,7 @@ class Broker {
   void drain_priority(MailboxRef box, ClientRef client, std::uint8_t priority, DrainBudget& budget,
                       DrainState& state);
   void forget_if_empty(MailboxRef box);
+  void touch(ClientRef client);  // a failed commit closes it
   bool push_row(MailboxRef box, ClientRef client, const store::DeliveryKeyParts& key,
                 const store::DeliveryRow& row);
   // Null, or why this row must not reach its recipient any more.
@@ -390,6 +391,7 @@ class Broker {
   bool is_indexed(std::uint32_t mesh_no, Bytes key) const;
   void index_memory(std::uint32_t mesh_no, Bytes key, const store::MemoryRow& row);
   void unindex_memory(std::uint32_t mesh_no, Bytes key);
+  std::uint64_t count_memory_index(MemoryIndex& index);
   bool make_index_room(std::uint32_t mesh_no);
   void drop_memory_index(std::uint32_t mesh_no);
   void drop_changed_indexes();
@@ -599,7 +601,8 @@ class Broker {
   bool leases_left_ = false;  // that ran out; the next iteration goes on with them
   bool draining_ = false;
   std::uint64_t failed_after_ = UINT64_MAX;  // number of the commit before the one that failed last
-  MinuteCount look_ups_{kLookUpsAMinute};    // of short codes, by address
+  MinuteCount look_ups_{kLookUpsAMinute};    // of short codes, by network
+  MinuteCount previews_{kLookUpsAMinute};    // of invites, by network
   MinuteCount hooks_{kHooksAMinute};         // without proof, by address, pid and cwd
   MinuteCount address_hooks_{kHooksOfOneAMinute};  // without proof, by address
   MinuteCount member_hooks_{kHooksOfOneAMinute};   // by key of a member

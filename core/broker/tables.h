@@ -56,7 +56,7 @@ enum ClientCol {
   kClientLapsed,  // lanes whose lease ran out here; no push in them until it acks something
   kClientErrors,  // error frames sent in the current minute
   kClientErrorsSince,
-  kClientTouched,  // delivered a frame in this iteration
+  kClientTouched,  // delivered a frame in this iteration, or was answered one of before
   kClientAddress,
   kClientKnowsPolicy,  // negotiated concurrent_connection_policy
   kClientSessionNo,    // of its session key; 0 without one

@@ -73,6 +73,7 @@ struct Conn {
   bool half_closed : 1 = false;   // the kernel knows that our half is shut
   bool close_waits : 1 = false;   // close_notify found no room
   bool cut : 1 = false;           // in cut_: a write failed
+  bool excused : 1 = false;       // its unfinished message was given more time, once
   // A TLS stream may have to write before it can read, and the other way round.
   bool read_wants_write : 1 = false;
   bool write_wants_read : 1 = false;

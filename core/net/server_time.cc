@@ -34,6 +34,7 @@ void Server::settle(Conn& conn) {
   if (conn.sent) conn.last_wrote = now_;
   conn.heard = conn.sent = false;
   if (!conn.partial) conn.partial_since = 0;
+  if (conn.partial_since == 0) conn.excused = false;
   if (conn.partial && conn.partial_since == 0) {
     conn.partial_since = std::max<std::uint64_t>(now_, 1);
   }
@@ -94,11 +95,13 @@ bool Server::has_unread(const Conn& conn) noexcept {
   return ::poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
 }
 
-// It was heard; what is unfinished gets as long as the next sweep takes to come.
+// It was heard; what is unfinished gets as long as the next sweep takes to come, but only once: a
+// flood that is never read to its end has no end either.
 void Server::excuse(Conn& conn) {
   const std::uint64_t most = options_.limits.partial_frame_ms_max;
   conn.last_heard = now_;
   if (conn.partial_since != 0 && now_ >= conn.partial_since + most) {
+    conn.excused = true;
     conn.partial_since = now_ + kSweepMs > most ? now_ + kSweepMs - most : 1;
   }
   rearm(conn);
@@ -111,8 +114,9 @@ void Server::expire(Conn& conn) {
       !waits && conn.partial_since != 0 && now_ >= conn.partial_since + limits.partial_frame_ms_max;
   const bool silent = !waits && now_ >= conn.last_heard + limits.stale_ms;
   // What is starved is unread on purpose, and holds memory.
-  const bool read_late = partial || silent || conn.state == ConnState::kHttpRead;
-  if (read_late && !waits && !conn.starved && has_unread(conn)) {
+  const bool reads = conn.state == ConnState::kHttpRead || conn.state == ConnState::kWs;
+  const bool late = partial ? !conn.excused : silent || conn.state == ConnState::kHttpRead;
+  if (reads && late && !waits && !conn.starved && has_unread(conn)) {
     excuse(conn);
     return;
   }

@@ -28,6 +28,25 @@ TEST_F(AbandonTest, a_session_that_survives_still_gets_its_mail) {
   EXPECT_EQ(pushed(to), Texts{"for-the-session"});
 }
 
+TEST_F(AbandonTest, a_recall_that_waited_is_not_forgotten_with_its_answer) {
+  found(3);
+  parts_.limits.rate_burst = 10'000;
+  const ConnRef writer = connect(members_[0]);
+  const ConnRef asker = connect(members_[1]);
+  const ConnRef other = connect(members_[2]);
+  for (int count = 0; count < 600; ++count) {
+    core_->on_text(writer,
+                   R"({"type":"remember","content":"alpha )" + std::to_string(count) + "\"}");
+    if (count % 200 == 199) run();
+  }
+  text(asker, R"({"type":"recall","query":"alpha 17","_reqId":"q"})");
+  run();
+  ASSERT_TRUE(frames(asker).empty()) << "there are more memories than two iterations read";
+  fail_commit(other);
+  EXPECT_EQ(closed(asker), 1011u)
+      << "it was answered in an iteration that never was: it asks again";
+}
+
 TEST_F(AbandonTest, the_newest_connection_still_comes_first) {
   found(3);
   const ConnRef from = connect(members_[0]);

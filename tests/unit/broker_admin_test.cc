@@ -250,6 +250,30 @@ TEST_F(BrokerTest, a_short_code_leads_to_its_invite_until_it_is_used) {
   EXPECT_EQ(status_, 404u);
 }
 
+TEST_F(BrokerTest, a_network_asks_ten_times_a_minute_and_previews_leave_codes_alone) {
+  found(1);
+  const std::string code = field(http("POST", "/cli/mesh/crew/invite", "{}", true), "code");
+  const auto ask = [&](std::string_view path, unsigned network, unsigned host) {
+    wire::HttpRequest request;
+    request.method = "GET";
+    request.path = path;
+    request.peer_address = {0x20, 0x01, 0x0d, 0xb8};
+    for (std::size_t byte = 0; byte < 4; ++byte) {
+      request.peer_address[4 + byte] = static_cast<std::uint8_t>(network >> (8 * byte));
+      request.peer_address[12 + byte] = static_cast<std::uint8_t>(host >> (8 * byte));
+    }
+    request_of(request);
+    return status_;
+  };
+  for (unsigned host = 0; host < 10; ++host) ask("/api/public/invite/nonsense", 1, host);
+  EXPECT_EQ(ask("/api/public/invite/nonsense", 1, 77), 429u) << "a host has a whole /64";
+  for (unsigned network = 2; network < 10'010; ++network) {
+    ask("/api/public/invite/nonsense", network, 0);
+  }
+  EXPECT_EQ(status_, 429u) << "the table is full";
+  EXPECT_EQ(ask("/api/public/invite-code/" + code, 1, 0), 200u);
+}
+
 TEST_F(BrokerTest, a_claim_with_a_member_key_joins_and_gets_the_sealed_root_key) {
   found(1);
   const std::string code = field(http("POST", "/cli/mesh/crew/invite", "{}", true), "code");

@@ -51,6 +51,73 @@ TEST_F(RecallTest, a_word_that_is_repeated_is_one_word_and_more_than_sixteen_are
   EXPECT_EQ(TextIndex::words_max(100'000), 8u) << "the lists of words are long";
 }
 
+TEST_F(RecallTest, two_indexes_that_do_not_fit_together_are_built_one_after_the_other) {
+  found(1);
+  parts_.limits.rate_burst = 1'000'000;
+  const ConnRef first = connect(members_[0]);
+  Member owner = Member::make();
+  const std::string made =
+      http("POST", "/cli/mesh/create", R"({"name":"other","pubkey":")" + owner.hex + "\"}", true);
+  mesh_ = field(made, "id");
+  owner.id = field(made, "member_id");
+  const ConnRef second = connect(owner);
+  for (int count = 0; count < 3'000; ++count) {
+    for (const ConnRef conn : {first, second}) {
+      remember(conn, "all " + words(2) + "n" + std::to_string(count) + "x" +
+                         std::to_string(conn.slot) + " y" + std::to_string(7 * count));
+    }
+    if (count % 250 == 249) later(60'000);
+  }
+  for (std::uint64_t most = 100'000; most < 1'000'000; most += 50'000) {
+    parts_.limits.search_index_bytes_max = most;
+    text(first, query("all n17x" + std::to_string(first.slot)));
+    text(second, query("all n17x" + std::to_string(second.slot)));
+    int rounds = 0;
+    while (core_->work_left() && rounds < 200) {
+      run();
+      ++rounds;
+    }
+    EXPECT_LT(rounds, 200) << most;
+    EXPECT_FALSE(frames(first).empty() && frames(second).empty());
+    later(600'000);
+  }
+}
+
+TEST_F(RecallTest, a_mesh_that_was_too_large_is_searched_again_when_it_forgot) {
+  found(1);
+  parts_.limits.rate_burst = 1'000'000;
+  parts_.limits.search_index_bytes_max = 200'000;
+  const ConnRef conn = connect(members_[0]);
+  Texts ids;
+  for (int count = 0; count < 3'000; ++count) {
+    remember(conn, "w" + std::to_string(count) + " v" + std::to_string(3 * count) + " u" +
+                       std::to_string(5 * count));
+    if (count % 250 != 249) continue;
+    later(60'000);
+    for (const std::string& stored : frames(conn, "memory_stored")) {
+      ids.push_back(field(stored, "id"));
+    }
+  }
+  const auto answer = [&] {
+    text(conn, query("w1"));
+    for (int round = 0; round < 100; ++round) {
+      const auto found = frames(conn);
+      if (!found.empty()) return found.front();
+      run();
+    }
+    return std::string();
+  };
+  EXPECT_EQ(field(answer(), "code"), "full");
+  ASSERT_GT(ids.size(), 1'000u);
+  for (std::size_t index = 0; index < ids.size(); ++index) {
+    core_->on_text(conn, R"({"type":"forget","memoryId":")" + ids[index] + "\"}");
+    if (index % 250 == 249) run();
+  }
+  later(60'000);
+  frames(conn);
+  EXPECT_NE(field(answer(), "code"), "full");
+}
+
 TEST_F(RecallTest, what_a_search_takes_is_charged_and_not_only_what_it_answers) {
   found(2);
   parts_.limits.rate_burst = 10'000;

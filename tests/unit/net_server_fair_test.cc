@@ -151,5 +151,59 @@ TEST_F(NetServerFair, key_updates_without_end_end_a_connection) {
   until([&] { return server_->drained(); });
 }
 
+// Empty continuations of a message that has begun, faster than an iteration reads.
+class NetServerFlood : public NetServerFair {
+ protected:
+  void begin(Client& client) {
+    conn_ = open_ws(client);
+    server_->ws_set_frame_limit(conn_, 1 << 20);
+    client.send(fragment(0x01));
+    settle();
+    for (int count = 0; count < 100'000; ++count) burst_ += fragment(0x00);
+  }
+  // A second of it. The connection was not read to its end when the clock moves on.
+  void flood(Client& client) {
+    now_ += 1'000;
+    for (ssize_t sent = 1; sent > 0; at_ = at_ == burst_.size() ? 0 : at_) {
+      sent = ::send(client.fd(), burst_.data() + at_, burst_.size() - at_,
+                    MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (sent > 0) at_ += static_cast<std::size_t>(sent);
+    }
+    server_->collect(false);
+    server_->tick(now_);
+    server_->flush();
+    server_->end_iteration();
+    scratch_.reset();
+    client.take();
+  }
+  static std::string fragment(char opcode) {
+    return std::string(1, opcode) + "\x80" + std::string(4, '\1');
+  }
+  ConnRef conn_;
+  std::string burst_;
+  std::size_t at_ = 0;
+};
+
+TEST_F(NetServerFlood, a_message_without_end_has_its_time_and_not_more) {
+  start();
+  Client client(port_);
+  begin(client);
+  int seconds = 0;
+  for (; seconds < 300 && server_->alive(conn_); ++seconds) flood(client);
+  EXPECT_LE(seconds, 45);
+}
+
+TEST_F(NetServerFlood, whoever_is_told_to_go_goes) {
+  start();
+  Client client(port_);
+  begin(client);
+  for (int second = 0; second < 29; ++second) flood(client);
+  ASSERT_TRUE(server_->alive(conn_));
+  server_->ws_close(conn_, 4002, "revoked");
+  int seconds = 0;
+  for (; seconds < 300 && server_->alive(conn_); ++seconds) flood(client);
+  EXPECT_LE(seconds, 10);
+}
+
 }  // namespace
 }  // namespace cm::net

@@ -53,7 +53,7 @@ Status Broker::put_code(std::string_view token, std::uint64_t expires_ms, TextBu
 }
 
 Status Broker::token_of_code(const HttpCall& call, std::string_view code, std::string& token) {
-  if (!look_ups_.may(hash64(Bytes(call.request.peer_address)), env_.mono_ms)) {
+  if (!look_ups_.may(network_of(call.request.peer_address), env_.mono_ms)) {
     return fail(Err::kRateLimit, "10 codes a minute from one address; wait a minute");
   }
   const Error none = fail(Err::kInviteNotFound, "no invite in force has this code");
@@ -89,7 +89,7 @@ Status Broker::resolve_code(HttpCall& call) {
 // Who holds a token may ask what it is good for, without using it. Spent or withdrawn ones say why,
 // and nothing more: their mesh is no longer the asker's business.
 Status Broker::preview_invite(HttpCall& call) {
-  if (!look_ups_.may(hash64(Bytes(call.request.peer_address)), env_.mono_ms)) {
+  if (!previews_.may(network_of(call.request.peer_address), env_.mono_ms)) {
     return fail(Err::kRateLimit, "10 invites a minute from one address; wait a minute");
   }
   const std::string_view token = call.arguments[0];

@@ -21,14 +21,6 @@ namespace {
 
 constexpr std::uint64_t kWaitMs = 10'000;
 
-// Whom an address stands for: an IPv6 host has a whole /64, an IPv4 one (mapped) itself.
-std::uint64_t network_of(const wire::PeerAddress& address) noexcept {
-  constexpr std::size_t kPrefix = 8;
-  const bool is_short =
-      std::all_of(address.begin(), address.begin() + kPrefix, [](auto byte) { return byte == 0; });
-  return hash64(is_short ? Bytes(address) : Bytes(address).first(kPrefix));
-}
-
 }  // namespace
 
 // Who proved itself never waits behind those who did not, and the operator never waits.

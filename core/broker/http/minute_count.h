@@ -1,16 +1,28 @@
 // minute_count.h — how often somebody asked within a minute, for a bounded number of askers.
-// Owns:   MinuteCount.
+// Owns:   MinuteCount, and whom an address stands for (network_of).
 // Holds:  memory is bounded: a full table forgets who was quiet for a minute, and while nobody was,
 //         it refuses who is new, so that a flood of names can not buy a flood of calls.
 // Source: docs/PROTOCOL.md §7; design/presence.md, last section; spec/wire.md §4 (hooks).
 // Not:    the budget of messages (budget.h).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 
+#include "core/base/hash.h"
+#include "core/wire/http_request.h"
+
 namespace cm::broker {
+
+// Whom an address stands for: an IPv6 host has a whole /64, an IPv4 one (mapped) itself.
+inline std::uint64_t network_of(const wire::PeerAddress& address) noexcept {
+  constexpr std::size_t kPrefix = 8;
+  const bool is_short =
+      std::all_of(address.begin(), address.begin() + kPrefix, [](auto byte) { return byte == 0; });
+  return hash64(is_short ? Bytes(address) : Bytes(address).first(kPrefix));
+}
 
 class MinuteCount {
  public:

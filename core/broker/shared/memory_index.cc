@@ -37,15 +37,16 @@ Error index_too_large() {
 
 }  // namespace
 
-// One share for one mesh; the next iteration goes on with another one, if one waits.
+// One share of the mesh that waits longest. It is built to its end before another one begins: two
+// that grow in turn would push each other out for ever where only one of them has room.
 void Broker::build_memory_indexes() {
   std::erase_if(recalls_, [this](const WaitingRecall& recall) { return !client_of(recall.conn); });
   if (recalls_.empty()) return;
   const std::uint32_t mesh_no = recalls_.front().mesh_no;
   MemoryIndex& index = memory_indexes_[mesh_no];
   index.used_ms = env_.mono_ms;
-  if (index.ready || build_memory_index(mesh_no, index)) return answer_waiting_recalls(mesh_no);
-  std::rotate(recalls_.begin(), recalls_.begin() + 1, recalls_.end());
+  index.too_large = false;
+  if (index.ready || build_memory_index(mesh_no, index)) answer_waiting_recalls(mesh_no);
 }
 
 // What cannot be indexed is not tried for each recall.
@@ -120,6 +121,7 @@ void Broker::answer_waiting_recalls(std::uint32_t mesh_no) {
     recalls_.erase(next);
     const ClientRef client = client_of(recall.conn);
     if (!client) continue;  // closed by the answer before
+    touch(client);          // a commit that fails takes the answer with it
     Frame frame;
     frame.request_id = recall.request_id;
     const auto index = memory_indexes_.find(mesh_no);
@@ -149,13 +151,18 @@ void Broker::index_memory(std::uint32_t mesh_no, Bytes key, const store::MemoryR
   MemoryIndex& index = memory_indexes_.find(mesh_no)->second;
   const bool added =
       index.texts->add(id_of(key), row.text[store::kMemoryContent], row.text[store::kMemoryTags]);
-  if (!added || !make_index_room(mesh_no)) drop_memory_index(mesh_no);
+  // Nobody asks for it just now: it makes room for itself, not for itself alone.
+  const bool fits = added && count_memory_index(index) <= limits_.search_index_bytes_max;
+  if (!fits) drop_memory_index(mesh_no);
 }
 
 // Before the row is erased: its words are needed to find its places in the index.
 void Broker::unindex_memory(std::uint32_t mesh_no, Bytes key) {
   indexes_changed_.push_back(mesh_no);
   store::MemoryRow row;
+  // With less in the mesh it may fit again.
+  const auto known = memory_indexes_.find(mesh_no);
+  if (known != memory_indexes_.end() && known->second.too_large) drop_memory_index(mesh_no);
   if (!is_indexed(mesh_no, key) || !batch().get(TableId::kMemory, key, row)) return;
   MemoryIndex& index = memory_indexes_.find(mesh_no)->second;
   const bool removed = index.texts->remove(id_of(key), row.text[store::kMemoryContent],
@@ -163,12 +170,17 @@ void Broker::unindex_memory(std::uint32_t mesh_no, Bytes key) {
   if (!removed) drop_memory_index(mesh_no);
 }
 
-// Counts the index anew. False if it does not fit although all others have gone.
+// Counts the index anew, and gives the bytes of all.
+std::uint64_t Broker::count_memory_index(MemoryIndex& index) {
+  memory_index_bytes_ -= index.bytes;
+  index.bytes = kIndexBytes + index.texts->bytes();
+  memory_index_bytes_ += index.bytes;
+  return memory_index_bytes_;
+}
+
+// False if it does not fit although all others have gone.
 bool Broker::make_index_room(std::uint32_t mesh_no) {
-  MemoryIndex& mine = memory_indexes_.find(mesh_no)->second;
-  memory_index_bytes_ -= mine.bytes;
-  mine.bytes = kIndexBytes + mine.texts->bytes();
-  memory_index_bytes_ += mine.bytes;
+  count_memory_index(memory_indexes_.find(mesh_no)->second);
   while (memory_index_bytes_ > limits_.search_index_bytes_max) {
     auto oldest = memory_indexes_.end();
     for (auto each = memory_indexes_.begin(); each != memory_indexes_.end(); ++each) {
