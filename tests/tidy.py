@@ -108,6 +108,18 @@ def check_references(path, text, report):
                 report(path, number, f"names {name}, which is not there")
 
 
+def check_pages(report):
+    """So are the files that a page names between backticks, by the end of their path."""
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT,
+                             capture_output=True, text=True, check=True).stdout.split("\n")
+    tails = {"/" + path for path in tracked}
+    for page in sorted(path for path in tracked if path.endswith(".md")):
+        for number, line in enumerate((ROOT / page).read_text().split("\n"), 1):
+            for name in re.findall(r"`([\w./-]+\.(?:cc|h|c|py|mjs|md))`", line):
+                if not any(tail.endswith("/" + name) for tail in tails):
+                    report(page, number, f"names {name}, which is not there")
+
+
 def check_lines(path, text, report):
     bans = BANNED + (BANNED_IN_CORES if path.startswith(CORES) else [])
     for number, line in enumerate(text.split("\n"), 1):
@@ -233,6 +245,7 @@ def main():
         check_lines(path, text, report)
         check_references(path, text, report)
     check_tables(report)
+    check_pages(report)
     check_protocol((ROOT / "docs/PROTOCOL.md").read_text(), report)
     check_metrics(metrics_of_code(), metrics_of_page((ROOT / "docs/METRICS.md").read_text()), report)
     for problem in problems:
