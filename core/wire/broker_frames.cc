@@ -123,6 +123,7 @@ Status parse_push(const BrokerFrame& frame, Push& push) {
   if (!is_client_id(push.client_message_id)) push.client_message_id = {};
   push.has_fingerprint =
       crypto::hex_parse_any_case(usable(fields, "request_fingerprint", 64), push.fingerprint);
+  if (!push.has_fingerprint) push.fingerprint = {};  // half of one is none
   push.topic = usable(fields, "topic", kTargetMax);
   push.reply_to = usable(fields, "replyToId", kReplyToMax);
   if (has_control(push.reply_to)) push.reply_to = {};
