@@ -12,7 +12,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace cm::cli {
 
@@ -75,6 +76,8 @@ void declare_join(CLI::App& app);
 int run_join();
 int run_list();
 void declare_mesh_option(CLI::App& app, std::string& mesh);  // --mesh
+// A slug as the first word, or with --mesh as every remedy says it.
+CLI::Option* declare_slug(CLI::App& app, std::string& slug, const std::string& about);
 // verbs/mesh_admin.cc
 void declare_leave(CLI::App& app);
 int run_leave();

@@ -38,13 +38,18 @@ std::vector<Flag> flags_of(const Verb& verb) {
   std::vector<Flag> flags;
   for (const CLI::Option* option : app.get_options()) {
     if (option->get_name().find("help") != std::string::npos) continue;
-    Flag flag;
-    flag.positional = option->get_positional();
-    flag.names = flag.positional ? option->get_name() : option->get_name(false, true);
-    flag.about = option->get_description();
-    flag.takes_value = option->get_expected_max() > 0 && !flag.positional;
-    flag.required = option->get_required();
-    flags.push_back(flag);
+    // Some are both: a word, and the flag that says the same.
+    const bool named = !option->get_lnames().empty() || !option->get_snames().empty();
+    for (const bool positional : {true, false}) {
+      if (positional ? !option->get_positional() : !named) continue;
+      Flag flag;
+      flag.positional = positional;
+      flag.names = positional ? option->get_name(true) : option->get_name(false, true);
+      flag.about = option->get_description();
+      flag.takes_value = option->get_expected_max() > 0 && !positional;
+      flag.required = option->get_required();
+      flags.push_back(flag);
+    }
   }
   return flags;
 }

@@ -196,7 +196,7 @@ int run_create() {
 }
 
 void declare_share(CLI::App& app) {
-  app.add_option("mesh", g_options.slug, "Slug of the mesh; the only one by default");
+  declare_slug(app, g_options.slug, "Slug of the mesh; the only one by default");
   app.add_option("--role", g_options.role, "admin or member")->capture_default_str();
   app.add_option("--uses", g_options.uses, "How many may join with it")->capture_default_str();
   app.add_option("--expires-hours", g_options.expires_hours, "How long it is valid")

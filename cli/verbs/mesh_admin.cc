@@ -1,5 +1,6 @@
 // mesh_admin.cc — leave, rename, delete, info, whoami, member list.
-// Holds:  leaving is local and says so; deleting everywhere asks for the slug. What a broker is
+// Holds:  leaving is local and says so; leaving, which ends a key, and deleting everywhere ask for
+//         the slug. What a broker is
 //         told carries this member's signature. Secret keys are never printed.
 // Source: spec/cli.md §6, §8, §15.
 // Not:    create, share, join (mesh.cc).
@@ -23,7 +24,7 @@ namespace cm::cli {
 namespace {
 
 struct {
-  std::string mesh, slug, ca_file, confirm;
+  std::string mesh, slug, named, ca_file, confirm;
   bool everywhere = false, yes = false, online = false;
 } g_options;
 
@@ -63,7 +64,8 @@ void print_members(const Reply& reply) {
 }  // namespace
 
 void declare_leave(CLI::App& app) {
-  app.add_option("mesh", g_options.mesh, "Slug of the mesh")->required();
+  declare_slug(app, g_options.mesh, "Slug of the mesh")->required();
+  app.add_option("--confirm", g_options.confirm, "The slug again, for scripts");
 }
 
 int run_leave() {
@@ -74,6 +76,8 @@ int run_leave() {
   const auto mesh = choose_mesh(*config, g_options.mesh);
   if (!mesh) return report(mesh.error());
   const std::string slug = (*mesh)->slug;
+  const std::string question = "this destroys your only key of " + slug + "; type its slug";
+  if (Status sure = confirm(question, slug); !sure) return report(sure.error());
   if (Status removed = remove_mesh(*config, (*mesh)->mesh_id); !removed) {
     return report(removed.error());
   }
@@ -85,17 +89,26 @@ int run_leave() {
     return 0;
   }
   say_done("left " + slug + " on this machine; its key is gone from here");
-  say("the mesh still lists the member until an admin removes it");
+  say("the broker was not told: the mesh still lists the member, whom nobody can be any more");
   return 0;
 }
 
 void declare_rename(CLI::App& app) {
-  app.add_option("mesh", g_options.mesh, "Slug of the mesh")->required();
-  app.add_option("slug", g_options.slug, "The new slug, 2 to 32 of [a-z0-9-]")->required();
+  app.add_option("mesh", g_options.mesh, "Slug of the mesh; not with --mesh")->required();
+  app.add_option("slug", g_options.slug, "The new slug, 2 to 32 of [a-z0-9-]");
+  declare_mesh_option(app, g_options.named);
   declare_ca_file(app, g_options.ca_file);
 }
 
 int run_rename() {
+  const bool named = !g_options.named.empty();
+  if (named == !g_options.slug.empty()) {
+    return report(fail(Err::kUsage, "claudemesh rename: name the mesh once, and its new slug"));
+  }
+  if (named) {
+    g_options.slug = g_options.mesh;
+    g_options.mesh = g_options.named;
+  }
   if (!wire::is_slug(g_options.slug)) {
     return report(fail(Err::kMalformed,
                        "the new slug: 2 to 32 characters of [a-z0-9-], not "
@@ -128,7 +141,7 @@ int run_rename() {
 }
 
 void declare_delete(CLI::App& app) {
-  app.add_option("mesh", g_options.mesh, "Slug of the mesh")->required();
+  declare_slug(app, g_options.mesh, "Slug of the mesh")->required();
   app.add_option("--confirm", g_options.confirm, "The slug again, for scripts");
   declare_ca_file(app, g_options.ca_file);
 }
@@ -159,7 +172,7 @@ int run_delete() {
 }
 
 void declare_info(CLI::App& app) {
-  app.add_option("mesh", g_options.mesh, "Slug of the mesh; the only one by default");
+  declare_slug(app, g_options.mesh, "Slug of the mesh; the only one by default");
 }
 
 int run_info() {

@@ -47,6 +47,10 @@ void declare_mesh_option(CLI::App& app, std::string& mesh) {
   app.add_option("--mesh", mesh, "Slug of the mesh; the only one, or all, by default");
 }
 
+CLI::Option* declare_slug(CLI::App& app, std::string& slug, const std::string& about) {
+  return app.add_option("mesh,--mesh", slug, about);
+}
+
 void declare_state_get(CLI::App& app) {
   app.add_option("key", g_options.key, "The key")->required();
   declare_mesh_option(app, g_options.mesh);

@@ -296,7 +296,7 @@ def a_broker_that_is_away_shows(check, world, alice):
 
 def endings(check, alice, bob, carol):
     check.run(alice, "rename", "crew", "band")
-    check.run(carol, "leave", "crew")
+    check.run(carol, "leave", "crew", "--confirm", "crew")
     check.run(alice, "delete", "band", "--confirm", "band")
     check.run(bob, "daemon", "down")
 

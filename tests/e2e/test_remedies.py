@@ -237,6 +237,39 @@ def wide_characters_keep_columns(alice):
     expect(len(lines) == 5 and len(at) == 1, f"columns begin at {at}: {lines}")
 
 
+def remedies_fit_the_verb(member):
+    """With two meshes: each flag in what a verb says then is one that this verb takes."""
+    table = {v["verb"]: v for v in member.json("help")["verbs"]}
+    flags = {v: set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", member.run(*v.split(), "--help").stdout))
+             for v in table}
+    words = {"send": ["zz", "x"], "state get": ["k"], "state set": ["k", "v"], "remember": ["x"],
+             "forget": ["abcdefgh"], "topic create": ["t"], "topic history": ["t"],
+             "topic post": ["t", "x"], "skill get": ["s"], "peer verify": ["zz"],
+             "topic join": ["t"], "topic leave": ["t"], "topic members": ["t"],
+             "topic read": ["t"], "topic tail": ["t"], "group join": ["g"], "delete": [],
+             "leave": [], "share": [], "info": [], "rename": ["new"], "member list": [],
+             "profile": ["--name", "x"], "inbox": ["--from", "zz"], "broker restore": ["x"],
+             "inbox delete": ["nope"], "message status": ["abcdefghijkl"], "recall": ["nope"]}
+    wrong, named = [], 0
+    for verb, more in words.items():
+        done = member.run(*verb.split(), *more, check=False)
+        named += done.returncode == 3 and "--mesh" in done.stderr
+        # What stands in quotes is another verb's.
+        text = re.sub(r"'claudemesh [^']*'", "", done.stderr)
+        bad = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - flags[verb]
+        if bad:
+            wrong.append(f"{verb}: {sorted(bad)} in {done.stderr.strip()}")
+    expect(named > 5, f"{named} verbs ask for the mesh: nothing was looked at")
+    expect(not wrong, "remedies with flags that the verb does not take:\n" + "\n".join(wrong))
+    for verb in ("info", "share"):
+        member.run(verb, "--mesh", "left")
+    refused(member, 7, "--confirm left", "delete", "--mesh", "left")
+    member.run("rename", "--mesh", "left", "west")
+    member.run("rename", "west", "left")
+    refused(member, 3, "new slug", "rename", "left")
+    refused(member, 3, "once", "rename", "left", "west", "--mesh", "left")
+
+
 def help_is_found(member):
     text = member.run("help", "send").stdout
     expect("--priority" in text and "--strict" in text and text == member.run(
@@ -314,6 +347,12 @@ def main(build):
         quiet_is_data_only(alice)
         dates_and_invites(alice, bob)
         wide_characters_keep_columns(alice)
+        erin = world.member("erin")
+        for slug in ("left", "right"):
+            erin.run("create", slug, "--broker", world.url, "--display-name", "erin")
+        erin.daemon.start()
+        erin.wait_connected()
+        remedies_fit_the_verb(erin)
         secrets_of_others_are_not_used(world, alice)
         a_broker_minds_its_files(world, alice)
     print("what goes wrong is said, and what is said helps")

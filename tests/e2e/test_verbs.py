@@ -150,7 +150,13 @@ def meshes_are_administered(world, alice, bob, carol):
     expect(alice.json("info", "band")["peers"] >= 1, "info")
     expect(alice.json("whoami")["meshes"][0]["slug"] == "band", "whoami")
     expect("secret" not in alice.run("whoami", "--json").stdout.lower(), "whoami shows a secret")
-    carol.run("leave", "crew")
+    for words in (["leave", "crew"], ["leave", "--mesh", "crew", "--confirm", "band"]):
+        done = carol.run(*words, check=False)
+        expect(done.returncode == 7 and "--confirm crew" in done.stderr, f"leave asks: {done}")
+    expect(exit_of(carol, "leave", "crew", "--json") == 7, "also for JSON")
+    expect(carol.json("list")["meshes"][0]["slug"] == "crew", "her key is still there")
+    left = carol.run("leave", "--mesh", "crew", "--confirm", "crew")
+    expect("still lists" in left.stderr and "admin" not in left.stderr, f"what is true: {left}")
     expect(carol.json("list")["meshes"] == [], "carol has left")
     wait_until(lambda: carol.call("GET", "/v1/health")[1]["meshes"] == [],
                "her daemon has noticed while running")
