@@ -6,6 +6,7 @@
 #include <wchar.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -162,6 +163,10 @@ Output& output() {
   return instance;
 }
 
+namespace {
+int g_lost = 0;  // errno of the first write that failed
+}
+
 // A pipe gets the bytes as they are; a terminal must not act on what a peer sent.
 void print(std::string_view text) {
   static const bool terminal = ::isatty(STDOUT_FILENO) == 1;
@@ -170,8 +175,16 @@ void print(std::string_view text) {
     safe = output().json ? rendered_json(text) : rendered(text);
     text = safe;
   }
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fputc('\n', stdout);
+  const bool kept = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+                    std::fputc('\n', stdout) != EOF;
+  if (!kept && g_lost == 0) g_lost = errno;
+}
+
+Status flush_output() {
+  if (std::fflush(stdout) != 0 && g_lost == 0) g_lost = errno;
+  if (g_lost == 0) return {};
+  if (g_lost == EPIPE) return Err::kTransport;
+  return fail(Err::kIo, "standard output: " + std::string(std::strerror(g_lost)));
 }
 
 void print_json(std::string_view json) {

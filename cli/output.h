@@ -27,6 +27,9 @@ Output& output();
 // stdout, with a newline. On a terminal nothing in it acts but the styles below: control
 // characters and what turns the direction of text are replaced, in JSON escaped.
 void print(std::string_view text);
+// Hands on what print() has kept so far. Not ok if any of it was lost, ever since: kIo says why;
+// kTransport says that the reader has gone, as `head` does, which is no mistake of anybody.
+Status flush_output();
 // A document on stdout, in the form of the verb that runs.
 void print_json(std::string_view json);
 void say(std::string_view text);       // stderr, unless --quiet

@@ -62,7 +62,6 @@ void copy_from(int fd, off_t& at, std::string& rest) {
     }
     rest.erase(0, begin);
   }
-  std::fflush(stdout);
 }
 
 // Where a detached daemon of these settings writes.
@@ -118,7 +117,7 @@ int run_daemon_logs() {
   off_t at = g_options.lines == 0 ? info.st_size : tail_start(fd, info.st_size, g_options.lines);
   std::string rest;
   copy_from(fd, at, rest);
-  while (g_options.follow && std::ferror(stdout) == 0) {
+  while (g_options.follow && flush_output()) {
     ::poll(nullptr, 0, kFollowMs);
     copy_from(fd, at, rest);
     struct stat now {};

@@ -94,6 +94,46 @@ Status check_topic() {
   return fail(Err::kNotFound, "--topic: no topic has the name " + harmless(*g_options.topic));
 }
 
+// What was shown, and is out of our hands, has been seen.
+int mark_seen(const Reply& reply, const wire::JsonNode& items) {
+  if (g_options.keep_unread) return 0;
+  if (!flush_output()) return 0;  // main() says it
+  ScratchArena scratch;
+  TextBuf body(scratch, 4096);
+  wire::JsonWriter json(body);
+  bool any = false;
+  json.begin_object().key("ids").begin_array();
+  each_of(reply, items, [&](const wire::JsonNode& item) {
+    if (!text_of(reply.tape, item, "seen_at").empty()) return;
+    json.text(text_of(reply.tape, item, "id"));
+    any = true;
+  });
+  json.end_array().end_object();
+  if (!any) return 0;
+  const auto marked = daemon_call("POST", "/v1/inbox/seen", body.view());
+  if (marked) return 0;
+  say("warning: the messages above are still unread: " + harmless(marked.error().detail));
+  return info_of(marked.code()).exit_code;
+}
+
+void show_items(const Reply& reply, const wire::JsonNode& items) {
+  if (items.count == 0) say("no messages");
+  const std::uint64_t now = now_ms();
+  std::vector<std::vector<std::string>> rows;
+  each_of(reply, items, [&](const wire::JsonNode& item) {
+    const auto field = [&](std::string_view key) { return text_of(reply.tape, item, key); };
+    const bool unread = field("seen_at").empty();
+    const wire::JsonNode* body = reply.tape.find(item, "body");
+    const bool readable = body != nullptr && body->type == wire::JsonType::kText;
+    rows.push_back({unread ? "●" : "○",
+                    bold(harmless(field("sender_name"))) + marks_of(reply, item),
+                    dim(ago(time_of(field("received_at")), now)),
+                    readable ? harmless(body->text)
+                             : dim("(unreadable: " + harmless(field("body_missing")) + ")")});
+  });
+  print_table(rows);
+}
+
 }  // namespace
 
 int run_inbox() {
@@ -104,7 +144,7 @@ int run_inbox() {
                             .add("from", g_options.from.value_or(""))
                             .add("topic", g_options.topic.value_or(""))
                             .add("unread_only", g_options.unread ? "true" : "")
-                            .add("mark_seen", g_options.keep_unread ? "false" : "");
+                            .add("mark_seen", "false");
   const auto reply = daemon_call("GET", target.text());
   if (!reply) return report(reply.error());
   const wire::JsonNode* items = array_of(*reply, "items");
@@ -114,24 +154,10 @@ int run_inbox() {
   }
   if (output().json) {
     print_json(items->text);
-    return 0;
+  } else {
+    show_items(*reply, *items);
   }
-  if (items->count == 0) say("no messages");
-  const std::uint64_t now = now_ms();
-  std::vector<std::vector<std::string>> rows;
-  each_of(*reply, *items, [&](const wire::JsonNode& item) {
-    const auto field = [&](std::string_view key) { return text_of(reply->tape, item, key); };
-    const bool unread = field("seen_at").empty();
-    const wire::JsonNode* body = reply->tape.find(item, "body");
-    const bool readable = body != nullptr && body->type == wire::JsonType::kText;
-    rows.push_back({unread ? "●" : "○",
-                    bold(harmless(field("sender_name"))) + marks_of(*reply, item),
-                    dim(ago(time_of(field("received_at")), now)),
-                    readable ? harmless(body->text)
-                             : dim("(unreadable: " + harmless(field("body_missing")) + ")")});
-  });
-  print_table(rows);
-  return 0;
+  return mark_seen(*reply, *items);
 }
 
 void declare_inbox_flush(CLI::App& app) {

@@ -37,12 +37,13 @@ class Tail {
  public:
   explicit Tail(std::string topic) : topic_(std::move(topic)) {}
 
-  // One line of the stream. False ends it; then failure() says why, if it is one.
+  // One line of the stream; a pipe's reader follows, too. False ends it; then failure() says why,
+  // if it is one.
   bool take(std::string_view line) {
-    if (line.starts_with(": connected")) return g_options.forward_only || show_history();
+    if (line.starts_with(": connected") && !g_options.forward_only && !show_history()) return false;
     if (line.starts_with("event: ")) is_message_ = line.substr(7) == "message";
     if (is_message_ && line.starts_with("data: ")) show_event(line.substr(6));
-    return true;
+    return static_cast<bool>(flush_output());
   }
   const Status& failure() const noexcept { return failure_; }
 
@@ -113,7 +114,6 @@ void Tail::show(const Post& post) {
     const std::string text = post.readable ? harmless(post.text) : dim("(cannot be read)");
     print("  " + bold(harmless(post.sender)) + "  " + dim(post.created) + "  " + text);
   }
-  std::fflush(stdout);  // a pipe's reader follows, too
 }
 
 void Tail::show_json(const Post& post) {
@@ -193,6 +193,7 @@ int run_topic_tail() {
   const auto ended =
       net::http_stream(endpoint, "GET", "/v1/events", {}, net::kNoTimeout, on_line, &tail);
   if (!tail.failure()) return report(tail.failure().error());
+  if (!flush_output()) return 0;  // main() says it
   if (!ended) return report(ended.error());
   if (ended->status != 200) return report(error_of_text(ended->body));
   return report(fail(Err::kUnavailable, "the daemon ended; run the verb again"));

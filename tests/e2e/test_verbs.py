@@ -139,6 +139,32 @@ def inboxes_are_kept(bob):
     expect(removed == {"ok": True, "removed": before - 1}, f"flush: {removed}")
 
 
+def lost_output_is_no_success(world, alice, bob):
+    """A full device, a closed stream, a reader that has gone."""
+    alice.run("send", "bob", "do not lose me")
+    wait_until(lambda: any(m["body"] == "do not lose me" for m in bob.inbox()), "it arrives")
+
+    def shell(member, text):
+        return subprocess.run(["bash", "-c", f'cm="{world.binary}"; {text}'], env=member.env,
+                              capture_output=True, text=True, timeout=60, check=False)
+
+    for words in ("share -q", "peer list --all", "peer list --json", "state list --json", "version",
+                  "help", "man", "completions bash", "inbox --json --unread", "inbox --unread",
+                  "send bob x -q", "config --json", "topic tail deploys --json"):
+        for to in (">/dev/full", ">&-"):
+            done = shell(bob if words.startswith("inbox") else alice, f'"$cm" {words} {to}')
+            expect(done.returncode == 10 and "standard output" in done.stderr,
+                   f"{words} {to}: {done}")
+    unread = bob.json("inbox", "--unread", "--keep-unread")
+    expect(any(m["body"] == "do not lose me" for m in unread), f"what nobody saw: {unread}")
+    expect(bob.json("inbox", "--unread") == unread, "shown, and then seen")
+    expect(bob.json("inbox", "--unread") == [], "seen")
+    for gone in ('"$cm" man | true; exit ${PIPESTATUS[0]}',
+                 'trap "" PIPE; "$cm" man | true; exit ${PIPESTATUS[0]}'):
+        done = shell(alice, gone)
+        expect(done.returncode in (0, 141) and not done.stderr, f"a reader that left: {done}")
+
+
 def meshes_are_administered(world, alice, bob, carol):
     members = {m["displayName"]: m for m in bob.json("member", "list")["members"]}
     expect(set(members) == {"alice", "bob", "carol"} and members["alice"]["permission"] == "admin",
@@ -375,6 +401,7 @@ def main(build):
         brokers_are_operated(world, alice, bob)
         a_verb_starts_its_daemon(world, bob)
         bob.daemon.start()
+        lost_output_is_no_success(world, alice, bob)
         meshes_are_administered(world, alice, bob, carol)
     print("the verbs do what they say")
 
