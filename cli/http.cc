@@ -1,6 +1,7 @@
 // http.cc — builds the endpoint, makes the call, parses the reply.
 #include "cli/http.h"
 
+#include "cli/candidates.h"
 #include "cli/config.h"
 #include "cli/ensure_daemon.h"
 #include "cli/files.h"
@@ -17,7 +18,11 @@ Result<Reply> parse_reply(Result<net::HttpReply> answer) {
   Reply reply;
   reply.status = answer->status;
   reply.body = std::move(answer->body);
-  if (reply.status < 200 || reply.status > 299) return error_of_reply(reply.status, reply.body);
+  if (reply.status < 200 || reply.status > 299) {
+    Error error = error_of_reply(reply.status, reply.body);
+    if (error.code == Err::kAmbiguousMesh) add_candidates(reply.body, error);
+    return error;
+  }
   reply.arena = std::make_unique<ScratchArena>();
   wire::JsonParser parser;
   if (Status parsed = parser.parse(reply.body, *reply.arena, reply.tape); !parsed) {

@@ -212,6 +212,9 @@ int report_as(std::string_view word, const Error& error, std::string_view more,
   const ErrInfo& info = info_of(error.code);
   const bool knows_better = error.code == Err::kNotFound && !when_not_found.empty();
   const std::string_view remedy = knows_better ? when_not_found : info.remedy;
+  // A topic is no peer, and the list follows.
+  const bool listed = error.code == Err::kAmbiguousMesh && !output().candidates.empty();
+  const std::string_view meaning = listed ? "several meshes have this" : info.meaning;
   if (output().json) {
     ScratchArena scratch;
     TextBuf text(scratch);
@@ -220,15 +223,17 @@ int report_as(std::string_view word, const Error& error, std::string_view more,
     json.field("error", word.empty() ? info.wire_code : word);
     if (!more.empty()) json.members(more);
     json.field("detail", error.detail.empty() ? info.meaning : std::string_view(error.detail));
-    json.field("remedy", remedy).end_object();
+    json.field("remedy", remedy);
+    if (listed) json.key("candidates").raw(output().candidates);
+    json.end_object();
     print_json(text.view());
     return info.exit_code;
   }
   const char* mark = coloured(STDERR_FILENO) ? "\x1b[31m✘\x1b[0m" : "✘";
   // Who refuses often says no more than the row does.
   const std::string detail = error.detail == info.meaning ? "" : harmless(error.detail);
-  std::fprintf(stderr, "  %s %.*s%s%s\n    %.*s\n", mark, static_cast<int>(info.meaning.size()),
-               info.meaning.data(), detail.empty() ? "" : ": ", detail.c_str(),
+  std::fprintf(stderr, "  %s %.*s%s%s\n    %.*s\n", mark, static_cast<int>(meaning.size()),
+               meaning.data(), detail.empty() ? "" : ": ", detail.c_str(),
                static_cast<int>(remedy.size()), remedy.data());
   return info.exit_code;
 }

@@ -20,6 +20,7 @@ struct Output {
   bool json = false;
   bool quiet = false;
   std::vector<std::string> members;  // of --json=NAME,NAME; all when empty
+  std::string candidates;            // of an ambiguous target, a JSON list for report()
   JsonForm form = JsonForm::kLine;   // of the verb that runs (cli/verbs.h)
 };
 Output& output();

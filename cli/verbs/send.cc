@@ -15,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
+#include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
 
 namespace cm::cli {
@@ -129,6 +130,15 @@ int send_to_self(const Mesh& mesh) {
   return print_fanout(all);
 }
 
+// Without --mesh every mesh was asked: naming one would not help who is in none. A whole key needs
+// no list to be sent to, and then the mesh is what is missing.
+Error none_has_it(const Error& error) {
+  const std::string& to = g_options.to;
+  const bool asked_all = error.code == Err::kMeshRequired && !to.starts_with('@') && to != "*";
+  if (!asked_all || wire::is_hex_key(to)) return error;
+  return fail(Err::kNotFound, "no joined mesh has " + harmless(to));
+}
+
 int print_sent(const Reply& reply) {
   const std::string_view id = reply.text("client_message_id");
   const bool duplicate = reply.boolean("duplicate");
@@ -164,7 +174,10 @@ int print_sent(const Reply& reply) {
 }  // namespace
 
 void declare_send(CLI::App& app) {
-  app.add_option("to", g_options.to, "Name, key, or 16 or more digits of the key")->required();
+  app.add_option(
+         "to", g_options.to,
+         "A peer's name, key, or 16 or more digits of the key; '@GROUP', '#TOPIC', or '*' for all")
+      ->required();
   app.add_option("message", g_options.words, "The message")->required();
   app.add_option("--mesh", g_options.mesh, "Slug of the mesh");
   app.add_option("--priority", g_options.priority, "now, next or low")
@@ -188,7 +201,9 @@ int run_send() {
   }
   if (g_options.self) say("warning: --self is for your own key; it does nothing here");
   const auto reply = post_send(g_options.to, g_options.mesh, g_options.id);
-  if (!reply) return report_as({}, reply.error(), kVia, hint_for_target(g_options.to));
+  if (!reply) {
+    return report_as({}, none_has_it(reply.error()), kVia, hint_for_target(g_options.to));
+  }
   return print_sent(*reply);
 }
 

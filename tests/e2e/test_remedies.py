@@ -261,6 +261,9 @@ def remedies_fit_the_verb(member):
             wrong.append(f"{verb}: {sorted(bad)} in {done.stderr.strip()}")
     expect(named > 5, f"{named} verbs ask for the mesh: nothing was looked at")
     expect(not wrong, "remedies with flags that the verb does not take:\n" + "\n".join(wrong))
+    refused(member, 5, "no joined mesh has zz", "send", "zz", "x")
+    refused(member, 5, "topic list", "send", "#zz", "x")
+    refused(member, 3, "--mesh", "send", "f" * 64, "x")
     for verb in ("info", "share"):
         member.run(verb, "--mesh", "left")
     refused(member, 7, "--confirm left", "delete", "--mesh", "left")
@@ -268,6 +271,26 @@ def remedies_fit_the_verb(member):
     member.run("rename", "west", "left")
     refused(member, 3, "new slug", "rename", "left")
     refused(member, 3, "once", "rename", "left", "west", "--mesh", "left")
+
+
+def candidates_are_listed(member, other):
+    """The same names in two meshes."""
+    for slug in ("left", "right"):
+        other.run("join", member.json("share", slug)["url"], "--name", "bob")
+        member.run("topic", "create", "plans", "--mesh", slug)
+    other.daemon.start()
+    other.wait_connected()
+    wait_until(lambda: len([p for m in member.json("peer", "list", "--all") for p in m["peers"]
+                            if p["displayName"] == "bob"]) == 2, "bob is seen twice")
+    keys = {m["slug"]: m["pubkey"] for m in other.json("list")["meshes"]}
+    done = refused(member, 6, "--mesh", "send", "bob", "x")
+    for slug in ("left", "right"):
+        expect(f"bob {keys[slug][:16]}… in {slug}" in done.stderr, f"candidates: {done.stderr}")
+    error = json.loads(member.run("send", "bob", "x", "--json", check=False).stdout)
+    expect({c["mesh"]: c["memberPubkey"] for c in error["candidates"]} == keys and
+           error["via"] == "daemon", f"candidates: {error}")
+    done = refused(member, 6, "plans in left; plans in right", "send", "#plans", "x")
+    expect("peer" not in done.stderr, f"a topic is no peer: {done.stderr}")
 
 
 def help_is_found(member):
@@ -353,6 +376,7 @@ def main(build):
         erin.daemon.start()
         erin.wait_connected()
         remedies_fit_the_verb(erin)
+        candidates_are_listed(erin, world.member("finn"))
         secrets_of_others_are_not_used(world, alice)
         a_broker_minds_its_files(world, alice)
     print("what goes wrong is said, and what is said helps")
