@@ -39,13 +39,15 @@ bool answers(std::uint32_t timeout_ms) {
   return static_cast<bool>(daemon_call_raw("GET", "/v1/version", {}, timeout_ms));
 }
 
-bool answers_within(std::uint64_t ms, const char* what) {
+// Waits as long as `goes_on` says so, and no longer than `ms`.
+template <class GoesOn>
+bool answers_within(std::uint64_t ms, const char* what, GoesOn goes_on) {
   const Progress waiting(what);
   const std::uint64_t end = now_ms() + ms;
   do {
     if (answers(kProbeMs)) return true;
     pause_ms(kPollMs);
-  } while (now_ms() < end);
+  } while (now_ms() < end && goes_on());
   return false;
 }
 
@@ -167,13 +169,19 @@ Status ensure_daemon() {
     return fail(Err::kUnavailable, "--no-daemon was given, and this verb works through the daemon");
   }
   if (answers(kProbeMs)) return {};
-  // It lives and is busy, or is just starting: waiting is right, starting another is not.
+  // It lives and is busy, or is just starting: waiting is right, starting another is not. One that
+  // ends meanwhile, as after a failed start, is as good as none.
   if (daemon_is_alive()) {
-    if (answers_within(kBusyMs, "the daemon is there, and busy; waiting for it")) return {};
-    return fail(Err::kTimeout, "the daemon runs but did not answer within 10 s");
+    if (answers_within(kBusyMs, "the daemon is there, and busy; waiting for it", daemon_is_alive)) {
+      return {};
+    }
+    if (daemon_is_alive()) {
+      return fail(Err::kTimeout, "the daemon runs but did not answer within 10 s");
+    }
   }
   if (is_service_managed()) {
-    if (answers_within(kServiceMs, "waiting for the service claudemesh-daemon")) return {};
+    const auto always = [] { return true; };
+    if (answers_within(kServiceMs, "waiting for the service claudemesh-daemon", always)) return {};
     return fail(Err::kUnavailable,
                 "service-not-ready: the service claudemesh-daemon does not answer; "
                 "'systemctl --user start claudemesh-daemon'");

@@ -5,6 +5,7 @@ Exit statuses, JSON on every verb, errors with remedies, singletons, private fil
 metrics, and the accept table over a real socket.
 """
 
+import fcntl
 import http.client
 import json
 import pathlib
@@ -53,6 +54,34 @@ def errors_name_what_to_do(world):
     for verb in nobody.json("help")["verbs"]:
         expect("Usage" in nobody.run(*verb["verb"].split(), "--help").stdout,
                f"{verb['verb']} --help shows no usage")
+
+
+def a_daemon_that_dies_is_not_waited_for(world):
+    """It holds its store, does not answer, and ends: the verb starts another."""
+    heir = world.member("heir")
+    heir.run("create", "heirloom", "--broker", world.url)
+    store = heir.home / ".claudemesh/daemon/store"
+    store.mkdir(parents=True, mode=0o700)
+    store.parent.chmod(0o700)
+    held = open(store / "LOCK", "wb")
+    (store / "LOCK").chmod(0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    verb = subprocess.Popen([str(world.binary), "inbox"], env=heir.env, text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+    expect(not ended_within(verb, 1), "it waits for the one that lives")
+    held.close()
+    talk = verb.communicate(timeout=60)[1]
+    expect(verb.returncode == 0 and "was started" in talk, f"then it starts one: {talk}")
+    heir.run("daemon", "down")
+
+
+def ended_within(child, seconds):
+    try:
+        child.wait(seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def listeners_off_loopback_need_a_word(world):
@@ -242,6 +271,7 @@ def main(build):
         listeners_off_loopback_need_a_word(world)
         damaged_configuration_is_named(world)
         world.start_broker()
+        a_daemon_that_dies_is_not_waited_for(world)
         alice, bob = world.mesh_of_two()
         stores_have_one_owner(world, alice)
         the_accept_table_holds(alice, bob)
