@@ -38,6 +38,21 @@ std::string kind_of(const toml::node& node) {
   return "nothing";
 }
 
+// A list of texts as one, with spaces between; an element that holds one is none.
+std::optional<std::string> words_of_list(const toml::node& node) {
+  const toml::array* list = node.as_array();
+  if (list == nullptr) return {};
+  std::string text;
+  for (const toml::node& each : *list) {
+    const auto* word = each.as_string();
+    if (word == nullptr || word->get().empty() || word->get().find(' ') != std::string::npos) {
+      return {};
+    }
+    text += (text.empty() ? "" : " ") + word->get();
+  }
+  return text;
+}
+
 class Reader {
  public:
   Reader(const std::string& path, Settings& settings) : path_(path), settings_(settings) {}
@@ -109,6 +124,8 @@ class Reader {
       if (const auto* value = node.as_integer()) text = std::to_string(value->get());
     } else if (const auto* value = node.as_string()) {
       text = value->get();
+    } else if (info.type == SettingType::kOrigins) {
+      text = words_of_list(node);
     }
     auto checked = text ? check_setting(setting, *text) : std::nullopt;
     // A daemon has no folder of its own that a relative path could be meant from.

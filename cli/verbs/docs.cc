@@ -12,6 +12,8 @@
 #include "cli/json_shapes.h"
 #include "cli/output.h"
 #include "cli/runtime.h"
+#include "cli/settings.h"
+#include "cli/variables.h"
 #include "cli/verbs.h"
 #include "core/base/errors.h"
 #include "core/wire/json_writer.h"
@@ -278,6 +280,28 @@ void print_exit_codes() {
   }
 }
 
+std::string or_none(const char* text) { return text == nullptr ? "none" : text; }
+
+void print_settings_roff() {
+  print(".SH SETTINGS");
+  print("Keys of config.toml, of the daemon. A flag wins over a variable, and that over the file.");
+  for (std::size_t index = 0; index < kSettingCount; ++index) {
+    const auto setting = static_cast<Setting>(index);
+    const SettingInfo& info = info_of(setting);
+    print(".TP\n.B " + roff(name_of(setting)));
+    print(roff("Variable " + or_none(info.environment) + ", flag " + or_none(info.flag) +
+               ", default " + (info.fallback.empty() ? "none" : std::string(info.fallback)) +
+               "; a reload " + (info.reloads ? "applies it" : "does not apply it") + "."));
+    print(roff(info.about) + ".");
+  }
+  print(".TP\n.B limits.NAME\nFlag \\-\\-limit; claudemesh daemon limits shows the names.");
+  print(".SH ENVIRONMENT");
+  print("Besides those of the settings:");
+  for (const Variable& variable : variables()) {
+    print(".TP\n.B " + roff(variable.name) + "\n" + roff(variable.about) + ".");
+  }
+}
+
 }  // namespace
 
 void declare_completions(CLI::App& app) {
@@ -317,6 +341,7 @@ int run_man() {
   print(".SH VERBS");
   print_verbs_roff();
   print_exit_codes();
+  print_settings_roff();
   print(".SH FILES");
   print(".TP\n.I ~/.claudemesh/config.json\nThe joined meshes and their keys (0600).");
   print(".TP\n.I ~/.claudemesh/config.toml\nSettings of the daemon.");

@@ -3,11 +3,14 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import sys
 
 from harness import Failed, World, wait_until
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI", "JENKINS_URL",
                 "KUBERNETES_SERVICE_HOST")
 
@@ -149,6 +152,38 @@ def another_machine_is_refused_until_it_is_accepted(alice, config):
     alice.daemon.stop()
 
 
+def origins_are_a_text_or_a_list(alice):
+    config = alice.home / ".claudemesh/config.toml"
+    for value in ('"http://a:1 https://b"', '["http://a:1", "https://b"]'):
+        config.write_text(f"[ipc]\nallowed_origins = {value}\n")
+        found = setting(alice, "ipc.allowed_origins")
+        expect(found["value"] == "http://a:1 https://b", f"{value}: {found}")
+    for value in ('["http://a:1 https://b"]', '[1]', '[""]', '[["http://a"]]', '["ftp://x"]'):
+        config.write_text(f"[ipc]\nallowed_origins = {value}\n")
+        expect_exit(alice, 3, "config", "check")
+    config.unlink()
+
+
+def settings_are_documented(alice):
+    """Table, manual page, docs/SETTINGS.md and the code name the same variables."""
+    man = alice.run("man").stdout.replace("\\-", "-")
+    text = (ROOT / "docs/SETTINGS.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.*?) \| (.*?) \| (.*?) \| (yes|no) \|", text, re.M)
+    names = [s["name"] for s in alice.json("config")["settings"] if "limits." not in s["name"]]
+    expect([r[0] for r in rows] == names, f"docs/SETTINGS.md: {[r[0] for r in rows]}, not {names}")
+    for name, variable, flag, default, reloads in rows:
+        said = (f".B {name}\nVariable {variable}, flag {flag}, default {default}; a reload "
+                f"{'applies it' if reloads == 'yes' else 'does not apply it'}.").replace("`", "")
+        expect(said in man, f"docs/SETTINGS.md and 'claudemesh man' disagree on {name}: {said}")
+    read = set()
+    for source in [*ROOT.glob("*/**/*.cc"), *ROOT.glob("*/**/*.h")]:
+        if source.relative_to(ROOT).parts[0] in ("cli", "core", "store", "plugins", "transports"):
+            read |= set(re.findall(r'"(CLAUDEMESH_[A-Z_]+)"', source.read_text()))
+    expect(len(read) > 15, f"only {read} found: the pattern is wrong")
+    for name in read:
+        expect(name in man and f"`{name}`" in text, f"{name} is read, and not documented")
+
+
 def main(build):
     os.umask(0o022)
     try:
@@ -156,6 +191,8 @@ def main(build):
             world.start_broker()
             alice = world.member("alice")
             alice.json("create", "demo", "--broker", world.url)
+            settings_are_documented(alice)
+            origins_are_a_text_or_a_list(alice)
             path = config_shows_where_each_value_comes_from(alice)
             a_bad_file_stops_the_start_and_says_where(alice, path)
             a_reload_applies_what_it_can_and_names_the_rest(alice, path)
