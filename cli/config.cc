@@ -17,6 +17,7 @@ namespace cm::cli {
 namespace {
 
 constexpr std::size_t kConfigMax = 4 << 20;
+constexpr std::int64_t kConfigVersion = 1;
 
 Status parse_mesh(const wire::JsonTape& tape, const wire::JsonNode& node, Mesh& mesh) {
   if (node.type != wire::JsonType::kObject) return fail(Err::kMalformed, "a mesh is an object");
@@ -106,6 +107,14 @@ Result<ConfigFile> parse_config(std::string_view text, const std::string& path) 
   if (root.type != wire::JsonType::kObject) {
     return refuse(fail(Err::kMalformed, "expected one JSON object"));
   }
+  // Whoever wrote a newer form may mean other things by the same words; it is never rewritten.
+  if (const wire::JsonNode* version = tape.find("version");
+      version != nullptr &&
+      (version->type != wire::JsonType::kInteger || version->integer != kConfigVersion)) {
+    return refuse(fail(Err::kMalformed,
+                       "field 'version': expected 1; a newer claudemesh may have written the file, "
+                       "use that one"));
+  }
   // Without the list nobody said that every mesh is to be left, which cannot be undone.
   if (tape.find("meshes") == nullptr) {
     return refuse(fail(Err::kMalformed, "field 'meshes': missing; [] if no mesh is joined"));
@@ -137,7 +146,7 @@ std::string config_text(const ConfigFile& config) {
   ScratchArena scratch;
   TextBuf text(scratch, 4096);
   wire::JsonWriter json(text);
-  json.begin_object().field("version", 1).key("meshes").begin_array();
+  json.begin_object().field("version", kConfigVersion).key("meshes").begin_array();
   for (const Mesh& each : config.meshes) write_mesh(each, json);
   json.end_array();
   for (const auto& [key, raw] : config.others) json.key(key).raw(raw);

@@ -1,7 +1,10 @@
 // broker.cc — broker up, broker fsck, and the body that both fsck verbs share.
+#include <sys/stat.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cerrno>
 #include <optional>
 
 #include "cli/files.h"
@@ -36,6 +39,11 @@ int run_fsck(const std::string& directory, store::Role role) {
   options.directory = directory;
   options.role = role;
   options.read_only = true;
+  struct stat info {};
+  if (::stat(directory.c_str(), &info) != 0 && errno == ENOENT) {
+    return report(fail(Err::kNotFound, "there is no store in " + directory),
+                  "it is made by the first start; is it another folder?");
+  }
   auto opened = store::Store::open(options, scratch);
   if (!opened) return report(opened.error());
   TextBuf text(scratch, 4096);

@@ -197,7 +197,11 @@ int run_inbox_delete() {
     return report_as("missing_id", fail(Err::kUsage, "name the message by its id"), {});
   }
   const auto reply = daemon_call("DELETE", Target("/v1/inbox").part(g_options.id).text());
-  if (!reply) return report_unreachable(reply.error(), kSeeInbox);
+  if (!reply) {
+    Error error = reply.error();
+    if (error.code == Err::kNotFound) error.detail = "no message has the id " + g_options.id;
+    return report_unreachable(error, kSeeInbox);
+  }
   if (output().json) {
     ScratchArena scratch;
     TextBuf text(scratch);

@@ -59,7 +59,11 @@ void declare_state_get(CLI::App& app) {
 int run_state_get() {
   const auto reply = daemon_call(
       "GET", Target("/v1/state").add("key", g_options.key).add("mesh", g_options.mesh).text());
-  if (!reply) return report(reply.error(), kSeeStates);
+  if (!reply && reply.code() == Err::kNotFound) {
+    const std::string sentence = "no state has the key " + harmless(g_options.key);
+    return report(fail(Err::kNotFound, sentence), kSeeStates);
+  }
+  if (!reply) return report(reply.error());
   const wire::JsonNode* state = reply->tape.find("state");
   if (output().json) {
     print_json(state == nullptr ? reply->body : std::string(state->text));

@@ -56,6 +56,22 @@ def errors_name_what_to_do(world):
                f"{verb['verb']} --help shows no usage")
 
 
+def what_is_missing_is_named(world):
+    anna = world.member("anna")
+    done = expect_exit(anna, 5, "daemon", "fsck")
+    expect("there is no store in" in done.stderr, f"fsck: {done.stderr}")
+    config = anna.home / ".claudemesh/config.json"
+    anna.run("create", "newer", "--broker", world.url)
+    sound = json.loads(config.read_text())
+    for version in (9, "9", None, 1.5):
+        newer = json.dumps({**sound, "version": version})
+        config.write_text(newer)
+        for words in (["list"], ["create", "more", "--broker", world.url], ["whoami"]):
+            done = anna.run(*words, check=False)
+            expect(done.returncode == 3 and "'version'" in done.stderr, f"{words}: {done}")
+        expect(config.read_text() == newer, "it is left as it is")
+
+
 def a_daemon_that_dies_is_not_waited_for(world):
     """It holds its store, does not answer, and ends: the verb starts another."""
     heir = world.member("heir")
@@ -271,6 +287,7 @@ def main(build):
         listeners_off_loopback_need_a_word(world)
         damaged_configuration_is_named(world)
         world.start_broker()
+        what_is_missing_is_named(world)
         a_daemon_that_dies_is_not_waited_for(world)
         alice, bob = world.mesh_of_two()
         stores_have_one_owner(world, alice)

@@ -158,6 +158,8 @@ def what_is_not_there_is_looked_for_in_its_list(world, alice):
                         (["inbox", "--topic", "nope"], "topic list"),
                         (["inbox", "delete", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], "inbox --json")):
         refused(alice, 5, f"'claudemesh {verb}", *words)
+    refused(alice, 5, "no state has the key nope", "state", "get", "nope")
+    refused(alice, 5, "no message has the id nope", "inbox", "delete", "nope")
     for words in (["state", "get", ""], ["inbox", "--from", ""], ["inbox", "--topic", "#"],
                   ["leave", ""], ["info", ""], ["share", ""], ["recall", ""], ["forget", ""],
                   ["inbox", "--mesh", ""], ["inbox", "flush", "--mesh", "", "--all"]):
