@@ -7,9 +7,11 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "cli/ensure_daemon.h"
+#include "cli/json_shapes.h"
 #include "cli/output.h"
 
 namespace cm::cli {
@@ -81,8 +83,43 @@ bool is_given_empty(const CLI::Option& option) {
 // Texts that an empty one clears. Anywhere else it is a variable that a script did not set, and
 // `leave ""` must not leave the only mesh.
 bool may_be_empty(const Verb& verb, const CLI::Option& option) {
-  return verb.path == "summary" || verb.path == "profile" ||
+  constexpr std::string_view kNeverEmpty[] = {"--name", "--member", "--mesh", "--ca-file"};
+  const bool clears =
+      verb.path == "profile" && std::find(std::begin(kNeverEmpty), std::end(kNeverEmpty),
+                                          option.get_name()) == std::end(kNeverEmpty);
+  return verb.path == "summary" || clears ||
          (verb.path == "state set" && option.get_name() == "value");
+}
+
+// Members of a row, from the shape that is documented, are followed by ':' or '?:'.
+Status check_members(const Verb& verb) {
+  if (output().members.empty()) return {};
+  if (verb.json != JsonForm::kRows) {
+    return fail(Err::kUsage,
+                "--json takes no names here: " + std::string(verb.path) + " prints no rows");
+  }
+  std::string_view shape = json_shape(verb.path);
+  shape = shape.substr(0, shape.find("}] | "));
+  std::set<std::string, std::less<>> known = {"name"};
+  std::string all = "name";
+  int depth = 0;
+  std::size_t begin = 0;
+  for (std::size_t at = 0; at < shape.size(); ++at) {
+    const char c = shape[at];
+    depth += c == '{' ? 1 : c == '}' ? -1 : 0;
+    if (c == '{' || c == ',') begin = at + 1;
+    if (c != ':' || depth != 1) continue;
+    std::string_view word = shape.substr(begin, at - begin);
+    if (word.starts_with(' ')) word.remove_prefix(1);
+    if (word.ends_with('?')) word.remove_suffix(1);
+    known.emplace(word);
+    all += ", " + std::string(word);
+  }
+  for (const std::string& name : output().members) {
+    if (known.contains(name)) continue;
+    return fail(Err::kUsage, "--json: no row has '" + harmless(name) + "'; there are: " + all);
+  }
+  return {};
 }
 
 // `daemon` alone: what there is, and that something was missing.
@@ -207,10 +244,7 @@ int run_words(std::vector<std::string> words) {
   }
   if (verb == nullptr) return report(fail(Err::kUsage, unknown_text(words)));
   output().form = verb->json;
-  if (!output().members.empty() && verb->json != JsonForm::kRows) {
-    return report(fail(
-        Err::kUsage, "--json takes no names here: " + std::string(verb->path) + " prints no rows"));
-  }
+  if (Status known = check_members(*verb); !known) return report(known.error());
   words.erase(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(used));
   words.insert(words.begin(), before.begin(), before.end());
   std::string help;

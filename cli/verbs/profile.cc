@@ -43,6 +43,20 @@ bool changes_presence() {
          !g_options.capabilities.empty();
 }
 
+// NAME or NAME:ROLE; the broker judges the parts. '' alone means none.
+Status check_groups() {
+  for (const std::string& group : g_options.groups) {
+    const std::size_t colon = group.find(':');
+    const bool twice = colon != std::string::npos && group.find(':', colon + 1) != group.npos;
+    const bool none = group.empty() && g_options.groups.size() == 1;
+    if (!none && (group.empty() || colon == 0 || twice)) {
+      return fail(Err::kInvalidArgument,
+                  "--groups: expected NAME or NAME:ROLE, not '" + harmless(group) + "'");
+    }
+  }
+  return {};
+}
+
 Result<Reply> change_record() {
   const auto config = load_config();
   if (!config) return config.error();
@@ -75,6 +89,9 @@ Result<Reply> change_presence() {
 int print_changes(const std::optional<Reply>& record, const std::optional<Reply>& presence) {
   if (!output().json) {
     say_done("profile changed");
+    if (g_options.has_groups) {
+      say("the groups count from the next connection on, if that brings or had none of its own");
+    }
     return 0;
   }
   ScratchArena scratch;
@@ -132,6 +149,7 @@ int run_profile() {
     return report(fail(Err::kUsage,
                        "--member goes with --name, --role-tag, --groups or --message-mode alone"));
   }
+  if (Status sound = check_groups(); !sound) return report(sound.error());
   if (!changes_record() && !changes_presence()) return run_own_presence(g_options.mesh);
   std::optional<Reply> record;
   std::optional<Reply> presence;

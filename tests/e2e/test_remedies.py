@@ -175,6 +175,18 @@ def what_is_not_there_is_looked_for_in_its_list(world, alice):
     expect("path" in reply["remedy"] and "peer" not in reply["remedy"], f"a route: {reply}")
 
 
+def names_are_known_or_refused(alice):
+    done = alice.run("peer", "list", "--json=name,bogus", check=False)
+    expect(done.returncode == 3 and "no row has 'bogus'; there are: name, pubkey"
+           in json.loads(done.stdout)["detail"], f"an unknown name: {done.stdout}")
+    alice.run("peer", "list", "--json=name,pubkey,isSelf,role,stats,mesh")
+    refused(alice, 3, "expected", "profile", "--name", "")
+    for groups in ("x,a:b:c", ":lead"):
+        refused(alice, 3, "--groups: expected NAME or NAME:ROLE", "profile", "--groups", groups)
+    done = alice.run("profile", "--groups", "ops:lead")
+    expect("next connection" in done.stderr, f"when it counts: {done.stderr}")
+
+
 def inboxes_are_filtered_by_names(alice, bob):
     alice.run("topic", "create", "quiet")
     alice.run("send", "bob", "from alice")
@@ -367,6 +379,7 @@ def main(build):
         for member in (alice, bob):
             member.wait_connected()
         what_is_not_there_is_looked_for_in_its_list(world, alice)
+        names_are_known_or_refused(alice)
         inboxes_are_filtered_by_names(alice, bob)
         what_the_broker_can_read_is_said(alice)
         quiet_is_data_only(alice)

@@ -92,6 +92,8 @@ TEST(Typed, an_empty_word_is_refused_where_it_would_mean_the_only_one) {
   EXPECT_EQ(read({"send", "bob", "", "x"}), Err::kOk);
   EXPECT_EQ(read({"state", "set", "k", ""}), Err::kOk);
   EXPECT_EQ(read({"profile", "--title", ""}), Err::kOk);
+  EXPECT_EQ(read({"profile", "--role-tag", ""}), Err::kOk);
+  EXPECT_EQ(read({"profile", "--name", ""}), Err::kInvalidArgument);
   EXPECT_EQ(read({"summary", ""}), Err::kOk);
 }
 
