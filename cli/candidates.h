@@ -1,7 +1,8 @@
-// candidates.h — the meshes that an ambiguous target may mean, from the daemon's answer to a
-// person. Owns:   add_candidates. Holds:  each is told by mesh, name and the beginning of its key;
-// the whole keys are in --json. Source: spec/ipc.md §5, spec/cli.md §9. Not:    who matches
-// (core/daemon/targets.cc), the form of errors (output.h).
+// candidates.h — the meshes that an ambiguous target may mean, as the daemon lists them.
+// Owns:   add_candidates.
+// Holds:  each is told by mesh, name and the beginning of its key; the whole keys are in --json.
+// Source: spec/ipc.md §5, spec/cli.md §9.
+// Not:    who matches (core/daemon/targets.cc), the form of errors (output.h).
 #pragma once
 
 #include <string_view>
