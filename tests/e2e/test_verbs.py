@@ -181,6 +181,15 @@ def meshes_are_administered(world, alice, bob, carol):
         expect(done.returncode == 7 and "--confirm crew" in done.stderr, f"leave asks: {done}")
     expect(exit_of(carol, "leave", "crew", "--json") == 7, "also for JSON")
     expect(carol.json("list")["meshes"][0]["slug"] == "crew", "her key is still there")
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([str(world.binary), "leave", "crew"], env=carol.env, stdin=theirs,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.write(ours, b"band\n")
+    asked = child.communicate(timeout=60)[1]
+    os.close(ours)
+    os.close(theirs)
+    expect(child.returncode == 3 and "type its slug" in asked, f"a terminal is asked: {asked}")
+    expect(carol.json("list")["meshes"][0]["slug"] == "crew", "another word changes nothing")
     left = carol.run("leave", "--mesh", "crew", "--confirm", "crew")
     expect("still lists" in left.stderr and "admin" not in left.stderr, f"what is true: {left}")
     expect(carol.json("list")["meshes"] == [], "carol has left")
