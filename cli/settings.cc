@@ -111,7 +111,8 @@ std::string expected_of(const SettingInfo& info) {
     case Type::kPath: return "a path of at most 4095 bytes";
     case Type::kAddress: return "an IPv4 or IPv6 address";
     case Type::kOrigins:
-      return "at most 16 origins like http://localhost:3000, in lower case, with spaces between";
+      return "at most 16 origins like http://localhost:3000, in lower case, separated by spaces, "
+             "or a list of them";
     case Type::kSwitch: return "true or false";
     case Type::kNumber:
       return "a whole number from " + std::to_string(info.least) + " to " +
