@@ -2,7 +2,9 @@
 // Holds:  a job is one IPC request with a call to each mesh it is for, all at once; it is answered
 //         when none of them is open. A call ends by its answer, an error of the broker, 5 s, or
 //         the loss of its connection. A legacy broker says nothing to a command that succeeded:
-//         2 s of silence are "accepted, unconfirmed".
+//         2 s of silence are "accepted, unconfirmed". While a link is being made for the first time
+//         (or anew, after it was lost) calls are held, at most 3 s: the first request to a daemon
+//         that was just started is answered like any other.
 // Why:    `_reqId` begins with random characters, so that no id that a client chose looks like it.
 // Source: docs/PROTOCOL.md §10.3; spec/ipc.md §9; spec/wire.md §1.2; spec/observed.md.
 // Limits: Limits::ipc_requests_max jobs and parked sends together, broker_calls_max calls,
@@ -21,6 +23,7 @@ namespace {
 
 constexpr std::uint64_t kAnswerMs = 5'000;
 constexpr std::uint64_t kSilenceMs = 2'000;
+constexpr std::uint32_t kControlFrame = 0;
 constexpr std::size_t kAnswerBytesMax = kReplyBytesMax - (64 << 10);  // beside what is around it
 constexpr std::size_t kTextKept = 512;                                // of a broker's own words
 
@@ -41,6 +44,14 @@ int status_of(std::string_view code) noexcept {
   }
   const Err known = err_of_wire_code(code);
   return known == Err::kInternal ? 502 : info_of(known).http_status;
+}
+
+std::uint64_t answer_ms(CallKind kind) noexcept {
+  return info_of(kind).silent ? kSilenceMs : kAnswerMs;
+}
+
+std::string not_open(std::string_view mesh) {
+  return "the connection to the broker of '" + std::string(mesh) + "' is not open";
 }
 
 }  // namespace
@@ -108,11 +119,14 @@ std::uint64_t Daemon::open_call(JobRef job, MeshRef mesh, CallKind kind) {
     result.detail = detail;
     return 0;
   };
-  if (state_of(mesh) != LinkState::kOpen) {
-    return refuse(Err::kUnavailable,
-                  "the connection to the broker of '" + result.mesh + "' is not open");
+  const bool open = state_of(mesh) == LinkState::kOpen;
+  const std::uint64_t hold_until = tables_.links.get<kLinkHoldUntil>(link_of(mesh));
+  if (!open && hold_until <= env_.mono_ms) {
+    return refuse(Err::kUnavailable, not_open(result.mesh));
   }
-  const CallRef call = tables_.calls.insert();
+  const bool has_room =
+      open || reply_bytes_ + limits_.http_body_bytes_max <= limits_.broker_replies_bytes_max;
+  const CallRef call = has_room ? tables_.calls.insert() : CallRef{};
   if (!call) return refuse(Err::kBusy, "too many requests wait for brokers");
   const std::uint64_t serial = ++request_serial_;
   tables_.calls.get<kCallJob>(call) = job;
@@ -121,12 +135,54 @@ std::uint64_t Daemon::open_call(JobRef job, MeshRef mesh, CallKind kind) {
   tables_.calls.get<kCallIndex>(call) = static_cast<std::uint32_t>(row.results.size() - 1);
   tables_.calls.get<kCallSerial>(call) = serial;
   tables_.calls.get<kCallSent>(call) = env_.mono_ms;
-  const std::uint64_t due = env_.mono_ms + (info_of(kind).silent ? kSilenceMs : kAnswerMs);
-  tables_.calls.get<kCallDue>(call) = due;
-  calls_check_ms_ = std::min(calls_check_ms_, due);
+  tables_.calls.get<kCallHeld>(call) = open ? 0 : 1;
+  look_at_call(call, open ? env_.mono_ms + answer_ms(kind) : hold_until);
   tables_.call_of[serial] = call;
   ++row.open;
   return serial;
+}
+
+void Daemon::look_at_call(CallRef call, std::uint64_t due_ms) {
+  tables_.calls.get<kCallDue>(call) = due_ms;
+  calls_check_ms_ = std::min(calls_check_ms_, due_ms);
+}
+
+// Sends the frame, or keeps it until the link of its mesh is open.
+void Daemon::send_call(std::uint64_t serial, std::string_view frame) {
+  const CallRef call = tables_.call_of.at(serial);
+  if (tables_.calls.get<kCallHeld>(call) == 0) {
+    effects_.link_send(link_of(tables_.calls.get<kCallMesh>(call)), kControlFrame, frame);
+    return;
+  }
+  tables_.calls.get<kCallFrame>(call) = frame;
+  reply_bytes_ += frame.size();
+}
+
+void Daemon::drop_held_frame(CallRef call) {
+  std::string& frame = tables_.calls.get<kCallFrame>(call);
+  reply_bytes_ -= frame.size();
+  frame.clear();
+  frame.shrink_to_fit();
+}
+
+// The link is open now. The list of peers was asked for beside them.
+void Daemon::send_held_calls(MeshRef mesh) {
+  std::map<std::uint64_t, CallRef> held;  // in the order in which they were asked
+  tables_.calls.each([&](CallRef call) {
+    if (tables_.calls.get<kCallMesh>(call) == mesh && tables_.calls.get<kCallHeld>(call) != 0) {
+      held.emplace(tables_.calls.get<kCallSerial>(call), call);
+    }
+  });
+  for (const auto& [serial, call] : held) {
+    const std::string& frame = tables_.calls.get<kCallFrame>(call);
+    TextBuf text(scratch(), frame.size() + 1);  // effects are views
+    text.append(frame);
+    if (!frame.empty()) effects_.link_send(link_of(mesh), kControlFrame, text.view());
+    drop_held_frame(call);
+    tables_.calls.get<kCallHeld>(call) = 0;
+    tables_.calls.get<kCallSent>(call) = env_.mono_ms;
+    look_at_call(call, env_.mono_ms + answer_ms(tables_.calls.get<kCallKind>(call)));
+  }
 }
 
 void Daemon::close_job_if_done(JobRef job) {
@@ -142,6 +198,7 @@ void Daemon::drop_job(JobRef job) {
   });
   for (const CallRef call : calls) {
     tables_.call_of.erase(tables_.calls.get<kCallSerial>(call));
+    drop_held_frame(call);
     tables_.calls.erase(call);
   }
   for (const CallResult& result : tables_.jobs.get<kJobRow>(job).results) {
@@ -291,6 +348,7 @@ void Daemon::refuse_call(CallRef call, std::string_view code, std::string_view d
 void Daemon::end_call(CallRef call) {
   const JobRef job = tables_.calls.get<kCallJob>(call);
   tables_.call_of.erase(tables_.calls.get<kCallSerial>(call));
+  drop_held_frame(call);
   tables_.calls.erase(call);
   --tables_.jobs.get<kJobRow>(job).open;
   close_job_if_done(job);
@@ -301,7 +359,10 @@ void Daemon::fail_calls_of(MeshRef mesh, std::string_view why) {
   tables_.calls.each([&](CallRef call) {
     if (tables_.calls.get<kCallMesh>(call) == mesh) calls.push_back(call);
   });
-  for (const CallRef call : calls) fail_call(call, Err::kUnavailable, why);
+  for (const CallRef call : calls) {
+    const bool held = tables_.calls.get<kCallHeld>(call) != 0;
+    fail_call(call, Err::kUnavailable, held ? not_open(config_of(mesh).slug) : std::string(why));
+  }
 }
 
 // The mirror was just filled by the broker's list.
@@ -325,6 +386,10 @@ void Daemon::expire_calls() {
   });
   for (const CallRef call : due) {
     const MeshRef mesh = tables_.calls.get<kCallMesh>(call);
+    if (tables_.calls.get<kCallHeld>(call) != 0) {
+      fail_call(call, Err::kUnavailable, not_open(config_of(mesh).slug));
+      continue;
+    }
     const Features& features = tables_.links.get<kLinkFeatures>(link_of(mesh));
     if (info_of(tables_.calls.get<kCallKind>(call)).silent) {
       if (features.state == FeatureState::kLegacy) {

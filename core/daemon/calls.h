@@ -62,8 +62,7 @@ void Daemon::call(JobRef job, MeshRef mesh, CallKind kind, Write write) {
   if (serial == 0) return;
   TextBuf frame(scratch(), 512);
   write(request_id(serial), frame);
-  constexpr std::uint32_t kControlFrame = 0;
-  effects_.link_send(link_of(mesh), kControlFrame, frame.view());
+  send_call(serial, frame.view());
 }
 
 }  // namespace cm::daemon

@@ -135,6 +135,7 @@ class Daemon {
   void open_link(LinkRef link);
   void reopen_link(LinkRef link, std::uint32_t code, std::string_view reason);
   void reopen_later(LinkRef link);
+  void hold_calls(LinkRef link);
   void reopen_due();
   void send_hello(LinkRef link);
   void on_hello_ack(LinkRef link, const wire::BrokerFrame& frame);
@@ -410,6 +411,10 @@ class Daemon {
   void call(JobRef job, MeshRef mesh, CallKind kind, Write write);
   // The serial of its `_reqId`; 0 when it failed at once.
   std::uint64_t open_call(JobRef job, MeshRef mesh, CallKind kind);
+  void look_at_call(CallRef call, std::uint64_t due_ms);
+  void send_call(std::uint64_t serial, std::string_view frame);
+  void drop_held_frame(CallRef call);
+  void send_held_calls(MeshRef mesh);
   void close_job_if_done(JobRef job);
   bool on_call_frame(LinkRef link, const wire::BrokerFrame& frame);
   CallRef call_of(LinkRef link, const wire::BrokerFrame& frame) const;
@@ -478,7 +483,7 @@ class Daemon {
   // Calls to brokers.
   std::string request_prefix_;  // of every `_reqId`: random, so that no client id looks like one
   std::uint64_t request_serial_ = 0;
-  std::size_t reply_bytes_ = 0;  // of answers kept in jobs
+  std::size_t reply_bytes_ = 0;  // of answers kept in jobs, and of frames held in calls
 
   // Gates.
   Token token_, old_token_;

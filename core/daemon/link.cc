@@ -20,6 +20,7 @@ using store::TableId;
 constexpr std::uint64_t kHelloDeadlineMs = 5'000;
 constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has its own backoff
 constexpr std::uint64_t kReopenMostMs = 30'000;
+constexpr std::uint64_t kHoldMs = 3'000;         // less than callers of the IPC wait
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
 constexpr std::uint64_t kListLostMs = 5'000;     // a list that does not come is asked for again
 constexpr std::uint32_t kControlFrame = 0;
@@ -44,8 +45,14 @@ void Daemon::touch(LinkRef link) {
 void Daemon::open_link(LinkRef link) {
   touch(link);
   tables_.links.get<kLinkReopenAt>(link) = 0;
+  if (tables_.links.get<kLinkFailures>(link) == 0) hold_calls(link);
   set_link_state(link, LinkState::kConnecting);
   effects_.link_open(link, config_of(tables_.links.get<kLinkMesh>(link)).broker_url);
+}
+
+// Nothing has failed yet: whoever asks now is answered when the link is open.
+void Daemon::hold_calls(LinkRef link) {
+  tables_.links.get<kLinkHoldUntil>(link) = env_.mono_ms + kHoldMs;
 }
 
 // For good, until the configuration changes or the daemon starts again.
@@ -77,6 +84,7 @@ void Daemon::reopen_link(LinkRef link, std::uint32_t code, std::string_view reas
 // whatever was wrong (a full disk, a broker that does not answer) may last.
 void Daemon::reopen_later(LinkRef link) {
   auto& failures = tables_.links.get<kLinkFailures>(link);
+  tables_.links.get<kLinkHoldUntil>(link) = 0;
   const std::uint64_t delay =
       std::min(kReopenMostMs, kReopenFirstMs << std::min<std::uint32_t>(failures++, 5));
   tables_.links.get<kLinkReopenAt>(link) = env_.mono_ms + delay;
@@ -127,7 +135,13 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
     send_hello(link);
     return;
   }
+  // A transport also says that it begins, once, before anything has failed.
+  if (event == LinkEvent::kConnecting && code == 0 && detail.empty() &&
+      tables_.links.get<kLinkState>(link) == LinkState::kConnecting) {
+    return;
+  }
   const bool was_up = tables_.links.get<kLinkState>(link) != LinkState::kConnecting;
+  const bool was_open = tables_.links.get<kLinkState>(link) == LinkState::kOpen;
   if (!detail.empty()) tables_.links.get<kLinkLastError>(link) = detail;
   if (was_up) {
     metrics_.add(Metric::kDaemonReconnects);
@@ -135,6 +149,7 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
   }
   link_lost(link);
   set_link_state(link, LinkState::kConnecting);
+  if (was_open && event != LinkEvent::kClosed) hold_calls(link);  // it connects again at once
   if (event == LinkEvent::kClosed) {
     // The transport gave up: a bad URL, a disabled plugin, or too much that nobody read.
     set_link_state(link, LinkState::kRefused);
@@ -247,6 +262,7 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   ask_features(link);
   ask_roster(mesh);
+  send_held_calls(mesh);
   tables_.parked.each([&](ParkedRef parked) {
     const Wait wait = tables_.parked.get<kParkedFor>(parked);
     const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);
@@ -288,6 +304,7 @@ void Daemon::link_lost(LinkRef link) {
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   tables_.links.get<kLinkHelloDeadline>(link) = 0;
   tables_.links.get<kLinkBlocked>(link) = 0;
+  tables_.links.get<kLinkHoldUntil>(link) = 0;
   Roster& roster = tables_.meshes.get<kMeshRoster>(mesh);
   roster.state = RosterState::kUnknown;
   roster.asked_serial = 0;

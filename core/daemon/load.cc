@@ -293,6 +293,7 @@ const char* Daemon::verify_calls() const {
   std::size_t bytes = 0;
   tables_.calls.each([&](CallRef call) {
     if (!tables_.jobs.alive(tables_.calls.get<kCallJob>(call))) problem = "a call has no job";
+    bytes += tables_.calls.get<kCallFrame>(call).size();
     if (!tables_.meshes.alive(tables_.calls.get<kCallMesh>(call))) problem = "a call has no mesh";
   });
   tables_.jobs.each([&](JobRef job) {

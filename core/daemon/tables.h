@@ -98,10 +98,11 @@ enum LinkCol {
   kLinkFeatures,
   kLinkLostAt,  // monotonic ms at which it was open last; 0 before the first time, and while open
   kLinkBrokerVersion,  // as the broker named itself; empty if it does not
+  kLinkHoldUntil,  // monotonic ms up to which requests wait for it; 0 once an attempt has failed
 };
 using LinkTable =
     Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t, std::string,
-          std::uint64_t, std::uint32_t, Features, std::uint64_t, std::string>;
+          std::uint64_t, std::uint32_t, Features, std::uint64_t, std::string, std::uint64_t>;
 
 enum PeerCol { kPeerMesh, kPeerKey, kPeerMember, kPeerNameFolded, kPeerIsControl, kPeerRaw };
 using PeerTable =
@@ -198,11 +199,13 @@ enum CallCol {
   kCallKind,
   kCallIndex,  // of its result
   kCallSerial,
-  kCallSent,  // monotonic ms
-  kCallDue,   // monotonic ms at which to look at it again
+  kCallSent,   // monotonic ms
+  kCallDue,    // monotonic ms at which to look at it again
+  kCallHeld,   // not sent: the link is being made
+  kCallFrame,  // of a held call; empty for the list of peers, which a new link asks for itself
 };
 using CallTable = Table<CallTag, JobRef, MeshRef, CallKind, std::uint32_t, std::uint64_t,
-                        std::uint64_t, std::uint64_t>;
+                        std::uint64_t, std::uint64_t, std::uint8_t, std::string>;
 
 // Rows of the inbox that are deleted in bounded batches: by request, or by age.
 struct Purge {

@@ -131,6 +131,27 @@ def many_at_once_start_one(world, carol):
     expect(daemons_of(world, carol) == [serving(carol)], "exactly one daemon runs")
 
 
+def every_first_verb_is_answered(world, alice, carol):
+    """The daemon that a verb starts has no link yet: the verb waits for it, and tells no lies."""
+    alice.run("daemon", "up")
+    alice.run("remember", "the door code is 7")
+    alice.run("state", "set", "build", "green")
+    alice.run("topic", "create", "general")
+    wait_until(lambda: "alice" in carol.run("peer", "list", "--all").stdout, "carol sees alice")
+    for words, text in ((["recall", "door"], "door code"), (["state", "list"], "build"),
+                        (["topic", "list"], "general"), (["skill", "list"], None),
+                        (["group", "join", "ops"], None), (["summary", "at work"], None),
+                        (["topic", "members", "general"], None),
+                        (["topic", "history", "general"], None),
+                        (["peer", "list", "--all", "--json"], "alice"),
+                        (["profile"], "carol"), (["peer", "verify", "alice"], None)):
+        carol.run("daemon", "down")
+        done = carol.run(*words)
+        expect("was started" in done.stderr, f"{words} started a daemon: {done}")
+        expect(text is None or text in done.stdout, f"{words} as the first verb: {done}")
+    alice.run("daemon", "down")
+
+
 def a_stopped_daemon_is_waited_for(world, carol):
     pid = serving(carol)
     os.kill(pid, signal.SIGSTOP)
@@ -242,6 +263,7 @@ def main(build):
             the_remedy_ends_the_suppression(world, carol, invite)
             a_setting_that_was_mended_counts(world, carol)
             many_at_once_start_one(world, carol)
+            every_first_verb_is_answered(world, alice, carol)
             a_stopped_daemon_is_waited_for(world, carol)
             a_daemon_that_never_answers_is_not_killed(world, carol)
             policies_start_nothing(world, carol)
@@ -249,6 +271,7 @@ def main(build):
             a_log_is_followed(world, carol)
         finally:
             carol.run("daemon", "down", check=False)
+            alice.run("daemon", "down", check=False)
     print("verbs find their daemon, or say why not")
 
 

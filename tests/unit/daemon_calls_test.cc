@@ -256,7 +256,93 @@ TEST_F(DaemonCalls, a_lost_connection_answers_what_waits_for_it) {
   link_down();
   EXPECT_EQ(status(conn), 503u);
   EXPECT_EQ(field(reply_, "error"), "unavailable");
+  const ConnRef next = http("GET", "/v1/memory", "q=x");
+  EXPECT_EQ(status(next), 0u) << "it is connecting again";
+  link_down();
+  EXPECT_EQ(status(next), 503u) << "it could not";
   EXPECT_EQ(status(http("GET", "/v1/memory", "q=x")), 503u) << "at once, while it is away";
+}
+
+TEST_F(DaemonCalls, requests_before_the_first_connection_wait_for_it_and_are_sent_in_order) {
+  start();
+  core_->on_link_event(links_[0], LinkEvent::kConnecting, 0, {});  // the transport begins
+  run();
+  const ConnRef recall = http("GET", "/v1/memory", "q=x");
+  const ConnRef join = http("POST", "/v1/group/join", {}, R"({"name":"ops"})");
+  const ConnRef profile = http("POST", "/v1/profile", {}, R"({"summary":"s","status":"dnd"})");
+  const ConnRef peers = http("GET", "/v1/peers");
+  for (const ConnRef conn : {recall, join, profile, peers}) EXPECT_EQ(status(conn), 0u) << reply_;
+  core_->on_link_event(links_[0], LinkEvent::kConnected, 0, {});
+  run();
+  EXPECT_TRUE(sent("recall").empty()) << "nothing but a hello before its ack";
+  hello_ack();
+  std::vector<std::string> types;
+  for (const Done& done : done_) {
+    if (done.kind == EffectKind::kLinkSend) types.push_back(field(done.text, "type"));
+  }
+  EXPECT_EQ(types, (std::vector<std::string>{"feature_negotiation_request", "list_peers", "recall",
+                                             "join_group", "set_summary", "set_status"}));
+  std::vector<std::string> requests;
+  for (const char* type : {"recall", "join_group", "set_summary", "set_status"}) {
+    requests.push_back(sent(type));
+  }
+  list(asked(), {peer(bob_, "bob")});
+  EXPECT_EQ(status(peers), 200u);
+  EXPECT_TRUE(has(reply_, bob_.hex));
+  EXPECT_FALSE(has(reply_, "errors"));
+  answer(requests[0], "memory_results", R"("memories":[{"id":"m1"}])");
+  EXPECT_EQ(status(recall), 200u);
+  EXPECT_EQ(reply_, R"({"matches":[{"id":"m1","mesh":"crew"}]})");
+  answer(requests[1], "ack", "");
+  EXPECT_EQ(status(join), 200u);
+  answer(requests[2], "ack", "");
+  answer(requests[3], "ack", "");
+  EXPECT_EQ(status(profile), 200u);
+}
+
+TEST_F(DaemonCalls, a_first_attempt_that_fails_answers_at_once_who_waited_for_it) {
+  start();
+  const ConnRef waits = http("GET", "/v1/state");
+  EXPECT_EQ(status(waits), 0u);
+  link_down();
+  EXPECT_EQ(status(waits), 503u);
+  EXPECT_TRUE(has(reply_, "not open")) << reply_;
+  EXPECT_EQ(status(http("GET", "/v1/state")), 503u) << "after a failure nobody waits";
+  link_up();
+  EXPECT_TRUE(sent("list_state").empty()) << "it was answered";
+}
+
+TEST_F(DaemonCalls, a_first_attempt_is_waited_for_three_seconds) {
+  start();
+  later(1'000);
+  const ConnRef waits = http("GET", "/v1/state");
+  later(1'999);
+  EXPECT_EQ(status(waits), 0u);
+  EXPECT_EQ(core_->next_deadline(), parts_.env.mono_ms + 1);
+  later(1);
+  EXPECT_EQ(status(waits), 503u);
+  EXPECT_EQ(status(http("GET", "/v1/state")), 503u) << "its time is over";
+  EXPECT_EQ(status(http("GET", "/v1/peers")), 200u);
+  EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"crew")"));
+}
+
+TEST_F(DaemonCalls, what_is_held_counts_as_what_waits) {
+  start();
+  for (std::uint32_t index = 0; index < parts_.limits.ipc_requests_max; ++index) {
+    EXPECT_EQ(status(http("GET", "/v1/state")), 0u);
+  }
+  EXPECT_EQ(status(http("GET", "/v1/state")), 429u);
+  later(3'000);
+  EXPECT_EQ(core_->tables().jobs.count(), 0u);
+  EXPECT_EQ(core_->tables().calls.count(), 0u);
+}
+
+TEST_F(DaemonCalls, frames_are_held_up_to_a_bound) {
+  parts_.limits.broker_replies_bytes_max = parts_.limits.http_body_bytes_max + 1'000;
+  start();
+  const std::string memory = R"({"content":")" + std::string(2'000, 'm') + R"("})";
+  EXPECT_EQ(status(http("POST", "/v1/memory", {}, memory)), 0u);
+  EXPECT_EQ(status(http("POST", "/v1/memory", {}, memory)), 429u);
 }
 
 TEST_F(DaemonCalls, who_went_away_is_not_answered) {
@@ -298,6 +384,8 @@ TEST_F(DaemonCalls, nothing_is_called_not_set_while_a_mesh_could_not_say) {
   link_down(1);
   const ConnRef conn = http("GET", "/v1/state", "key=k");
   answer(sent("get_state"), "state_value", R"("state":null)");
+  EXPECT_EQ(status(conn), 0u) << "the other one is connecting";
+  link_down(1);
   EXPECT_EQ(status(conn), 503u);
   EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"other")"));
 }
@@ -386,6 +474,7 @@ TEST_F(DaemonCalls, peers_are_asked_for_anew_after_a_second_and_shown_as_known_m
   // The list came in the iteration that asked() saw last.
   EXPECT_EQ(status(conn), 200u);
   EXPECT_TRUE(has(reply_, eve_.hex));
+  link_down();
   link_down();
   EXPECT_EQ(status(http("GET", "/v1/peers")), 200u);
   EXPECT_TRUE(has(reply_, eve_.hex)) << "as known";
