@@ -15,6 +15,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -172,7 +173,8 @@ class Daemon {
     bool encrypted = true;
     PublicKey target{};                    // when encrypted
     std::string target_text;               // as the broker gets it
-    std::optional<PublicKey> bind_member;  // a name was used: it names this member from now on
+    std::optional<PublicKey> bind_member;  // who is named by bind_name from now on
+    std::string bind_name;                 // the name that was used, or that the key bears
     crypto::Nonce nonce{};
     std::string_view nonce_text;
     std::string_view ciphertext;
@@ -227,10 +229,12 @@ class Daemon {
   bool can_answer(MeshRef mesh) const;
   Error name_conflict(std::string_view name, const std::vector<PublicKey>& keys) const;
   struct KnownName {
-    std::vector<PublicKey> recent;  // members seen under it within 30 days
+    std::vector<PublicKey> recent;  // members of whom it is the newest name within 30 days
     std::optional<PublicKey> bound;
   };
   KnownName known_name(MeshRef mesh, std::string_view folded);
+  bool is_listed_otherwise(MeshRef mesh, const PublicKey& member, std::string_view folded) const;
+  void bind_name_of_key(Outgoing& out);
   void bind_name(MeshRef mesh, std::string_view name, const PublicKey& member);
 
   // known_peers.cc
@@ -238,11 +242,14 @@ class Daemon {
     bool counted = false, sorted = false;
     std::uint32_t unused = 0;                  // rows of the mesh that nobody used
     std::map<PublicKey, std::uint32_t> names;  // of them, by member
+    std::set<PublicKey> renamed;               // listed under a name that the last list had not
     std::vector<std::pair<std::uint64_t, std::string>> oldest_last;  // last seen, key; to drop
   };
   template <class Visit>
   void each_unused_peer(std::string_view mesh_id, Visit visit);
   void remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers& known);
+  void note_renamed(MeshRef mesh, const wire::BrokerFrame& frame, const wire::JsonNode& peers,
+                    KnownPeers& known) const;
   void count_known_peers(std::string_view mesh_id, KnownPeers& known);
   bool make_room_for_peer(std::string_view mesh_id, KnownPeers& known);
 

@@ -1,6 +1,5 @@
-// known_peers.cc — who was seen under which name: what lets a name resolve while its bearer is
-// away. Holds:  a mesh has at most known_peers_max rows that nobody used; the one seen longest ago
-// makes
+// known_peers.cc — who was seen under which name: it lets names resolve while bearers are away.
+// Holds:  a mesh has at most known_peers_max rows that nobody used; the one seen longest ago makes
 //         room. A bound name is never dropped. A member has at most kNamesMax unused names.
 // Why:    names and member keys are free: a hostile mesh lists new ones every second, and must fill
 //         neither the store nor an iteration. The table is walked at most twice for a list of
@@ -21,7 +20,8 @@ using store::TableId;
 
 constexpr std::uint32_t kNamesMax = 8;  // of one member, unused
 constexpr std::uint64_t kKnownPeerRefreshMs = 3'600'000;
-constexpr int kDroppedForOne = 2;  // so that a table that is over its limit shrinks
+constexpr std::size_t kRenamedMax = 256;  // members of one list whose rows are written for it
+constexpr int kDroppedForOne = 2;         // so that a table that is over its limit shrinks
 
 }  // namespace
 
@@ -37,7 +37,8 @@ void Daemon::each_unused_peer(std::string_view mesh_id, Visit visit) {
   }
 }
 
-// Refreshed at most once an hour. `known` is of this list of peers.
+// Refreshed at most once an hour, and when the member is listed under another name: then all its
+// names are, so that the newest ones have the newest time. `known` is of this list of peers.
 void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers& known) {
   const MeshConfig& config = config_of(mesh);
   if (peer.display_name.empty() || peer.member_pubkey == config.key) return;
@@ -45,7 +46,8 @@ void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers
   const store::Key key = store::known_peer_key(config.mesh_id, folded, peer.member_pubkey);
   store::KnownPeerRow row;
   if (batch().get(TableId::kKnownPeer, key.bytes(), row)) {
-    if (env_.wall_ms < row.fixed.last_seen_ms + kKnownPeerRefreshMs) return;
+    const bool renamed = known.renamed.contains(peer.member_pubkey);
+    if (!renamed && env_.wall_ms < row.fixed.last_seen_ms + kKnownPeerRefreshMs) return;
   } else {
     if (!batch().admits()) return;
     if (!known.counted) count_known_peers(config.mesh_id, known);
@@ -59,6 +61,23 @@ void Daemon::remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers
   row.fixed.last_seen_ms = env_.wall_ms;
   row.text[store::kKnownPeerName] = peer.display_name;
   batch().put(TableId::kKnownPeer, key.bytes(), row);
+}
+
+// Compared with the list before, which the mirror still has.
+void Daemon::note_renamed(MeshRef mesh, const wire::BrokerFrame& frame, const wire::JsonNode& peers,
+                          KnownPeers& known) const {
+  std::set<std::pair<PublicKey, std::string_view>> listed;
+  for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(mesh).peers) {
+    listed.emplace(tables_.peers.get<kPeerMember>(peer), tables_.peers.get<kPeerNameFolded>(peer));
+  }
+  const wire::JsonTape& tape = frame.tape;
+  for (std::uint32_t at = tape.first(peers); at < peers.next && known.renamed.size() < kRenamedMax;
+       at = tape.at(at).next) {
+    wire::PeerEntry entry;
+    if (!wire::parse_peer(tape, tape.at(at), entry)) continue;
+    const std::string folded = fold_name(entry.display_name);
+    if (!listed.contains({entry.member_pubkey, folded})) known.renamed.insert(entry.member_pubkey);
+  }
 }
 
 void Daemon::count_known_peers(std::string_view mesh_id, KnownPeers& known) {

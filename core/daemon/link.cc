@@ -367,9 +367,10 @@ void Daemon::on_peers_list(LinkRef link, const wire::BrokerFrame& frame) {
     roster_check_ms_ = std::min(roster_check_ms_, roster.asked_ms + kListLostMs);
     return;
   }
+  KnownPeers known;
+  note_renamed(mesh, frame, **peers, known);
   for (const PeerRef peer : roster.peers) tables_.peers.erase(peer);
   roster.peers.clear();
-  KnownPeers known;
   const wire::JsonTape& tape = frame.tape;
   const wire::JsonNode* cut = tape.find("truncated");
   roster.truncated = cut != nullptr && cut->type == wire::JsonType::kBool && cut->boolean;

@@ -1,7 +1,8 @@
 // resolve.cc — from what a person typed to a target: a key, a key's prefix, a name, or a group.
 // Holds:  display names are free, so a name is bound to a member key at first use; a name that two
 //         members bear, or that arrives under another key, is refused with both keys named. A name
-//         is refused as unknown only after the list was asked for once more.
+//         is refused as unknown only after the list was asked for once more. Of a member only the
+//         newest name counts; sending to its key binds that name, if it is not bound.
 // Source: docs/PROTOCOL.md §10.2; design/delivery.md, "Who a name is".
 // Not:    encryption; sessions' attestations (they come with sessions).
 #include <algorithm>
@@ -57,6 +58,7 @@ Status Daemon::resolve(std::string_view to, ParkedRef parked, Outgoing& out) {
   const std::string lower = fold_name(to);
   if (const auto key = crypto::public_key_parse(lower)) {
     out.target = *key;
+    bind_name_of_key(out);
     return {};
   }
   if (to.size() >= kPrefixLeast && to.size() < 64 && is_hex(to)) {
@@ -102,6 +104,7 @@ Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoin
   }
   if (matches.size() == 1) {
     out.target = matches.front();
+    bind_name_of_key(out);
     return {};
   }
   const std::string shown = "field 'to': prefix \"" + std::string(prefix) + "\"";
@@ -117,9 +120,23 @@ Status Daemon::resolve_prefix(std::string_view prefix, ParkedRef parked, Outgoin
   return unknown_peer(shown + " matches no peer", fresh, is_truncated(out.mesh));
 }
 
+// Listed now, and not under this name: the list says better than memory what its name is.
+bool Daemon::is_listed_otherwise(MeshRef mesh, const PublicKey& member,
+                                 std::string_view folded) const {
+  bool listed = false;
+  for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(mesh).peers) {
+    if (tables_.peers.get<kPeerMember>(peer) != member) continue;
+    if (tables_.peers.get<kPeerNameFolded>(peer) == folded) return false;
+    listed = true;
+  }
+  return listed;
+}
+
 Daemon::KnownName Daemon::known_name(MeshRef mesh, std::string_view folded) {
   KnownName known;
-  const store::Key prefix = store::known_peer_prefix(config_of(mesh).mesh_id, folded);
+  std::map<PublicKey, std::uint64_t> seen;  // when under this name
+  const std::string& mesh_id = config_of(mesh).mesh_id;
+  const store::Key prefix = store::known_peer_prefix(mesh_id, folded);
   store::Cursor cursor(batch(), TableId::kKnownPeer);
   for (bool more = cursor.seek(prefix.bytes()); more; more = cursor.next()) {
     if (!as_text(cursor.key()).starts_with(as_text(prefix.bytes()))) break;
@@ -127,10 +144,55 @@ Daemon::KnownName Daemon::known_name(MeshRef mesh, std::string_view folded) {
     if (!cursor.row(row)) continue;
     if (row.fixed.bound_ms != 0) known.bound = row.fixed.member;
     if (row.fixed.last_seen_ms + kKnownForMs >= env_.wall_ms) {
-      add_once(known.recent, row.fixed.member);
+      seen[row.fixed.member] = row.fixed.last_seen_ms;
     }
   }
+  if (known.bound) return known;  // it alone decides
+  std::erase_if(seen,
+                [&](const auto& entry) { return is_listed_otherwise(mesh, entry.first, folded); });
+  if (seen.empty()) return known;
+  // Whoever was seen later under another name has left this one.
+  const store::Key from = store::text_key(mesh_id).add_u8(0);
+  for (bool more = cursor.seek(from.bytes()); more && !seen.empty(); more = cursor.next()) {
+    if (!as_text(cursor.key()).starts_with(as_text(from.bytes()))) break;
+    store::KnownPeerRow row;
+    if (!cursor.row(row)) continue;
+    const auto entry = seen.find(row.fixed.member);
+    if (entry != seen.end() && row.fixed.last_seen_ms > entry->second) seen.erase(entry);
+  }
+  for (const auto& entry : seen) known.recent.push_back(entry.first);
   return known;
+}
+
+// To a whole key, or enough of it: the name that it bears now is bound to it, so that the remedy
+// of a conflict ends it. A name that is bound stays so; a session's key bears none.
+void Daemon::bind_name_of_key(Outgoing& out) {
+  const MeshConfig& config = config_of(out.mesh);
+  std::string name;
+  for (const PeerRef peer : tables_.meshes.get<kMeshRoster>(out.mesh).peers) {
+    if (tables_.peers.get<kPeerMember>(peer) != out.target) continue;
+    const bool is_control = tables_.peers.get<kPeerIsControl>(peer) != 0;
+    if (name.empty() || is_control) name = tables_.peers.get<kPeerNameFolded>(peer);
+    if (is_control) break;
+  }
+  if (name.empty()) {
+    std::uint64_t newest = 0;
+    const store::Key from = store::text_key(config.mesh_id).add_u8(0);
+    store::Cursor cursor(batch(), TableId::kKnownPeer);
+    for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
+      if (!as_text(cursor.key()).starts_with(as_text(from.bytes()))) break;
+      store::KnownPeerRow row;
+      if (!cursor.row(row) || row.fixed.member != out.target) continue;
+      if (row.fixed.last_seen_ms < newest) continue;
+      newest = row.fixed.last_seen_ms;
+      name = row.text[store::kKnownPeerName];
+    }
+  }
+  if (name.empty() || out.target == config.key) return;
+  const store::Key prefix = store::known_peer_prefix(config.mesh_id, fold_name(name));
+  if (tables_.bound.contains(std::string(as_text(prefix.bytes())))) return;
+  out.bind_member = out.target;
+  out.bind_name = name;
 }
 
 void Daemon::bind_name(MeshRef mesh, std::string_view name, const PublicKey& member) {
@@ -193,6 +255,7 @@ Status Daemon::resolve_name(std::string_view name, ParkedRef parked, Outgoing& o
                         is_truncated(out.mesh));
   }
   out.bind_member = bearers.front();
+  out.bind_name = name;
   // To the member, never to a session key that only the broker vouches for.
   out.target = bearers.front();
   return {};

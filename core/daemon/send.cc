@@ -274,7 +274,7 @@ void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
   body.text[store::kBodyReplyTo] = request.reply_to;
   batch().put(TableId::kOutboxBody, key.bytes(), body);
   batch().put_index(TableId::kOutboxId, store::text_key(client_id).bytes(), id.bytes);
-  if (out.bind_member) bind_name(out.mesh, request.to, *out.bind_member);
+  if (out.bind_member) bind_name(out.mesh, out.bind_name, *out.bind_member);
   const bool added = add_work(id, row);
   CHECK(added);  // room was checked before anything was written
 }

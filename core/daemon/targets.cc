@@ -162,13 +162,18 @@ std::vector<Daemon::Candidate> Daemon::candidates(std::string_view to) {
     const std::string& mesh_id = config_of(mesh).mesh_id;
     const store::Key from =
         by_key ? store::text_key(mesh_id) : store::known_peer_prefix(mesh_id, folded);
+    const KnownName known = by_key ? KnownName{} : known_name(mesh, folded);
+    const auto has_left = [&](const PublicKey& member) {
+      return !by_key && known.bound != member &&
+             std::find(known.recent.begin(), known.recent.end(), member) == known.recent.end();
+    };
     store::Cursor cursor(batch(), TableId::kKnownPeer);
     for (bool more = cursor.seek(from.bytes()); more; more = cursor.next()) {
       if (!as_text(cursor.key()).starts_with(as_text(from.bytes()))) break;
       store::KnownPeerRow row;
       if (!cursor.row(row)) continue;
       const bool recent = row.fixed.last_seen_ms + kKnownForMs >= env_.wall_ms;
-      if (!recent && row.fixed.bound_ms == 0) continue;
+      if ((!recent && row.fixed.bound_ms == 0) || has_left(row.fixed.member)) continue;
       const std::string_view name = row.text[store::kKnownPeerName];
       if (matches(row.fixed.member, fold_name(name))) add(mesh, name, row.fixed.member);
     }

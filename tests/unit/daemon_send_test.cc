@@ -272,6 +272,91 @@ TEST_F(DaemonTest, a_bound_name_wins_over_who_was_seen_under_it) {
   EXPECT_EQ(row("id")->target, bob_.hex);
 }
 
+TEST_F(DaemonTest, who_bore_a_name_and_is_listed_under_another_has_no_claim_to_it) {
+  start();
+  connect({peer(bob_, "robert"), peer(eve_, "bob")});
+  link_down();
+  connect({peer(bob_, "bob"), peer(eve_, "eve")});
+  EXPECT_EQ(send("bob", "id"), 202u) << reply_;
+  EXPECT_EQ(row("id")->target, bob_.hex);
+}
+
+TEST_F(DaemonTest, of_who_is_away_the_newest_name_counts) {
+  start();
+  connect({peer(eve_, "eve"), peer(bob_, "robert")});
+  link_down();
+  later(1'000);
+  connect({peer(eve_, "bob"), peer(bob_, "robert")});
+  link_down();
+  later(1'000);
+  connect({peer(eve_, "eve"), peer(bob_, "robert")});  // within the hour in which rows rest
+  link_down();
+  later(1'000);
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send("bob", "id"), 202u) << reply_;
+  EXPECT_EQ(row("id")->target, bob_.hex);
+  EXPECT_EQ(send("eve", "to-eve"), 202u) << "its newest name, while away";
+  EXPECT_EQ(row("to-eve")->target, eve_.hex);
+}
+
+TEST_F(DaemonTest, nobody_gets_what_was_meant_for_a_name_that_was_left) {
+  start();
+  connect({peer(eve_, "bob")});
+  link_down();
+  later(1'000);
+  connect({peer(eve_, "eve")});
+  const ConnRef conn = ask(body_of("bob", "id"));
+  list(asked(), {peer(eve_, "eve")});
+  EXPECT_EQ(status(conn), 404u) << reply_;
+}
+
+TEST_F(DaemonTest, two_names_that_a_member_bears_at_once_are_both_its_own) {
+  start();
+  connect({peer(bob_, "desk")});
+  later(1'000);
+  link_down();
+  connect({peer(bob_, "desk"), peer(bob_, "lap")});
+  link_down();
+  connect({});
+  EXPECT_EQ(send("desk", "id"), 202u) << reply_;
+  EXPECT_EQ(send("lap", "id-2"), 202u) << reply_;
+}
+
+TEST_F(DaemonTest, sending_to_a_key_binds_the_name_that_it_bears) {
+  start();
+  connect({peer(bob_, "bob")});
+  link_down();
+  connect({peer(bob_, "bob"), peer(eve_, "bob")});
+  EXPECT_EQ(send("bob", "id"), 409u);
+  EXPECT_EQ(send(bob_.hex, "by-key"), 202u);
+  link_down();
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send("bob", "id"), 202u) << "eve was seen under it, but it is bound: " << reply_;
+  EXPECT_EQ(row("id")->target, bob_.hex);
+}
+
+TEST_F(DaemonTest, sending_to_the_key_of_who_is_away_binds_its_newest_name) {
+  start();
+  connect({peer(bob_, "bob"), peer(eve_, "bob")});
+  link_down();
+  connect({});
+  EXPECT_EQ(send("bob", "id"), 409u);
+  EXPECT_EQ(send(bob_.hex, "by-key"), 202u);
+  EXPECT_EQ(send("bob", "id"), 202u) << reply_;
+  EXPECT_EQ(row("id")->target, bob_.hex);
+}
+
+TEST_F(DaemonTest, sending_to_the_key_of_who_took_a_bound_name_does_not_bind_it_again) {
+  start();
+  connect({peer(bob_, "bob")});
+  EXPECT_EQ(send(bob_.hex.substr(0, 16), "by-digits"), 202u);
+  link_down();
+  connect({peer(eve_, "bob")});
+  EXPECT_EQ(send(eve_.hex, "to-eve"), 202u);
+  EXPECT_EQ(send("bob", "id"), 409u);
+  EXPECT_TRUE(has(reply_, bob_.hex) && has(reply_, eve_.hex));
+}
+
 TEST_F(DaemonTest, a_name_resolves_for_thirty_days_while_its_bearer_is_away) {
   start();
   connect({peer(bob_, "bob")});
