@@ -216,10 +216,6 @@ CommitResult Store::commit() {
     result = CommitResult::kCommitted;
   }
   end_reading();
-  // A callback may register another one, for the next commit.
-  std::vector<std::function<void()>> durable;
-  durable.swap(durable_);
-  for (const auto& callback : durable) callback();
   return result;
 }
 
@@ -238,7 +234,6 @@ void Store::abort() noexcept {
   batch_.broken_ = false;
   batch_.error_ = 0;
   batch_.rows_written_ = 0;
-  durable_.clear();
   end_reading();
 }
 

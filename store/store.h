@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -161,13 +160,10 @@ class Store {
 
   Batch& batch() noexcept { return batch_; }
 
-  // Ends the iteration: commits what was written, then runs the durable callbacks in order. On
-  // kFailed and kBroken they are dropped unrun.
+  // Ends the iteration: commits what was written.
   CommitResult commit();
-  // Discards what this iteration wrote, and the durable callbacks.
+  // Discards what this iteration wrote.
   void abort() noexcept;
-  // Runs after the commit that contains everything written so far. Rarely needed: effects do it.
-  void on_durable(std::function<void()> callback) { durable_.push_back(std::move(callback)); }
 
   std::uint64_t used_bytes();  // pages in use, free list subtracted: walks the free list
   std::uint64_t used_estimate() const noexcept { return used_; }  // as of the last commit
@@ -207,7 +203,6 @@ class Store {
   Options options_;
   MDB_env* env_ = nullptr;
   Batch batch_;
-  std::vector<std::function<void()>> durable_;
   int lock_fd_ = -1;
   std::uint64_t commits_ = 0;
   std::uint64_t used_ = 0;

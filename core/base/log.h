@@ -41,7 +41,6 @@ class Log {
   Log(LogSink sink, LogClock clock, void* context, LogLevel level = LogLevel::kInfo) noexcept
       : sink_(sink), clock_(clock), context_(context), level_(level) {}
 
-  void set_level(LogLevel level) noexcept { level_ = level; }
   bool enabled(LogLevel level) const noexcept { return level >= level_; }
   void write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) const;
 

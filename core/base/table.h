@@ -101,11 +101,6 @@ class Table {
     return std::get<I>(columns_)[ref.slot];
   }
 
-  // The live handle in this slot, or an empty one. Slots run from 0 to slots() - 1.
-  Handle at_slot(std::uint32_t slot) const noexcept {
-    if (slot >= gens_.size() || !(gens_[slot] & 1u)) return {};
-    return {slot, gens_[slot]};
-  }
   std::uint32_t slots() const noexcept { return static_cast<std::uint32_t>(gens_.size()); }
   std::uint32_t count() const noexcept { return count_; }
   std::uint32_t capacity() const noexcept { return capacity_; }

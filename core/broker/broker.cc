@@ -106,7 +106,8 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
   if (frame.type == "hello") return handle_hello(client, frame);
   if (frame.type == "session_hello") return handle_session_hello(client, frame);
   if (tables_.clients.get<kClientHelloDeadline>(client) != 0) {
-    return send_error(client, "no_hello", "must send hello first", frame.request_id);
+    return send_error(client, info_of(Err::kNoHello).wire_code, "must send hello first",
+                      frame.request_id);
   }
   for (const FrameRoute& route : kFrameRoutes) {
     if (route.type != frame.type) continue;
@@ -120,8 +121,8 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
     if (!may_pay(client, frame, route.cost)) return;
     return (this->*route.handler)(client, frame);
   }
-  send_error(client, "unknown_message_type", "this broker does not know this message type",
-             frame.request_id);
+  send_error(client, info_of(Err::kNotImplementedByPeer).wire_code,
+             "this broker does not know this message type", frame.request_id);
 }
 
 void Broker::on_closed(ConnRef conn, std::uint16_t code) {

@@ -76,20 +76,6 @@ TEST_F(StoreTest, an_aborted_batch_leaves_nothing) {
   EXPECT_EQ(store->commit(), CommitResult::kNothing);
 }
 
-TEST_F(StoreTest, durable_callbacks_run_after_the_commit_and_not_after_an_abort) {
-  open();
-  int runs = 0;
-  put_mesh(1, "mesh-one", "one");
-  store->on_durable([&] { ++runs; });
-  store->abort();
-  EXPECT_EQ(runs, 0);
-  put_mesh(1, "mesh-one", "one");
-  store->on_durable([&] { ++runs; });
-  EXPECT_EQ(runs, 0);
-  EXPECT_EQ(store->commit(), CommitResult::kCommitted);
-  EXPECT_EQ(runs, 1);
-}
-
 TEST_F(StoreTest, a_second_owner_is_refused_and_a_reader_is_not) {
   open();
   auto second = Store::open(options, scratch);
