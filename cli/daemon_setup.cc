@@ -102,7 +102,8 @@ Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab,
   return meshes;
 }
 
-Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown) {
+Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown,
+                  std::string& skipped) {
   if (!settings.is_on(Setting::kTcp)) return {};
   const std::string& address = settings.text(Setting::kHttpBind);
   const auto port = static_cast<std::uint16_t>(settings.number(Setting::kTcpPort));
@@ -113,8 +114,14 @@ Status listen_tcp(net::Server& server, const Settings& settings, std::string& sh
     return {};
   }
   if (bound.error().detail.ends_with(std::strerror(EADDRINUSE))) {
-    return fail(Err::kPortInUse, "port " + std::to_string(port) + " on " + address +
-                                     " is in use; --no-tcp serves the unix socket alone");
+    const std::string taken = "port " + std::to_string(port) + " on " + address + " is in use";
+    if (settings.at(Setting::kTcp).origin <= Origin::kPlace &&
+        settings.at(Setting::kTcpPort).origin <= Origin::kPlace &&
+        settings.at(Setting::kHttpBind).origin <= Origin::kPlace) {
+      skipped = taken + ": only the unix socket is served; --tcp-port chooses another one";
+      return {};
+    }
+    return fail(Err::kPortInUse, taken + "; --no-tcp serves the unix socket alone");
   }
   return bound.error();
 }

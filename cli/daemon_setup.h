@@ -34,7 +34,10 @@ Result<std::vector<daemon::MeshConfig>> mesh_list(crypto::SecretSlab& slab, cons
 Status add_meshes(daemon::Daemon& core, crypto::SecretSlab& slab, const ConfigFile& file,
                   const Log& log);
 
-// Listens if ipc.tcp is on. `shown` becomes the address. kPortInUse names the port.
-Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown);
+// Listens if ipc.tcp is on. `shown` becomes the address. kPortInUse names the port; if nobody asked
+// for TCP or its port (only the place's defaults did), the socket alone will do: Ok, and `skipped`
+// says why. So a second user of a host has a daemon, too.
+Status listen_tcp(net::Server& server, const Settings& settings, std::string& shown,
+                  std::string& skipped);
 
 }  // namespace cm::cli

@@ -425,9 +425,13 @@ int run_daemon(const DaemonOptions& options) {
   if (Status listens = server.listen_unix(socket_path()); !listens) {
     return give_up(options, listens.error());
   }
-  std::string tcp;
-  if (Status listens = listen_tcp(server, settings, tcp); !listens) {
+  std::string tcp, skipped;
+  if (Status listens = listen_tcp(server, settings, tcp, skipped); !listens) {
     return give_up(options, listens.error());
+  }
+  if (!skipped.empty()) {
+    runtime.log.warn("tcp_not_served", {{"detail", skipped}});
+    core.add_warning(skipped);
   }
   shell.server = &server;
   if (Status written = write_pid_file(store_dir); !written) {

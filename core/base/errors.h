@@ -13,7 +13,6 @@ namespace cm {
 // X(name, wire code, CLI exit code, HTTP status, what it means, what to do next)
 #define CM_ERRORS(X)                                                                               \
   X(Ok, "ok", 0, 200, "done", "nothing to do")                                                     \
-  X(Gone, "gone", 5, 404, "the object no longer exists", "list it again and use a fresh id")       \
   X(Full, "full", 1, 429, "a table is at its configured limit",                                    \
     "wait for work to finish, or raise the limit shown by 'claudemesh daemon limits'")             \
   X(Malformed, "malformed", 3, 400, "the input is not of the expected form",                       \
@@ -39,7 +38,7 @@ namespace cm {
     "this client_message_id already names another request",                                        \
     "send with a fresh id; the old one stays bound to its request")                                \
   X(PeerNameConflict, "peer_name_conflict", 6, 409, "the name does not name one known member",     \
-    "compare keys with 'claudemesh peer verify' and send to the full key")                         \
+    "compare keys with 'claudemesh peer verify'; sending to the full key binds the name to it")    \
   X(MeshRequired, "mesh_required", 3, 400, "several meshes are joined and none was named",         \
     "name one with --mesh or the field 'mesh'")                                                    \
   X(MeshNotAttached, "mesh_not_attached", 5, 404, "this mesh is not joined here",                  \
@@ -76,6 +75,8 @@ namespace cm {
     "check the path and the permissions named in the detail")                                      \
   X(Unavailable, "unavailable", 4, 503, "the service is not reachable",                            \
     "start it ('claudemesh daemon up' or 'claudemesh broker up') and try again")                   \
+  X(BrokerAway, "broker_away", 4, 503, "the broker of this mesh cannot be reached",                \
+    "'claudemesh daemon status' shows the link; it reconnects by itself, try again later")         \
   X(Transport, "transport", 4, 502, "the transport failed",                                        \
     "it reconnects by itself; 'claudemesh daemon status' shows the state")                         \
   X(TlsFailed, "tls_failed", 4, 502, "no trustworthy TLS connection could be made",                \
@@ -137,7 +138,6 @@ namespace cm {
     "pass --tls-cert and --tls-key, or --insecure-plaintext behind a proxy that does TLS")         \
   X(UnsafeMode, "unsafe_permissions", 7, 500, "what holds secrets is in other users' hands",       \
     "check who changed it, then run the command in the detail")                                    \
-  X(Cancelled, "cancelled", 1, 499, "the request was given up by its sender", "send it again")     \
   X(Internal, "internal", 8, 500, "an unexpected error", "report it with the log line of its time")
 
 enum class Err : std::uint16_t {

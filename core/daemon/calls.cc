@@ -122,7 +122,7 @@ std::uint64_t Daemon::open_call(JobRef job, MeshRef mesh, CallKind kind) {
   const bool open = state_of(mesh) == LinkState::kOpen;
   const std::uint64_t hold_until = tables_.links.get<kLinkHoldUntil>(link_of(mesh));
   if (!open && hold_until <= env_.mono_ms) {
-    return refuse(Err::kUnavailable, not_open(result.mesh));
+    return refuse(Err::kBrokerAway, not_open(result.mesh));
   }
   const bool has_room =
       open || reply_bytes_ + limits_.http_body_bytes_max <= limits_.broker_replies_bytes_max;
@@ -361,7 +361,7 @@ void Daemon::fail_calls_of(MeshRef mesh, std::string_view why) {
   });
   for (const CallRef call : calls) {
     const bool held = tables_.calls.get<kCallHeld>(call) != 0;
-    fail_call(call, Err::kUnavailable, held ? not_open(config_of(mesh).slug) : std::string(why));
+    fail_call(call, Err::kBrokerAway, held ? not_open(config_of(mesh).slug) : std::string(why));
   }
 }
 
@@ -387,7 +387,7 @@ void Daemon::expire_calls() {
   for (const CallRef call : due) {
     const MeshRef mesh = tables_.calls.get<kCallMesh>(call);
     if (tables_.calls.get<kCallHeld>(call) != 0) {
-      fail_call(call, Err::kUnavailable, not_open(config_of(mesh).slug));
+      fail_call(call, Err::kBrokerAway, not_open(config_of(mesh).slug));
       continue;
     }
     const Features& features = tables_.links.get<kLinkFeatures>(link_of(mesh));

@@ -53,6 +53,7 @@ struct Config {
   std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
   // Pages that may call the IPC, as browsers write them: "http://localhost:3000". Empty: none.
   std::vector<std::string> allowed_origins;
+  std::vector<std::string> warnings;  // shown by GET /v1/health
   // Appends what the shell counts (transports) to GET /v1/metrics; may be null.
   void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
   const void* metrics_context = nullptr;
@@ -96,6 +97,9 @@ class Daemon {
     config_.allowed_origins = std::move(origins);
   }
 
+  // A sentence for whoever looks at GET /v1/health: what is not as its user would expect.
+  void add_warning(std::string sentence) { config_.warnings.push_back(std::move(sentence)); }
+
   // The bearer of TCP requests, by its SHA-256: the token itself stays with the shell. The one
   // before stays valid for 60 s.
   void set_local_token(const crypto::Hash32& sha256);
@@ -137,6 +141,7 @@ class Daemon {
   void reopen_link(LinkRef link, std::uint32_t code, std::string_view reason);
   void reopen_later(LinkRef link);
   void hold_calls(LinkRef link);
+  void log_failed_attempt(LinkRef link, std::uint32_t code, std::string_view reason);
   void reopen_due();
   void send_hello(LinkRef link);
   void on_hello_ack(LinkRef link, const wire::BrokerFrame& frame);

@@ -21,6 +21,7 @@ constexpr std::uint64_t kHelloDeadlineMs = 5'000;
 constexpr std::uint64_t kReopenFirstMs = 1'000;  // doubling; the transport has its own backoff
 constexpr std::uint64_t kReopenMostMs = 30'000;
 constexpr std::uint64_t kHoldMs = 3'000;         // less than callers of the IPC wait
+constexpr std::uint64_t kRepeatLogMs = 60'000;   // of one reason why a link cannot be made
 constexpr std::uint64_t kRosterLeastMs = 1'000;  // between two lists after peer events
 constexpr std::uint64_t kListLostMs = 5'000;     // a list that does not come is asked for again
 constexpr std::uint32_t kControlFrame = 0;
@@ -147,6 +148,7 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
     metrics_.add(Metric::kDaemonReconnects);
     env_.log->warn("broker_lost", {{"mesh", mesh.slug}, {"code", code}, {"detail", detail}});
   }
+  if (!was_open && event == LinkEvent::kConnecting) log_failed_attempt(link, code, detail);
   link_lost(link);
   set_link_state(link, LinkState::kConnecting);
   if (was_open && event != LinkEvent::kClosed) hold_calls(link);  // it connects again at once
@@ -156,6 +158,20 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
     reopen_later(link);
     env_.log->error("broker_gave_up", {{"mesh", mesh.slug}, {"detail", detail}});
   }
+}
+
+void Daemon::log_failed_attempt(LinkRef link, std::uint32_t code, std::string_view reason) {
+  FailedAttempts& failed = tables_.links.get<kLinkFailed>(link);
+  ++failed.count;
+  const bool logged = failed.logged_ms != 0 && failed.reason == reason;
+  if (logged && env_.mono_ms < failed.logged_ms + kRepeatLogMs) return;
+  failed.logged_ms = std::max<std::uint64_t>(env_.mono_ms, 1);
+  failed.reason = reason;
+  env_.log->warn("broker_unreachable",
+                 {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug},
+                  {"code", code},
+                  {"detail", reason},
+                  {"attempts", failed.count}});
 }
 
 void Daemon::on_link_blocked(LinkRef link, bool blocked) {
@@ -256,6 +272,7 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   set_link_state(link, LinkState::kOpen);
   tables_.links.get<kLinkLastError>(link).clear();
   tables_.links.get<kLinkFailures>(link) = 0;
+  tables_.links.get<kLinkFailed>(link) = {};
   tables_.links.get<kLinkBlocked>(link) = 0;
   tables_.links.get<kLinkBrokerVersion>(link) = ack.broker_version;
   effects_.link_note(link, kNoteReady);

@@ -39,7 +39,7 @@ Error unknown_peer(std::string_view what, bool fresh, bool truncated) {
                                        "there are more: give the member's whole key");
   }
   if (fresh) return fail(Err::kNotFound, what);
-  return fail(Err::kUnavailable, std::string(what) + "; the broker could not be asked");
+  return fail(Err::kBrokerAway, std::string(what) + "; the broker could not be asked");
 }
 
 }  // namespace

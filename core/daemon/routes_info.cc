@@ -93,6 +93,11 @@ void Daemon::get_health(ConnRef conn, const wire::HttpRequest&) {
   json.field("durability", config_.durability_sync ? "sync" : "relaxed");
   json.field("store_accepts", batch().admits());
   json.field("secrets_locked", slab_.locked() && boxes_.locked());
+  if (!config_.warnings.empty()) {
+    json.key("warnings").begin_array();
+    for (const std::string& warning : config_.warnings) json.text(warning);
+    json.end_array();
+  }
   const auto queues = mesh_queues();
   json.key("meshes").begin_array();
   tables_.meshes.each([&](MeshRef mesh) {

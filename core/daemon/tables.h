@@ -86,6 +86,13 @@ struct Features {
   std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
   std::vector<std::string> names;
 };
+// Attempts that failed since the link was open last: a reason is logged when it changes, and then
+// once a minute.
+struct FailedAttempts {
+  std::uint32_t count = 0;
+  std::uint64_t logged_ms = 0;  // monotonic; 0: not yet
+  std::string reason;           // as logged last
+};
 enum LinkCol {
   kLinkMesh,
   kLinkState,
@@ -99,10 +106,11 @@ enum LinkCol {
   kLinkLostAt,  // monotonic ms at which it was open last; 0 before the first time, and while open
   kLinkBrokerVersion,  // as the broker named itself; empty if it does not
   kLinkHoldUntil,  // monotonic ms up to which requests wait for it; 0 once an attempt has failed
+  kLinkFailed,     // of attempts to connect, for the log
 };
-using LinkTable =
-    Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t, std::string,
-          std::uint64_t, std::uint32_t, Features, std::uint64_t, std::string, std::uint64_t>;
+using LinkTable = Table<LinkTag, MeshRef, LinkState, std::uint64_t, std::uint8_t, std::uint8_t,
+                        std::string, std::uint64_t, std::uint32_t, Features, std::uint64_t,
+                        std::string, std::uint64_t, FailedAttempts>;
 
 enum PeerCol { kPeerMesh, kPeerKey, kPeerMember, kPeerNameFolded, kPeerIsControl, kPeerRaw };
 using PeerTable =

@@ -121,7 +121,7 @@ Status Daemon::resolve_topic(std::string_view topic, ParkedRef parked, Outgoing&
     out.wait = Wait::kTopics;  // a broker may come within the time that requests wait
     return {};
   }
-  return fail(Err::kUnavailable, what + " is known; the broker could not be asked");
+  return fail(Err::kBrokerAway, what + " is known; the broker could not be asked");
 }
 
 // --- the mesh of a target ---

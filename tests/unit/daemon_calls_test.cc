@@ -255,7 +255,7 @@ TEST_F(DaemonCalls, a_lost_connection_answers_what_waits_for_it) {
   const ConnRef conn = http("GET", "/v1/memory", "q=x");
   link_down();
   EXPECT_EQ(status(conn), 503u);
-  EXPECT_EQ(field(reply_, "error"), "unavailable");
+  EXPECT_EQ(field(reply_, "error"), "broker_away");
   const ConnRef next = http("GET", "/v1/memory", "q=x");
   EXPECT_EQ(status(next), 0u) << "it is connecting again";
   link_down();
@@ -307,6 +307,7 @@ TEST_F(DaemonCalls, a_first_attempt_that_fails_answers_at_once_who_waited_for_it
   link_down();
   EXPECT_EQ(status(waits), 503u);
   EXPECT_TRUE(has(reply_, "not open")) << reply_;
+  EXPECT_TRUE(has(reply_, "reconnects by itself")) << "the daemon runs: " << reply_;
   EXPECT_EQ(status(http("GET", "/v1/state")), 503u) << "after a failure nobody waits";
   link_up();
   EXPECT_TRUE(sent("list_state").empty()) << "it was answered";
@@ -478,7 +479,7 @@ TEST_F(DaemonCalls, peers_are_asked_for_anew_after_a_second_and_shown_as_known_m
   link_down();
   EXPECT_EQ(status(http("GET", "/v1/peers")), 200u);
   EXPECT_TRUE(has(reply_, eve_.hex)) << "as known";
-  EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"crew","error":"unavailable")"));
+  EXPECT_TRUE(has(reply_, R"("errors":[{"mesh":"crew","error":"broker_away")"));
 }
 
 TEST_F(DaemonCalls, a_list_of_peers_that_its_broker_cut_says_so) {

@@ -194,6 +194,43 @@ TEST_F(DaemonTest, a_member_has_few_unused_names_in_one_list_and_in_many) {
   EXPECT_EQ(parts_.count(TableId::kKnownPeer), 8u);
 }
 
+TEST_F(DaemonTest, why_a_broker_is_away_is_logged_once_a_reason_and_then_once_a_minute) {
+  const auto told = [&](std::string_view part) {
+    std::size_t found = 0;
+    for (std::size_t at = 0;
+         (at = parts_.logged.find("broker_unreachable", at)) < std::string::npos; ++at) {
+      const std::size_t end = parts_.logged.find('\n', at);
+      found += has(parts_.logged.substr(at, end - at), part) ? 1 : 0;
+    }
+    return found;
+  };
+  start();
+  parts_.logged.clear();
+  const auto fails = [&](const char* why) {
+    core_->on_link_event(links_[0], LinkEvent::kConnecting, 1006, why);
+    run();
+  };
+  core_->on_link_event(links_[0], LinkEvent::kConnecting, 0, {});
+  run();
+  EXPECT_EQ(told(""), 0u) << "nothing has failed";
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    fails("connection refused");
+    later(5'000);
+  }
+  EXPECT_EQ(told("connection refused"), 1u);
+  EXPECT_TRUE(has(parts_.logged, R"("mesh":"crew")"));
+  fails("no such host");
+  EXPECT_EQ(told("no such host"), 1u) << "another reason";
+  EXPECT_TRUE(has(parts_.logged, R"("attempts":6)"));
+  later(60'000);
+  fails("no such host");
+  EXPECT_EQ(told("no such host"), 2u) << "a minute later";
+  link_up();
+  link_down();
+  fails("no such host");
+  EXPECT_EQ(told("no such host"), 3u) << "a new loss";
+}
+
 // --- links -----------------------------------------------------------------------------------
 
 TEST_F(DaemonTest, a_hello_is_signed_freshly_and_verifies) {

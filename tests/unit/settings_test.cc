@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "cli/daemon_setup.h"
 #include "cli/place.h"
 #include "cli/settings.h"
 
@@ -388,6 +389,32 @@ TEST(Settings, origins_are_a_list_in_the_form_in_which_browsers_write_them) {
   EXPECT_FALSE(good("http://" + std::string(300, 'a')));
   EXPECT_EQ(words_of("  a  bc "), (std::vector<std::string>{"a", "bc"}));
   EXPECT_TRUE(words_of(" ").empty());
+}
+
+TEST(ListenTcp, a_taken_port_that_nobody_asked_for_leaves_the_socket_alone) {
+  const auto loop = std::move(net::Loop::create(1'000'000).value());
+  ScratchArena scratch;
+  BufferPool pool;
+  net::ServerOptions options;
+  options.connections_max = 4;
+  net::Server other(*loop, options, scratch, pool);
+  const Result<std::uint16_t> taken = other.listen_tcp("127.0.0.1", 0);
+  ASSERT_TRUE(taken);
+  net::Server server(*loop, options, scratch, pool);
+  Settings settings = default_settings({});
+  SettingValue& port = settings.values[static_cast<std::size_t>(Setting::kTcpPort)];
+  port.text = std::to_string(*taken);
+  std::string shown, skipped;
+  EXPECT_TRUE(listen_tcp(server, settings, shown, skipped));
+  EXPECT_TRUE(shown.empty());
+  EXPECT_NE(skipped.find(port.text), std::string::npos) << skipped;
+  port.origin = Origin::kFile;
+  skipped.clear();
+  EXPECT_EQ(listen_tcp(server, settings, shown, skipped).code(), Err::kPortInUse) << "asked for";
+  port.origin = Origin::kDefault;
+  settings.values[static_cast<std::size_t>(Setting::kTcp)].origin = Origin::kFlag;
+  EXPECT_EQ(listen_tcp(server, settings, shown, skipped).code(), Err::kPortInUse) << "asked for";
+  EXPECT_TRUE(skipped.empty());
 }
 
 }  // namespace
