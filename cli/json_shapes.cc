@@ -31,7 +31,7 @@ struct Shape {
   "store_accepts: bool, secrets_locked: bool, meshes: [{slug: text, mesh_id: text, "             \
   "member_pubkey: text, broker_url: text, broker_version: text|null, state: text, last_error: "  \
   "text|null, negotiation: text, inline_bytes: number, outbox_max_age_hours: number, "           \
-  "queue_depth: number, lag_ms: number}]}"
+  "queue_depth: number, lag_ms: number}], warnings?: [text]}"
 #define CM_STATUS "{running: bool, pid?: number, health?: " CM_HEALTH "}"
 
 constexpr Shape kShapes[] = {

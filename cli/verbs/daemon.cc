@@ -28,6 +28,7 @@
 #include "cli/limit_option.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/query.h"
 #include "cli/runtime.h"
 #include "cli/verbs.h"
 #include "core/net/socket.h"
@@ -192,6 +193,11 @@ void print_health(const Reply& reply) {
   say("outbox " + number("queue_depth") + " undelivered, " + number("inflight") +
       " in flight; durability " + std::string(reply.text("durability")) + "; up " +
       number("uptime_s") + " s");
+  if (const wire::JsonNode* warnings = array_of(reply, "warnings"); warnings != nullptr) {
+    each_of(reply, *warnings, [](const wire::JsonNode& warning) {
+      if (warning.type == wire::JsonType::kText) say("warning: " + harmless(warning.text));
+    });
+  }
   if (!reply.boolean("secrets_locked")) {
     say("warning: keys could not be locked in memory; raise RLIMIT_MEMLOCK");
   }
