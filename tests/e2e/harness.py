@@ -4,6 +4,7 @@ Everything lives in one temporary directory and dies with the World. Waiting is 
 line, an event of the stream, a condition of the API), each with a deadline.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -208,6 +209,19 @@ class World:
         for process in [m.daemon for m in self.members.values()] + [self.broker]:
             if process and process.child and process.child.poll() is None:
                 process.kill()
+        for pid in self.strays():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def strays(self):
+        """Daemons that verbs have started: programs of this world's own folder."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(
+                        f"{self.root}/".encode()):
+                    found.append(int(entry.name))
+        return found
 
     def start_broker(self, port=0, limits=()):
         arguments = ["broker", "up", "--listen", f"127.0.0.1:{port}", "--data", str(self.data),
