@@ -14,7 +14,7 @@ elif [ "${1:-}" = "conf" ]; then
   # Node of another source than Debian's is as good.
   command -v node >/dev/null 2>&1 || packages="$packages nodejs"
   command -v npm >/dev/null 2>&1 || packages="$packages npm"
-  packages="$packages curl prometheus python3-websockets python3-nacl
+  packages="$packages ca-certificates curl prometheus python3-websockets python3-nacl
 python3-cryptography-vectors libwebsockets-test-server"
 fi
 if [ "${1:-}" = "bench" ]; then

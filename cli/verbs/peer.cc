@@ -117,6 +117,17 @@ struct Verified {
   std::string mesh, name, key;
 };
 
+// A reply that has the array `peers`; which meshes it lacks is said.
+Result<Reply> ask_for_peers() {
+  auto reply = daemon_call("GET", Target("/v1/peers").add("mesh", g_options.mesh).text());
+  if (!reply) return reply;
+  if (array_of(*reply, "peers") == nullptr) {
+    return fail(Err::kTransport, "the reply has no peers");
+  }
+  warn_of_errors(*reply);
+  return reply;
+}
+
 }  // namespace
 
 void declare_peer_list(CLI::App& app) {
@@ -130,11 +141,9 @@ int run_peer_list() {
   }
   const auto config = load_config();
   if (!config) return report(config.error());
-  const auto reply = daemon_call("GET", Target("/v1/peers").add("mesh", g_options.mesh).text());
+  const auto reply = ask_for_peers();
   if (!reply) return report(reply.error());
   const wire::JsonNode* peers = array_of(*reply, "peers");
-  if (peers == nullptr) return report(fail(Err::kTransport, "the reply has no peers"));
-  warn_of_errors(*reply);
   std::vector<Row> rows;
   std::size_t hidden = 0;
   each_of(*reply, *peers, [&](const wire::JsonNode& peer) {
@@ -161,11 +170,9 @@ void declare_peer_verify(CLI::App& app) {
 int run_peer_verify() {
   const auto config = load_config();
   if (!config) return report(config.error());
-  const auto reply = daemon_call("GET", Target("/v1/peers").add("mesh", g_options.mesh).text());
+  const auto reply = ask_for_peers();
   if (!reply) return report(reply.error());
   const wire::JsonNode* peers = array_of(*reply, "peers");
-  if (peers == nullptr) return report(fail(Err::kTransport, "the reply has no peers"));
-  warn_of_errors(*reply);
   std::vector<Verified> found;
   each_of(*reply, *peers, [&](const wire::JsonNode& peer) {
     const auto field = [&](std::string_view key) { return text_of(reply->tape, peer, key); };

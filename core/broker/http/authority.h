@@ -35,6 +35,7 @@ enum Permission : std::uint16_t {
   kCanDeleteMesh = 512,
   kCanManagePermissions = 1024,
 };
+constexpr std::uint16_t kNoPermission = 0;  // being a member is enough
 constexpr std::uint16_t kAllPermissions = 2047;
 constexpr std::uint16_t kAdminPermissions = kAllPermissions & ~kCanDeleteMesh;
 constexpr std::uint16_t kMemberPermissions = kCanWriteState | kCanSend | kCanUseTools;

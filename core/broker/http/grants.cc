@@ -120,9 +120,7 @@ Status Broker::set_grants(HttpCall& call) {
 Status Broker::list_permissions(HttpCall& call) {
   const auto mesh_no = mesh_by_slug(call.arguments[0]);
   if (!mesh_no) return mesh_no.error();
-  if (!call.authority.admin && member_of(*mesh_no, *call.authority.key) == 0) {
-    return fail(Err::kForbidden, "this key is no member of the mesh");
-  }
+  if (Status may = check_permission(call.authority, *mesh_no, kNoPermission); !may) return may;
   wire::JsonWriter json(call.reply);
   json.begin_object().field("ok", true).key("members").begin_array();
   store::Cursor cursor(batch(), TableId::kMemberKey);

@@ -44,9 +44,7 @@ Result<std::uint32_t> Broker::member_by_id(std::uint32_t mesh_no, std::string_vi
 Status Broker::list_members(HttpCall& call) {
   const auto mesh_no = mesh_of_call(call);
   if (!mesh_no) return mesh_no.error();
-  if (!call.authority.admin && member_of(*mesh_no, *call.authority.key) == 0) {
-    return fail(Err::kForbidden, "this key is no member of the mesh");
-  }
+  if (Status may = check_permission(call.authority, *mesh_no, kNoPermission); !may) return may;
   wire::JsonWriter json(call.reply);
   json.begin_object().field("ok", true).key("members").begin_array();
   store::Cursor cursor(batch(), TableId::kMemberKey);
@@ -85,9 +83,7 @@ Status Broker::list_members(HttpCall& call) {
 Status Broker::edit_member(HttpCall& call) {
   const auto mesh_no = mesh_of_call(call);
   if (!mesh_no) return mesh_no.error();
-  if (!call.authority.admin && member_of(*mesh_no, *call.authority.key) == 0) {
-    return fail(Err::kForbidden, "this key is no member of the mesh");
-  }
+  if (Status may = check_permission(call.authority, *mesh_no, kNoPermission); !may) return may;
   const auto member_no = member_by_id(*mesh_no, call.arguments[1]);
   if (!member_no) return member_no.error();
   wire::JsonTape tape;
