@@ -126,6 +126,18 @@ bool Batch::erase(TableId table, Bytes key) {
   return false;
 }
 
+std::uint64_t Batch::table_bytes(TableId table) {
+  MDB_stat stat{};
+  MDB_txn* const txn = reading();
+  if (txn == nullptr) return 0;
+  if (const int code = mdb_stat(txn, dbi(table), &stat); code != 0) {
+    note(code);
+    return 0;
+  }
+  return (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) *
+         std::uint64_t{stat.ms_psize};
+}
+
 Cursor::Cursor(Batch& batch, TableId table) : batch_(&batch), table_(table) {
   MDB_txn* const txn = batch.reading();
   if (txn == nullptr) return;

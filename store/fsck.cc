@@ -80,11 +80,23 @@ void check_outbox(Walk& walk) {
         if (open && !walk.exists(TableId::kOutboxBody, key)) return "open row without its body";
         return nullptr;
       });
+  const std::uint64_t tombstones = walk.rows<TombstoneRow>(
+      TableId::kTombstone, [&](Bytes key, const TombstoneRow& row) -> const char* {
+        const bool ended = row.fixed.status > OutboxStatus::kInflight;
+        if (!ended || row.fixed.status >= OutboxStatus::kCount) return "status out of range";
+        if (walk.exists(TableId::kOutbox, key)) return "its outbox row is still here";
+        const Key id = text_key(row.text[kTombstoneClientId]);
+        return walk.index_names(TableId::kOutboxId, id.bytes(), key)
+                   ? nullptr
+                   : "client_message_id does not lead back to the tombstone";
+      });
   const std::uint64_t ids =
       walk.indexes(TableId::kOutboxId, [&](Bytes, Bytes value) -> const char* {
-        return walk.exists(TableId::kOutbox, value) ? nullptr : "names a row that is gone";
+        const bool known =
+            walk.exists(TableId::kOutbox, value) || walk.exists(TableId::kTombstone, value);
+        return known ? nullptr : "names a row that is gone";
       });
-  walk.same_count(TableId::kOutbox, rows, ids);
+  walk.same_count(TableId::kOutboxId, ids, rows + tombstones);
   walk.rows<OutboxBodyRow>(
       TableId::kOutboxBody, [&](Bytes key, const OutboxBodyRow&) -> const char* {
         return walk.exists(TableId::kOutbox, key) ? nullptr : "body without its row";
@@ -101,6 +113,10 @@ void check_inbox(Walk& walk) {
       walk.indexes(TableId::kInboxKey, [&](Bytes, Bytes) -> const char* { return nullptr; });
   // A deleted inbox row leaves its key behind, so that a late redelivery stays a duplicate.
   if (keys < rows) walk.problem(TableId::kInboxKey, "fewer dedupe keys than inbox rows", {});
+  walk.indexes(TableId::kSeenDue, [](Bytes key, Bytes) -> const char* {
+    Ulid id;
+    return parse_ulid_key(key, id) ? nullptr : "key is not a ulid";
+  });
 }
 
 // A mesh that was deleted keeps its rows and gives its slug back.
@@ -192,7 +208,9 @@ void check_messages(Walk& walk) {
   walk.rows<ReceiptRow>(TableId::kReceipt, [](Bytes, const ReceiptRow& row) -> const char* {
     const bool known =
         row.fixed.state >= ReceiptState::kDelivered && row.fixed.state <= ReceiptState::kQueued;
-    return known ? nullptr : "state out of range";
+    if (!known || row.fixed.level >= ReportLevel::kCount) return "state out of range";
+    const std::size_t signature = row.text[kReceiptSignature].size();
+    return signature == 0 || signature == 64 ? nullptr : "a signature of another size";
   });
 }
 

@@ -17,6 +17,7 @@ class Batch;
 // caller writes the new version and commits.
 //   1 -> 2  broker: presence rows grew. Leases of at most 90 s are dropped; who was connected
 //           connects again and is announced as if it were new.
+//   2 -> 3  nothing: tables were added, outbox and receipt rows grew at their end.
 void migrate(Batch& batch, Role role, std::uint32_t from);
 
 }  // namespace cm::store

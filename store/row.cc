@@ -45,26 +45,32 @@ Bytes encode_row(RowShape shape, Bytes key, const void* fixed,
 
 bool decode_row(RowShape shape, Bytes key, Bytes value, void* fixed,
                 std::span<std::string_view> texts) noexcept {
-  const std::size_t least = kRowHeadBytes + shape.fixed_bytes + 4 * texts.size();
-  if (value.size() < least || value.size() > kRowBytesMax) return false;
+  if (value.size() < kRowHeadBytes || value.size() > kRowBytesMax) return false;
   const std::uint8_t* const at = value.data();
-  if (at[0] != shape.kind || at[1] != shape.schema ||
-      load_le<std::uint16_t>(at + 2) != shape.fixed_bytes ||
+  const bool is_before = shape.before_fixed != 0 && at[1] + 1 == shape.schema;
+  const std::size_t fixed_bytes = is_before ? shape.before_fixed : shape.fixed_bytes;
+  const std::size_t count = is_before ? shape.before_texts : texts.size();
+  const std::size_t least = kRowHeadBytes + fixed_bytes + 4 * count;
+  if (value.size() < least || at[0] != shape.kind || (!is_before && at[1] != shape.schema) ||
+      load_le<std::uint16_t>(at + 2) != fixed_bytes ||
       load_le<std::uint32_t>(at + 4) != value.size()) {
     return false;
   }
   const std::uint64_t expected = hash_of(key, value.subspan(0, 8), value.subspan(kRowHeadBytes));
   if (load_le<std::uint64_t>(at + 8) != expected) return false;
-  std::memcpy(fixed, at + kRowHeadBytes, shape.fixed_bytes);
-  const std::uint8_t* lengths = at + kRowHeadBytes + shape.fixed_bytes;
+  auto* const to = static_cast<std::uint8_t*>(fixed);
+  std::memcpy(to, at + kRowHeadBytes, fixed_bytes);
+  std::memset(to + fixed_bytes, 0, shape.fixed_bytes - fixed_bytes);
+  const std::uint8_t* lengths = at + kRowHeadBytes + fixed_bytes;
   std::size_t offset = least;
-  for (std::string_view& text : texts) {
+  for (std::string_view& text : texts.first(count)) {
     const auto length = load_le<std::uint32_t>(lengths);
     lengths += 4;
     if (length > value.size() - offset) return false;
     text = {reinterpret_cast<const char*>(at + offset), length};
     offset += length;
   }
+  for (std::string_view& text : texts.subspan(count)) text = {};
   return offset == value.size();
 }
 

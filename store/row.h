@@ -3,6 +3,8 @@
 // Holds:  [kind u8][schema u8][fixed size u16][total size u32][checksum u64] fixed part, a u32
 //         length for each text, then the texts. The checksum (XXH3-64) covers all but itself and
 //         is seeded with the key's hash: a row under another key does not verify.
+//         A row of the schema byte before the current one has a shorter fixed part and fewer texts:
+//         what it lacks reads as zeros and empty texts.
 // Limits: a row is at most 32 MiB (far above any frame limit).
 // Not:    secrets management, meaning of fields.
 #pragma once
@@ -27,6 +29,8 @@ struct RowShape {
   std::uint8_t kind;
   std::uint8_t schema;
   std::uint16_t fixed_bytes;
+  std::uint16_t before_fixed = 0;  // of schema - 1; 0: there is none
+  std::uint16_t before_texts = 0;
 };
 
 // Bytes in the arena. CHECKs the size bound: callers have refused larger input long before.
@@ -40,7 +44,8 @@ template <class R>
 constexpr RowShape shape_of() noexcept {
   // No implicit padding: what is written is what the checksum saw, on every compiler.
   static_assert(std::has_unique_object_representations_v<typename R::Fixed>);
-  return {R::kKind, R::kRowSchema, static_cast<std::uint16_t>(sizeof(typename R::Fixed))};
+  return {R::kKind, R::kRowSchema, static_cast<std::uint16_t>(sizeof(typename R::Fixed)),
+          static_cast<std::uint16_t>(R::kBeforeFixed), static_cast<std::uint16_t>(R::kBeforeTexts)};
 }
 
 template <class R>

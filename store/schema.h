@@ -2,7 +2,8 @@
 // Owns:   Table ids, key builders, row structs. A minute's reading; nothing durable is elsewhere.
 // Holds:  integers in keys are big-endian, so that byte order is sort order; hot tables are keyed
 //         by ULIDs, so that they grow in append order. Row structs are little-endian with explicit
-//         padding. A change of any layout is a new kSchemaVersion and a migration.
+//         padding. A layout grows at its end only, with a new schema byte of the row and a new
+//         kSchemaVersion: rows of before decode with zeros there. Other changes are migrations.
 // Why:    secondary indexes change in the same batch as their row; every value is checksummed
 //         together with its key, so that bit rot is detected and confined to the row.
 // Not:    meaning of the rows: core/daemon and core/broker.
@@ -17,7 +18,7 @@
 
 namespace cm::store {
 
-constexpr std::uint32_t kSchemaVersion = 2;  // migrations: migrate.cc
+constexpr std::uint32_t kSchemaVersion = 3;  // migrations: migrate.cc
 
 enum class Role : std::uint8_t { kDaemon = 1, kBroker = 2 };
 
@@ -31,6 +32,8 @@ enum class Role : std::uint8_t { kDaemon = 1, kBroker = 2 };
   X(OutboxId, "outbox_id", Daemon, Index, "client_message_id", "ulid of the outbox row")       \
   X(Inbox, "inbox", Daemon, Row, "ulid", "InboxRow")                                           \
   X(InboxKey, "inbox_key", Daemon, Index, "InboxDedupeKey", "ulid of the inbox row")           \
+  X(Tombstone, "tombstone", Daemon, Row, "ulid of the outbox row", "TombstoneRow: for good")   \
+  X(SeenDue, "seen_due", Daemon, Index, "ulid of the inbox row", "1: seen, broker not told")   \
   X(KnownPeer, "known_peer", Daemon, Row, "mesh 00 name 00 member key", "KnownPeerRow")        \
   /* broker */                                                                                 \
   X(Mesh, "mesh", Broker, Row, "mesh_no", "MeshRow")                                           \
@@ -141,12 +144,18 @@ bool parse_receipt_key(Bytes key, Ulid& message, MailboxId& mailbox) noexcept;
 // Rows: a fixed part, then `kTexts` byte strings. `text` views live until the next write to the
 // table (store/store.h). Kind and schema bytes are in the head of each encoded row.
 
-template <class FixedPart, std::uint8_t kRowKind, std::size_t kTextCount>
+// kFixedBefore, kTextsBefore: what a row of the schema byte before this one has; 0: there is none.
+template <class FixedPart, std::uint8_t kRowKind, std::size_t kTextCount, std::uint8_t kSchema = 1,
+          std::size_t kFixedBefore = 0, std::size_t kTextsBefore = 0>
 struct Row {
+  static_assert((kSchema == 1) == (kFixedBefore == 0) && kFixedBefore <= sizeof(FixedPart) &&
+                kTextsBefore <= kTextCount);
   using Fixed = FixedPart;
   static constexpr std::uint8_t kKind = kRowKind;
-  static constexpr std::uint8_t kRowSchema = 1;
+  static constexpr std::uint8_t kRowSchema = kSchema;
   static constexpr std::size_t kTexts = kTextCount;
+  static constexpr std::size_t kBeforeFixed = kFixedBefore;
+  static constexpr std::size_t kBeforeTexts = kTextsBefore;
   FixedPart fixed{};
   std::array<std::string_view, kTextCount> text{};
 };
@@ -177,8 +186,9 @@ struct OutboxFixed {
   std::array<std::uint8_t, 32> request_fingerprint{};
   std::array<std::uint8_t, 32> wire_fingerprint{};
   KeyBytes sender_session{};
+  std::uint64_t ended_ms = 0;  // when it became terminal; 0: open, or ended before schema 3
 };
-static_assert(sizeof(OutboxFixed) == 144);
+static_assert(sizeof(OutboxFixed) == 152);
 enum OutboxText {
   kOutboxClientId,
   kOutboxMesh,  // mesh id
@@ -186,16 +196,39 @@ enum OutboxText {
   kOutboxLastError,
   kOutboxBrokerId,
   kOutboxAbortedBy,
-  kOutboxSupersededBy,
+  kOutboxSupersededBy,  // client_message_id of the row that took its place
+  kOutboxSupersedes,    // client_message_id of the row whose place it took
   kOutboxTexts
 };
-using OutboxRow = Row<OutboxFixed, 2, kOutboxTexts>;
+using OutboxRow = Row<OutboxFixed, 2, kOutboxTexts, 2, 144, 7>;
 
 struct OutboxBodyFixed {
   std::array<std::uint8_t, 24> nonce{};
 };
 enum OutboxBodyText { kBodyPayload, kBodyCiphertext, kBodyReplyTo, kOutboxBodyTexts };
 using OutboxBodyRow = Row<OutboxBodyFixed, 3, kOutboxBodyTexts>;
+
+// What stays of a terminal outbox row, so that its id names one request for good.
+struct TombstoneFixed {
+  OutboxStatus status = OutboxStatus::kDone;
+  std::uint8_t dropped = 0;  // 1: an operator dropped it before its time
+  std::uint8_t pad0[6] = {};
+  std::uint64_t enqueued_ms = 0;
+  std::uint64_t ended_ms = 0;
+  std::uint64_t shrunk_ms = 0;
+  std::array<std::uint8_t, 32> request_fingerprint{};
+};
+static_assert(sizeof(TombstoneFixed) == 64);
+enum TombstoneText {
+  kTombstoneClientId,
+  kTombstoneMesh,  // mesh id
+  kTombstoneBrokerId,
+  kTombstoneReason,
+  kTombstoneSupersededBy,
+  kTombstoneSupersedes,
+  kTombstoneTexts
+};
+using TombstoneRow = Row<TombstoneFixed, 26, kTombstoneTexts>;
 
 struct InboxFixed {
   std::uint64_t received_ms = 0;
@@ -359,16 +392,27 @@ using DeliveryRow = Row<DeliveryFixed, 13, 0>;
 
 // kQueued: one recipient of several, so that all of them can be listed before they have it.
 enum class ReceiptState : std::uint8_t { kDelivered = 1, kExpired = 2, kQueued = 3 };
+// How far a recipient lets senders see the chain; design/delivery.md, promise 8.
+enum class ReportLevel : std::uint8_t { kHanded, kStored, kSeen, kCount };
 struct ReceiptFixed {
   ReceiptState state = ReceiptState::kDelivered;
-  std::uint8_t pad0[3] = {};
+  ReportLevel level =
+      ReportLevel::kHanded;  // of the recipient that acknowledged; rows of before: 0
+  std::uint8_t pad0[2] = {};
   std::uint32_t recipient_member_no = 0;
   std::uint64_t stored_ms = 0;
-  std::uint64_t ended_ms = 0;
+  std::uint64_t ended_ms = 0;    // delivered (handed) or expired
+  std::uint64_t claimed_ms = 0;  // pushed to the connection that acknowledged it; 0: not known
+  std::uint64_t seen_ms = 0;     // 0: not reported
+  std::uint64_t signed_ms = 0;   // the recipient's clock, as in its signature; 0: unsigned
 };
-static_assert(sizeof(ReceiptFixed) == 24);
-enum ReceiptText { kReceiptReason, kReceiptTexts };
-using ReceiptRow = Row<ReceiptFixed, 14, kReceiptTexts>;
+static_assert(sizeof(ReceiptFixed) == 48);
+enum ReceiptText {
+  kReceiptReason,
+  kReceiptSignature,  // 64 raw bytes or empty; the sender checks it, the broker does not
+  kReceiptTexts
+};
+using ReceiptRow = Row<ReceiptFixed, 14, kReceiptTexts, 2, 24, 1>;
 
 // spec/enrollment.md §8: who may change which of its own fields; all by default.
 constexpr std::uint8_t kEditName = 1, kEditRoleTag = 2, kEditGroups = 4, kEditMessageMode = 8;

@@ -264,6 +264,7 @@ void Store::measure() {
   // The free list is walked only when it can change the verdict: its pages are not in use.
   if (used_ * 4 >= options_.bound_bytes * 3) used_ = used_bytes();
   batch_.admits_ = used_ < options_.bound_bytes;
+  batch_.fill_percent_ = static_cast<std::uint32_t>(used_ * 100 / options_.bound_bytes);
 }
 
 std::uint64_t Store::used_bytes() {

@@ -121,6 +121,10 @@ class Batch {
   // False when the admission bound is reached: new work is refused with 507, while acks, deletes
   // and requeues go on in the reserve.
   bool admits() const noexcept { return admits_; }
+  // Share of the admission bound that is in use, as of the last commit; may pass 100.
+  std::uint32_t fill_percent() const noexcept { return fill_percent_; }
+  // Bytes of the pages that a table has.
+  std::uint64_t table_bytes(TableId table);
   std::uint64_t corrupt_count() const noexcept { return corrupt_; }
 
   ScratchArena& scratch() noexcept { return *scratch_; }
@@ -145,6 +149,7 @@ class Batch {
   bool broken_ = false;
   int error_ = 0;  // first failure of this iteration
   bool admits_ = true;
+  std::uint32_t fill_percent_ = 0;
   std::uint32_t rows_written_ = 0;
   std::uint64_t corrupt_ = 0;
 };

@@ -236,6 +236,7 @@ void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
 void Daemon::finish(WorkRef work, OutboxRow& row, OutboxStatus status) {
   CHECK(status > OutboxStatus::kInflight);
   row.fixed.status = status;
+  row.fixed.ended_ms = env_.wall_ms;
   batch().put(TableId::kOutbox, store::ulid_key(tables_.work.get<kWorkId>(work)).bytes(), row);
   metrics_.add(status == OutboxStatus::kDone ? Metric::kDaemonOutboxDone
                                              : Metric::kDaemonOutboxDead);

@@ -91,16 +91,19 @@ void Daemon::post_requeue(ConnRef conn, const wire::HttpRequest& request) {
   store::OutboxRow fresh = row;
   row.fixed.status = OutboxStatus::kAborted;
   row.fixed.aborted_ms = env_.wall_ms;
+  row.fixed.ended_ms = env_.wall_ms;
   row.text[store::kOutboxAbortedBy] = by.empty() ? std::string_view("operator") : by;
   row.text[store::kOutboxSupersededBy] = client_id;
   batch().put(TableId::kOutbox, old_key.bytes(), row);
 
   fresh.fixed.status = OutboxStatus::kPending;
   fresh.fixed.attempts = 0;
+  fresh.fixed.ended_ms = 0;
   fresh.fixed.enqueued_ms = env_.wall_ms;
   fresh.fixed.next_attempt_ms = env_.wall_ms;
   fresh.text[store::kOutboxClientId] = client_id;
   fresh.text[store::kOutboxLastError] = {};
+  fresh.text[store::kOutboxSupersedes] = texts[store::kOutboxClientId];
   body.text[store::kBodyPayload] = payload;
   body.text[store::kBodyCiphertext] = ciphertext;
   body.text[store::kBodyReplyTo] = reply_to;

@@ -2,6 +2,8 @@
 // Holds:  tests/snapshots/schema_N.tar.xz: the stores of a broker, of alice and of bob, after alice
 //         sent bob four messages: one read, two queued when bob was killed, one in alice's outbox
 //         because the broker was killed, too. Written by the last version with schema N.
+//         tests/snapshots/schema_2.tar.xz likewise, with a dead row, an aborted one and its second
+//         attempt, and a broadcast beside them.
 // Why:    a migration is tested against bytes that the code under test did not write.
 #include <gtest/gtest.h>
 
@@ -21,8 +23,8 @@ std::uint64_t schema_of(CoreParts& parts) {
   return row.fixed.number;
 }
 
-void put_snapshot(CoreParts& parts, const char* name) {
-  const auto from = std::filesystem::path(CM_SNAPSHOTS_DIR) / "1" / name / "data.mdb";
+void put_snapshot(CoreParts& parts, const char* name, const char* schema = "1") {
+  const auto from = std::filesystem::path(CM_SNAPSHOTS_DIR) / schema / name / "data.mdb";
   ASSERT_TRUE(std::filesystem::exists(from)) << from;
   std::filesystem::copy_file(from, std::filesystem::path(parts.options.directory) / "data.mdb");
 }
@@ -62,6 +64,45 @@ TEST(Migrate, the_daemons_of_schema_1_keep_their_outbox_and_inbox) {
     }
     EXPECT_EQ(pending, outbox == 4 ? 1u : 0u) << name;
   }
+}
+
+TEST(Migrate, rows_of_schema_2_read_with_zeros_where_they_have_grown) {
+  CoreParts parts(Role::kDaemon);
+  put_snapshot(parts, "alice", "2");
+  parts.open();
+  EXPECT_EQ(schema_of(parts), kSchemaVersion);
+  parts.expect_sound();
+  std::size_t rows = 0;
+  OutboxRow row;
+  row.fixed.ended_ms = 7;  // what a row before left behind
+  row.text[kOutboxSupersedes] = "left behind";
+  Cursor cursor(parts.store->batch(), TableId::kOutbox);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    ASSERT_TRUE(cursor.row(row));
+    ++rows;
+    EXPECT_EQ(row.fixed.ended_ms, 0u);
+    EXPECT_EQ(row.text[kOutboxSupersedes], "");
+    EXPECT_EQ(row.text[kOutboxSupersededBy].empty(), row.text[kOutboxClientId] != "s2-aborted");
+  }
+  EXPECT_EQ(rows, 8u);
+}
+
+TEST(Migrate, the_broker_of_schema_2_keeps_its_receipts) {
+  CoreParts parts(Role::kBroker);
+  put_snapshot(parts, "broker", "2");
+  parts.open();
+  parts.expect_sound();
+  std::size_t delivered = 0;
+  Cursor cursor(parts.store->batch(), TableId::kReceipt);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    ReceiptRow row;
+    ASSERT_TRUE(cursor.row(row));
+    delivered += row.fixed.state == ReceiptState::kDelivered ? 1u : 0u;
+    EXPECT_EQ(row.fixed.signed_ms, 0u);
+    EXPECT_EQ(row.text[kReceiptSignature], "");
+  }
+  EXPECT_EQ(delivered, 1u);
+  EXPECT_EQ(parts.count(TableId::kDelivery), 3u);
 }
 
 TEST(Migrate, a_reader_beside_the_owner_does_not_migrate_and_says_who_will) {
