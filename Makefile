@@ -11,9 +11,10 @@ SEED   ?=
 TURNS  ?=
 PART   ?=
 LONG   ?=
+ONLY   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz bench bench-peers format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -59,6 +60,16 @@ conf: ## Proof against others: foreign clients, brokers, suites (PART=name, LONG
 	@sh tests/deps.sh conf
 	@$(MAKE) --no-print-directory build PRESET=$(PRESET)
 	@python3 tests/conformance/run.py build/$(PRESET) $(PART) $(if $(LONG),--long)
+
+mutants: ## Break one rule at a time; a test must notice (ONLY="its name")
+	@$(MAKE) --no-print-directory build PRESET=release
+	@python3 tests/mutants/run.py build $(if $(ONLY),--only "$(ONLY)")
+
+coverage: ## Which lines, branches and errors the tests reach; report in build/coverage/report
+	@sh tests/deps.sh coverage
+	@sh tests/deps.sh conf
+	@$(MAKE) --no-print-directory build PRESET=coverage
+	@python3 tests/coverage.py build/coverage
 
 fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 	@sh fuzz/run.sh $(T) $(S)

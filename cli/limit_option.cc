@@ -8,6 +8,8 @@
 namespace cm::cli {
 namespace {
 
+constexpr std::uint64_t kDedupeDaysLeast = 3;  // core/wire/mesh_replies.h refuses less
+
 struct Entry {
   std::string_view name;
   std::uint32_t Limits::*narrow;
@@ -65,6 +67,7 @@ constexpr Entry kEntries[] = {
     {"mesh_shared_bytes_max", nullptr, &Limits::mesh_shared_bytes_max},
     {"search_index_bytes_max", nullptr, &Limits::search_index_bytes_max},
     {"dedupe_retention_days", &Limits::dedupe_retention_days, nullptr},
+    {"history_days_max", &Limits::history_days_max, nullptr},
     {"undelivered_days_max", &Limits::undelivered_days_max, nullptr},
     {"mailboxes_max", &Limits::mailboxes_max, nullptr},
     {"presences_max", &Limits::presences_max, nullptr},
@@ -106,7 +109,8 @@ std::string similar(std::string_view name) {
 
 // 0 is no limit for the one, and settled at the start for the other.
 bool may_be_zero(std::string_view name) {
-  return name == "rate_per_minute" || name == "tls_connection_bytes";
+  return name == "rate_per_minute" || name == "tls_connection_bytes" ||
+         name == "dedupe_retention_days" || name == "history_days_max";
 }
 
 }  // namespace
@@ -128,6 +132,11 @@ Status set_limit(std::string_view name, std::uint64_t value, Limits& limits) {
     if (value < least || value > most) {
       return fail(Err::kUsage, std::string(name) + ": expected a whole number from " +
                                    std::to_string(least) + " to " + std::to_string(most));
+    }
+    if (name == "dedupe_retention_days" && value != 0 && value < kDedupeDaysLeast) {
+      return fail(Err::kUsage, "dedupe_retention_days: expected 0 (for ever) or at least " +
+                                   std::to_string(kDedupeDaysLeast) +
+                                   ": daemons refuse a broker that forgets sooner");
     }
     if (entry.wide != nullptr) {
       limits.*entry.wide = value;

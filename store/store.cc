@@ -16,6 +16,7 @@
 #include <ctime>
 
 #include "core/base/limits.h"
+#include "core/base/pressure.h"
 #include "store/migrate.h"
 
 namespace cm::store {
@@ -263,8 +264,8 @@ void Store::measure() {
   }
   // The free list is walked only when it can change the verdict: its pages are not in use.
   if (used_ * 4 >= options_.bound_bytes * 3) used_ = used_bytes();
-  batch_.admits_ = used_ < options_.bound_bytes;
   batch_.fill_percent_ = static_cast<std::uint32_t>(used_ * 100 / options_.bound_bytes);
+  batch_.admits_ = pressure_of(batch_.fill_percent_) < Pressure::kRefusing;
 }
 
 std::uint64_t Store::used_bytes() {

@@ -118,8 +118,8 @@ class Batch {
   bool dirty() const noexcept { return write_ != nullptr; }
   std::uint32_t rows_written() const noexcept { return rows_written_; }
 
-  // False when the admission bound is reached: new work is refused with 507, while acks, deletes
-  // and requeues go on in the reserve.
+  // False from 95 % of the admission bound on (core/base/pressure.h): new work is refused with
+  // 507, while acks, deletes and requeues go on in the reserve.
   bool admits() const noexcept { return admits_; }
   // Share of the admission bound that is in use, as of the last commit; may pass 100.
   std::uint32_t fill_percent() const noexcept { return fill_percent_; }

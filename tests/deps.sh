@@ -1,8 +1,9 @@
 #!/bin/sh
-# deps.sh [dev|conf|bench] — installs the Debian packages that are missing: those of building and
+# deps.sh [dev|conf|bench|coverage] — installs the Debian packages that are missing: those of building and
 # testing, with `dev` also those of fuzzing, formatting and linting, with `conf` the foreign
-# implementations that `make conf` runs against, with `bench` the neighbours to measure. Says what
-# and why before it asks for more rights; does nothing when all are there.
+# implementations that `make conf` runs against, with `bench` the neighbours to measure, with
+# `coverage` what counts lines. Says what and why before it asks for more rights; does nothing when
+# all are there.
 set -eu
 
 packages="build-essential cmake ninja-build ccache pkg-config python3 git
@@ -19,6 +20,8 @@ python3-cryptography-vectors libwebsockets-test-server"
 fi
 if [ "${1:-}" = "bench" ]; then
   packages="$packages redis-server mosquitto"
+elif [ "${1:-}" = "coverage" ]; then
+  packages="$packages gcovr"
 fi
 
 missing=""

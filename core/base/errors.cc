@@ -4,6 +4,12 @@
 
 #include "core/base/check.h"
 
+#ifdef CM_COVERAGE
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#endif
+
 namespace cm {
 namespace {
 
@@ -14,11 +20,31 @@ constexpr ErrInfo kErrors[] = {
 };
 static_assert(sizeof kErrors / sizeof kErrors[0] == static_cast<std::size_t>(Err::kCount));
 
+#ifdef CM_COVERAGE
+// Which errors anybody was told of; tests/coverage.py adds the processes up.
+struct ToldErrors {
+  std::array<bool, static_cast<std::size_t>(Err::kCount)> told{};
+  ~ToldErrors() {
+    const char* const path = std::getenv("CM_ERRORS_TOLD");
+    std::FILE* const file = path == nullptr ? nullptr : std::fopen(path, "a");
+    if (file == nullptr) return;
+    for (std::size_t index = 0; index < told.size(); ++index) {
+      if (told[index]) std::fprintf(file, "%s\n", kErrors[index].wire_code.data());
+    }
+    std::fclose(file);
+  }
+};
+ToldErrors told_errors;
+#endif
+
 }  // namespace
 
 const ErrInfo& info_of(Err code) noexcept {
   const auto index = static_cast<std::size_t>(code);
   CHECK(index < static_cast<std::size_t>(Err::kCount));
+#ifdef CM_COVERAGE
+  told_errors.told[index] = true;
+#endif
   return kErrors[index];
 }
 

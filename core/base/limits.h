@@ -68,7 +68,8 @@ struct Limits {
   std::uint32_t state_keys_max = 10'000;      // of one mesh
   std::uint32_t memories_max = 100'000;       // of one mesh
   std::uint32_t skills_max = 1'000;           // of one mesh
-  std::uint32_t dedupe_retention_days = 365;  // advertised; at least 3
+  std::uint32_t dedupe_retention_days = 365;  // advertised; at least 3; 0: permanent
+  std::uint32_t history_days_max = 365;       // of messages that everybody has; 0: for ever
   std::uint32_t undelivered_days_max = 7;     // then a row ends as expired
   std::uint32_t mailboxes_max = 200'000;      // recipients that ever had mail
   std::uint32_t presences_max = 40'000;       // online and leased

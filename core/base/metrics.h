@@ -24,6 +24,10 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(StoreUsedBytes, Both, Gauge, "cm_store_used_bytes", "", "Bytes of pages in use in the store")  \
   X(StoreBoundBytes, Both, Gauge, "cm_store_bound_bytes", "",                                      \
     "Admission bound of the store in bytes")                                                       \
+  X(StoreFillPercent, Both, Gauge, "cm_store_fill_percent", "",                                    \
+    "Share of the admission bound that is in use")                                                 \
+  X(StorePressure, Both, Gauge, "cm_store_pressure", "",                                           \
+    "Disk pressure: 0 none, 1 high (80 %), 2 refusing (95 %), 3 degraded (100 %)")                 \
   X(DurabilitySync, Both, Gauge, "cm_store_durability_sync", "",                                   \
     "1 if every commit is flushed to the disk, 0 in relaxed mode")                                 \
   X(LogDropped, Both, Counter, "cm_log_dropped_total", "", "Log lines that could not be written")  \
@@ -53,6 +57,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "reason=\"rate_limit\"", "Messages refused, by reason")                                        \
   X(BrokerRejectedQueue, Broker, Counter, "broker_messages_rejected_total",                        \
     "reason=\"queue_full\"", "Messages refused, by reason")                                        \
+  X(BrokerRejectedDisk, Broker, Counter, "broker_messages_rejected_total", "reason=\"disk\"",      \
+    "Messages refused, by reason")                                                                 \
   X(BrokerRejectedTarget, Broker, Counter, "broker_messages_rejected_total",                       \
     "reason=\"not_found\"", "Messages refused, by reason")                                         \
   X(BrokerRejectedOther, Broker, Counter, "broker_messages_rejected_total", "reason=\"other\"",    \
@@ -83,6 +89,20 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Requests other than messages refused because their member asks for too much")                 \
   X(BrokerLeasesExpired, Broker, Counter, "broker_presence_leases_expired_total", "",              \
     "Presence leases that ran out")                                                                \
+  X(BrokerDedupeExpired, Broker, Counter, "cm_broker_dedupe_expired_total", "",                    \
+    "Dedupe rows erased because their retention was over")                                         \
+  X(BrokerMessagesPruned, Broker, Counter, "cm_broker_messages_pruned_total", "",                  \
+    "Messages erased from history because of their age")                                           \
+  X(BrokerRetentionRuns, Broker, Counter, "cm_broker_retention_runs_total", "",                    \
+    "Runs of the daily job that expires, prunes and checks references")                            \
+  X(BrokerOrphanDeliveries, Broker, Gauge, "cm_broker_orphan_rows", "table=\"delivery\"",          \
+    "Rows that hang on nothing, as of the last daily check, by table")                             \
+  X(BrokerOrphanReceipts, Broker, Gauge, "cm_broker_orphan_rows", "table=\"receipt\"",             \
+    "Rows that hang on nothing, as of the last daily check, by table")                             \
+  X(BrokerOrphanMessages, Broker, Gauge, "cm_broker_orphan_rows", "table=\"message\"",             \
+    "Rows that hang on nothing, as of the last daily check, by table")                             \
+  X(BrokerOrphanDedupe, Broker, Gauge, "cm_broker_orphan_rows", "table=\"dedupe\"",                \
+    "Rows that hang on nothing, as of the last daily check, by table")                             \
   X(BrokerDbHealthy, Broker, Gauge, "broker_db_healthy", "",                                       \
     "1 if the last commit succeeded and the store has room, else 0")                               \
   X(BrokerTtlSweepsNone, Broker, Counter, "broker_ttl_sweeps_total", "flipped=\"0\"",              \

@@ -156,9 +156,7 @@ Status Broker::check_send(ClientRef client, const wire::Send& send) {
     return fail(Err::kForbidden, "forbidden: missing session capability \"" +
                                      std::string(name_of_cap(needed)) + "\"");
   }
-  if (!env_.batch->admits()) {
-    return fail(Err::kDiskFull, "the broker's store is full; retried until there is room");
-  }
+  if (Status room = check_disk("the message"); !room) return room;
   return check_rate(client, send, 1);
 }
 
@@ -219,7 +217,8 @@ void Broker::accept(ClientRef client, const wire::Send& send, const Route& route
     dedupe.fixed.fingerprint = send.fingerprint;
     dedupe.fixed.has_fingerprint = send.has_fingerprint;
     dedupe.fixed.first_seen_ms = env_.wall_ms;
-    dedupe.fixed.expires_ms = env_.wall_ms + limits_.dedupe_retention_days * kDayMs;
+    const bool permanent = limits_.dedupe_retention_days == 0;
+    dedupe.fixed.expires_ms = permanent ? 0 : env_.wall_ms + limits_.dedupe_retention_days * kDayMs;
     batch().put(TableId::kDedupe,
                 store::u32_bytes_key(member_no, as_bytes(send.client_message_id)).bytes(), dedupe);
   }
@@ -331,6 +330,7 @@ void Broker::refuse_send(ClientRef client, const wire::Send& send, const Error& 
     case Err::kRateLimit: metrics_.add(Metric::kBrokerRejectedRate); break;
     case Err::kForbidden: metrics_.add(Metric::kBrokerRejectedGrant); break;
     case Err::kQueueFull: metrics_.add(Metric::kBrokerRejectedQueue); break;
+    case Err::kDiskFull: metrics_.add(Metric::kBrokerRejectedDisk); break;
     case Err::kNotFound: metrics_.add(Metric::kBrokerRejectedTarget); break;
     default: metrics_.add(Metric::kBrokerRejectedOther); break;
   }

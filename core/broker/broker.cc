@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint32_t kErrorsPerMinute = 100;
 constexpr std::uint64_t kMinuteMs = 60'000;
+constexpr bool kGrows = true;  // it is refused in a store that is full
 
 }  // namespace
 
@@ -25,15 +26,15 @@ const Broker::FrameRoute Broker::kFrameRoutes[] = {
     {"message_status", &Broker::handle_message_status, kCapNone, Cost::kReply},
     {"feature_negotiation_request", &Broker::handle_negotiation, kCapNone},
     {"set_status", &Broker::handle_set_status, kCapProfileWrite},
-    {"set_summary", &Broker::handle_set_summary, kCapProfileWrite},
+    {"set_summary", &Broker::handle_set_summary, kCapProfileWrite, Cost::kFree, kGrows},
     {"set_visible", &Broker::handle_set_visible, kCapProfileWrite, Cost::kToken},
-    {"set_profile", &Broker::handle_set_profile, kCapProfileWrite},
+    {"set_profile", &Broker::handle_set_profile, kCapProfileWrite, Cost::kFree, kGrows},
     {"set_stats", &Broker::handle_set_stats, kCapNone},
-    {"join_group", &Broker::handle_join_group, kCapProfileWrite},
+    {"join_group", &Broker::handle_join_group, kCapProfileWrite, Cost::kFree, kGrows},
     {"leave_group", &Broker::handle_leave_group, kCapProfileWrite},
     {"topic_create", &Broker::handle_topic_create, kCapBroadcast, Cost::kToken},
     {"topic_list", &Broker::handle_topic_list, kCapNone, Cost::kReply},
-    {"topic_join", &Broker::handle_topic_join, kCapNone},
+    {"topic_join", &Broker::handle_topic_join, kCapNone, Cost::kFree, kGrows},
     {"topic_leave", &Broker::handle_topic_leave, kCapNone},
     {"topic_members", &Broker::handle_topic_members, kCapNone, Cost::kReply},
     {"topic_history", &Broker::handle_topic_history, kCapNone, Cost::kReply},
@@ -117,6 +118,9 @@ void Broker::on_text(ConnRef conn, std::string_view text) {
           client, "forbidden",
           "missing session capability \"" + std::string(name_of_cap(route.capability)) + "\"",
           frame.request_id);
+    }
+    if (route.grows && pressure_ == Pressure::kDegraded) {
+      return refuse(client, frame, check_disk(route.type).error());
     }
     if (!may_pay(client, frame, route.cost)) return;
     return (this->*route.handler)(client, frame);
@@ -220,6 +224,8 @@ void Broker::step() {
   expire_old_mail();
   feed_starved();
   build_memory_indexes();
+  step_retention();
+  watch_disk();
 
   DrainBudget budget{limits_.iteration_rows_max, limits_.iteration_bytes_max};
   std::vector<MailboxRef>& dirty = tables_.dirty;
@@ -240,8 +246,8 @@ void Broker::step() {
 }
 
 std::uint64_t Broker::next_deadline() const noexcept {
-  return std::min(
-      {hello_check_ms_, lease_check_ms_, claim_check_ms_, hook_check_ms_, mail_check_ms_});
+  return std::min({hello_check_ms_, lease_check_ms_, claim_check_ms_, hook_check_ms_,
+                   mail_check_ms_, retention_check_ms_});
 }
 
 void Broker::committed() noexcept {
@@ -251,6 +257,7 @@ void Broker::committed() noexcept {
   tables_.touched.clear();
   tables_.closing.clear();
   indexes_changed_.clear();
+  retention_committed_ = retention_;
 }
 
 }  // namespace cm::broker

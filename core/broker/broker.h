@@ -3,8 +3,9 @@
 //         session_hello.cc (checks), attach.cc (admission), presence.cc (leases), profile.cc
 //         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
 //         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
-//         redelivery, acks), message_status.cc, negotiate.cc, meter.cc (what frames cost),
-//         load.cc (mirrors), verify.cc; shared/ (topics, state, memory, skills: what a mesh keeps
+//         redelivery, acks), retention.cc (what expires), pressure.cc (a disk that fills),
+//         message_status.cc, negotiate.cc, meter.cc (what frames cost), load.cc (mirrors),
+//         verify.cc; shared/ (topics, state, memory, skills: what a mesh keeps
 //         for its members); http/ (routes, authority, enrollment, administration).
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
@@ -24,9 +25,11 @@
 #include "core/base/env.h"
 #include "core/base/limits.h"
 #include "core/base/metrics.h"
+#include "core/base/pressure.h"
 #include "core/broker/effects.h"
 #include "core/broker/http/authority.h"
 #include "core/broker/http/minute_count.h"
+#include "core/broker/retention.h"
 #include "core/broker/shared/text_index.h"
 #include "core/broker/tables.h"
 #include "core/crypto/slab.h"
@@ -111,6 +114,7 @@ class Broker {
     void (Broker::*handler)(ClientRef client, const Frame& frame);
     std::uint16_t capability;  // of core/broker/capability.h; a session without it is refused
     Cost cost = Cost::kFree;
+    bool grows = false;  // it leaves more in the store: refused at 100 %
   };
   static const FrameRoute kFrameRoutes[];
 
@@ -403,6 +407,26 @@ class Broker {
                          std::string_view action);
   std::uint32_t count_rows(store::TableId table, std::uint32_t prefix, std::uint32_t most);
 
+  // retention.cc
+  void plan_retention();
+  void step_retention();
+  void end_retention();
+  // Each does a share of its phase. True: the phase is through.
+  bool expire_dedupe();
+  bool prune_history();
+  bool count_orphan_deliveries();
+  bool count_orphan_receipts();
+  bool count_orphan_messages();
+  bool mend_dedupe_refs();
+  bool prune_message(const Ulid& id, std::size_t& budget);
+  void note_history_pruned(std::uint32_t sender_no, std::string_view client_id,
+                           const Ulid& message);
+  bool is_orphan(const Ulid& id, const store::MessageRow& row);
+
+  // pressure.cc
+  void watch_disk();
+  Status check_disk(std::string_view what);
+
   // negotiate.cc
   void handle_negotiation(ClientRef client, const Frame& frame);
   void apply_connection_policy(ClientRef client);
@@ -613,6 +637,10 @@ class Broker {
   std::uint64_t claim_check_ms_ = UINT64_MAX;
   std::uint64_t hook_check_ms_ = UINT64_MAX;
   std::uint64_t mail_check_ms_ = 0;  // hourly: undelivered rows that are too old
+  std::uint64_t retention_check_ms_ = UINT64_MAX;
+  Retention retention_;
+  Retention retention_committed_;  // as of the last commit
+  Pressure pressure_ = Pressure::kNone;
 };
 
 }  // namespace cm::broker

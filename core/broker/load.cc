@@ -35,6 +35,7 @@ Status Broker::load() {
   load_presences();
   load_mailboxes();
   load_shared();
+  plan_retention();
   if (batch().failed()) return fail(Err::kStoreFailed, "the broker's tables could not be read");
   return {};
 }
@@ -217,6 +218,8 @@ void Broker::abandon() {
         tables_.presences.get<kPresInfo>(presence).stats};
   });
   forget_mirrors();
+  if (retention_.phase != retention_committed_.phase) retention_check_ms_ = env_.mono_ms;
+  retention_ = retention_committed_;
   load_numbers();
   load_member_keys();
   load_presences();

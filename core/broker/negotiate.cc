@@ -54,8 +54,10 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   wire::JsonWriter json(text);
   json.begin_object().field("type", "feature_negotiation_response").key("supported").begin_object();
   json.key("client_message_id_dedupe").begin_object().key("params").begin_object();
-  json.field("version", kFeatureVersion).field("mode", "retention_scoped");
-  json.field("dedupe_retention_days", limits_.dedupe_retention_days);
+  const bool permanent = limits_.dedupe_retention_days == 0;
+  json.field("version", kFeatureVersion);
+  json.field("mode", permanent ? "permanent" : "retention_scoped");
+  if (!permanent) json.field("dedupe_retention_days", limits_.dedupe_retention_days);
   json.field("request_fingerprint", true).end_object().end_object();
   json.key(kPolicy).begin_object().key("params").begin_object();
   const std::string_view policy = text_of(policy_of(tables_.clients.get<kClientMeshNo>(client)));

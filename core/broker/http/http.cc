@@ -91,7 +91,9 @@ Status Broker::run_route(const HttpRoute& route, HttpCall& call) {
     call.authority = *authority;
     if (authority->admin) note_admin(route.pattern, route.method);
   }
-  if (route.writes && !batch().admits()) return fail(Err::kDiskFull, "the broker's store is full");
+  if (route.writes) {
+    if (Status room = check_disk("the request"); !room) return room.error();
+  }
   if (!route.lists) return (this->*route.handler)(call);
   const std::uint32_t payer = payer_of(call.authority);
   if (payer != 0 && replies_of(*member(payer)) >= limits_.member_reply_bytes_max) {
@@ -124,7 +126,9 @@ void Broker::reply_health(ConnRef conn) {
   json.begin_object().field("status", "ok").field("db", "up").field("version", config_.version);
   json.field("uptime", (env_.mono_ms - started_mono_ms_) / 1000);
   json.field("durability", config_.durability_sync ? "sync" : "relaxed");
-  json.field("connections", tables_.clients.count()).field("queued", queued_rows_).end_object();
+  json.field("connections", tables_.clients.count()).field("queued", queued_rows_);
+  json.field("store_percent", batch().fill_percent());
+  json.field("disk_pressure", text_of(pressure_of(batch().fill_percent()))).end_object();
   effects_.http_reply(conn, 200, text.view());
 }
 
