@@ -38,6 +38,7 @@ enum class Setting : std::uint8_t {
   kPublicHealth,
   kAllowedOrigins,
   kOutboxMaxAgeHours,
+  kTombstoneBytes,
   kLegacyBroker,
   kClonePolicy,
   kCount
