@@ -416,7 +416,9 @@ int run_daemon(const DaemonOptions& options) {
   file->meshes.clear();  // wipes the keys
   std::string set_aside;
   if (Status inbox = set_aside_inbox(runtime, **store, daemon_dir(), set_aside); !inbox) {
-    return give_up(options, inbox.error());
+    // No reason to keep what is whole from its owner: readers pass a damaged row by.
+    runtime.log.error("inbox_not_set_aside", {{"detail", inbox.error().detail}});
+    set_aside = "damaged messages of the inbox could not be set aside: " + inbox.error().detail;
   }
   if (!set_aside.empty()) core.add_warning(set_aside);
   if (Status started = core.start(); !started) return give_up(options, started.error());

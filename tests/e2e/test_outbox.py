@@ -102,7 +102,7 @@ def recovered(alice, bob, broker):
     expect(start.returncode == 10 and "daemon recover" in start.stderr, f"refuses: {start.stderr}")
     expect(alice.run("daemon", "fsck", check=False).returncode == 10, "fsck finds it")
     dry = alice.run("daemon", "recover", "--dry-run", check=False)
-    expect(dry.returncode == 10 and "row does not match" in dry.stdout, f"{dry.stdout}")
+    expect(dry.returncode == 10 and "row does not match" in dry.stdout, f"dry: {dry.stdout}{dry.stderr}")
     done = alice.json("daemon", "recover")
     expect(done["lost_ids"] == ["damaged-id"], f"names what is lost: {done}")
     expect(pathlib.Path(done["dump"]).stat().st_mode & 0o777 == 0o600, "the dump is private")

@@ -310,6 +310,29 @@ TEST_F(OutboxRows, a_start_looks_at_no_tombstone_and_goes_on_behind_the_newest_i
   EXPECT_GT(field(reply_, "id"), before);
 }
 
+TEST_F(OutboxRows, a_damaged_row_stops_the_start_and_names_the_remedy) {
+  for (const bool is_readable : {false, true}) {
+    start();
+    send(bob_.hex, "a");
+    change_row("a", [](store::OutboxRow& changed) { changed.fixed.status = OutboxStatus::kCount; });
+    store::Batch& batch = parts_.store->batch();
+    Ulid id;
+    ASSERT_TRUE(store::parse_ulid_key(
+        batch.get_index(TableId::kOutboxId, store::text_key("a").bytes()), id));
+    if (!is_readable) batch.put(TableId::kOutbox, store::ulid_key(id).bytes(), store::MetaRow{});
+    ASSERT_LE(parts_.store->commit(), store::CommitResult::kCommitted);
+    core_.reset();
+    parts_.open();
+    core_.emplace(config_, parts_.limits, parts_.env, effects_, parts_.metrics, parts_.slab);
+    const Status started = core_->start();
+    EXPECT_EQ(started.code(), Err::kCorrupt);
+    EXPECT_TRUE(has(info_of(started.code()).remedy, "claudemesh daemon recover"));
+    parts_.end_reading();
+    parts_.holds_foreign_rows = true;
+    std::filesystem::remove_all(parts_.options.directory);
+  }
+}
+
 TEST_F(OutboxRows, a_late_answer_for_a_tombstone_is_nothing) {
   start();
   link_up();
