@@ -84,6 +84,7 @@ daemon::Config make_config(const Runtime& runtime, const Settings& settings) {
   config.legacy_brokers = settings.text(Setting::kLegacyBroker) == "allow";
   config.outbox_age_hours =
       static_cast<std::uint32_t>(settings.number(Setting::kOutboxMaxAgeHours));
+  config.tombstone_bytes = static_cast<std::uint64_t>(settings.number(Setting::kTombstoneBytes));
   return config;
 }
 

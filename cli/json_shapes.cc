@@ -25,13 +25,15 @@ struct Shape {
 #define CM_STARTED "{ok: bool, detached: bool, pid: number, log: text|null, already_running?: bool}"
 #define CM_FSCK "{problems: [{table: text, problem: text, key: text}], rows: number, ok: bool}"
 #define CM_STORE_FILE "{ok: bool, file: text, bytes: number, rows: number}"
-#define CM_HEALTH                                                                                \
-  "{ok: bool, pid: number, brokers: {*: text}, connected: bool, queue_depth: number, inflight: " \
-  "number, uptime_s: number, schema_version: number, daemon_version: text, durability: text, "   \
-  "store_accepts: bool, secrets_locked: bool, meshes: [{slug: text, mesh_id: text, "             \
-  "member_pubkey: text, broker_url: text, broker_version: text|null, state: text, last_error: "  \
-  "text|null, negotiation: text, inline_bytes: number, outbox_max_age_hours: number, "           \
-  "queue_depth: number, lag_ms: number}], warnings?: [text]}"
+#define CM_HEALTH                                                                             \
+  "{ok: bool, pid: number, brokers: {*: text}, connected: bool, queue_depth: number, "        \
+  "inflight: number, uptime_s: number, schema_version: number, daemon_version: text, "        \
+  "durability: text, store_accepts: bool, pressure: {level: text, pct: number, rows_pct: "    \
+  "number, store_pct: number, tombstones_pct: number, takes_sends: bool}, secrets_locked: "   \
+  "bool, meshes: [{slug: text, mesh_id: text, member_pubkey: text, broker_url: text, "        \
+  "broker_version: text|null, state: text, last_error: text|null, negotiation: text, "        \
+  "inline_bytes: number, outbox_max_age_hours: number, queue_depth: number, lag_ms: number, " \
+  "features: {*: any}}], warnings?: [text]}"
 #define CM_STATUS "{running: bool, pid?: number, health?: " CM_HEALTH "}"
 
 constexpr Shape kShapes[] = {
@@ -73,6 +75,22 @@ constexpr Shape kShapes[] = {
      "attempts: number, enqueued_at: text, next_attempt_at: text, delivered_at: text|null, "
      "broker_message_id: text|null, last_error: text|null, aborted_at: text|null, aborted_by: "
      "text|null, superseded_by: text|null, payload_bytes: number}]}"},
+    {"outbox inspect",
+     "{id: text, client_message_id: text, status: text, tombstone: bool, mesh: text, target: "
+     "text|null, priority: text|null, sender_session_pubkey: text|null, reply_to_id: text|null, "
+     "attempts: number|null, enqueued_at: text, next_attempt_at: text|null, delivered_at: "
+     "text|null, ended_at: text|null, shrunk_at: text|null, dropped: bool, broker_message_id: "
+     "text|null, last_error: text|null, aborted_at: text|null, aborted_by: text|null, "
+     "superseded_by: text|null, supersedes: text|null, payload_bytes: number|null, "
+     "ciphertext_bytes: number|null, request_fingerprint_prefix: text, lane: {position: number, "
+     "length: number, waits_for: text, failures: number, due_in_ms: number}|null, chain: [{id: "
+     "text, client_message_id: text, status: text, tombstone: bool, enqueued_at: text, ended_at: "
+     "text|null, last_error: text|null, this: bool}]}"},
+    {"outbox requeue",
+     "{aborted_row_id: text, new_row_id: text, new_client_message_id: text, "
+     "aborted_client_message_id: text, patched: bool}"},
+    {"outbox drop", "{id: text, client_message_id: text, status: text, dropped: bool}"},
+    {"outbox prune", "{shrunk: number, payload_bytes: number, dry_run: bool}"},
     {"message status",
      "{id: text, messageId: text, targetSpec: text, delivered: bool, deliveredAt: text|null, "
      "recipients: [{name: text, pubkey?: text, kind?: text, status: text, state?: text, reason?: "
@@ -145,6 +163,10 @@ constexpr Shape kShapes[] = {
      "{bill: [{what: text, bytes: number}], total_bytes: number, budget_bytes: number, "
      "store_bound_bytes: number, limits: {*: number}}"},
     {"daemon fsck", CM_FSCK},
+    {"daemon recover",
+     "{ok: bool, dry_run: bool, problems: [{table: text, problem: text, key: text, action: text}], "
+     "problem_count: number, lost_ids: [text], schema_was_damaged: bool, dump: text|null, renamed: "
+     "text|null, rows: number}"},
     {"broker status", "{running: bool, pid?: number, url?: text, ready?: bool, health?: any}"},
     {"broker backup", CM_STORE_FILE},
     {"broker restore", CM_STORE_FILE},

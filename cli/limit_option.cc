@@ -92,6 +92,7 @@ constexpr Entry kEntries[] = {
     {"broker_replies_bytes_max", &Limits::broker_replies_bytes_max, nullptr},
     {"topics_max", &Limits::topics_max, nullptr},
     {"inbox_days_max", &Limits::inbox_days_max, nullptr},
+    {"outbox_terminal_days", &Limits::outbox_terminal_days, nullptr},
     {"store_bound_bytes", nullptr, &Limits::store_bound_bytes},
     {"memory_budget_bytes", nullptr, &Limits::memory_budget_bytes},
 };

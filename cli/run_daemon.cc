@@ -21,6 +21,7 @@
 #include "cli/plugin_dirs.h"
 #include "cli/query.h"
 #include "cli/runtime.h"
+#include "cli/salvage.h"
 #include "core/base/check.h"
 #include "core/daemon/daemon.h"
 #include "core/net/loop.h"
@@ -413,6 +414,13 @@ int run_daemon(const DaemonOptions& options) {
   if (!token) return give_up(options, token.error());
   core.set_local_token(*token);
   file->meshes.clear();  // wipes the keys
+  std::string set_aside;
+  if (Status inbox = set_aside_inbox(runtime, **store, daemon_dir(), set_aside); !inbox) {
+    // No reason to keep what is whole from its owner: readers pass a damaged row by.
+    runtime.log.error("inbox_not_set_aside", {{"detail", inbox.error().detail}});
+    set_aside = "damaged messages of the inbox could not be set aside: " + inbox.error().detail;
+  }
+  if (!set_aside.empty()) core.add_warning(set_aside);
   if (Status started = core.start(); !started) return give_up(options, started.error());
   if ((*store)->commit() > store::CommitResult::kCommitted) {
     return give_up(options, fail(Err::kStoreFailed, (*store)->last_error_text()));

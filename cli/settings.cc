@@ -27,6 +27,7 @@ constexpr std::size_t kFileMax = 64 << 10;
 constexpr std::size_t kPathMax = 4'095;
 constexpr std::size_t kOriginsMax = 16;
 constexpr std::size_t kOriginMax = 300;
+constexpr std::int64_t kAgeHoursCap = 720;  // design/delivery.md, "Age"
 
 constexpr SettingInfo kTable[kSettingCount] = {
     {"daemon", "durability", Type::kWord, "sync|relaxed", 0, 0, "sync", "CLAUDEMESH_DURABILITY",
@@ -50,7 +51,10 @@ constexpr SettingInfo kTable[kSettingCount] = {
      "Pages that may call the HTTP API, such as http://localhost:3000, with spaces between"},
     {"outbox", "max_age_hours", Type::kNumber, "", 1, 8'760, "", "CLAUDEMESH_OUTBOX_MAX_AGE_HOURS",
      "--outbox-max-age-hours", nullptr, false,
-     "Undelivered messages older than this are dead (default: by the broker)"},
+     "Undelivered messages older than this are dead (default: by the broker; at most 720)"},
+    {"outbox", "tombstone_bytes", Type::kNumber, "", 1 << 20, std::int64_t{1} << 40, "1073741824",
+     nullptr, nullptr, nullptr, false,
+     "Disk for the ids of past messages, which are kept for good; full, it stops new sends"},
     {"features", "legacy_broker", Type::kWord, "allow|refuse", 0, 0, "allow",
      "CLAUDEMESH_LEGACY_BROKER", "--refuse-legacy-broker", "refuse", true,
      "Leave brokers that cannot negotiate features (close 4010)"},
@@ -334,6 +338,14 @@ Status settle_settings(Settings& settings) {
                                      " is open to others; it needs " +
                                      (flag ? "--http-external-auth" : "http_external_auth") +
                                      " as well");
+  }
+  // Above this no permanent window of a broker would allow it; what a window of days allows is
+  // compared when the broker names it.
+  const SettingValue& age = settings.at(Setting::kOutboxMaxAgeHours);
+  if (settings.number(Setting::kOutboxMaxAgeHours) > kAgeHoursCap) {
+    return fail(Err::kInvalidArgument,
+                age.where + ": outbox_max_age_above_dedupe_window: expected at most " +
+                    std::to_string(kAgeHoursCap) + " hours, got " + age.text);
   }
   Limits limits;
   settings.apply_limits(limits);

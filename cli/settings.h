@@ -38,6 +38,7 @@ enum class Setting : std::uint8_t {
   kPublicHealth,
   kAllowedOrigins,
   kOutboxMaxAgeHours,
+  kTombstoneBytes,
   kLegacyBroker,
   kClonePolicy,
   kCount
@@ -116,7 +117,8 @@ Status read_settings_text(std::string_view toml, const std::string& path, Settin
 Status read_settings_environment(const Lookup& environment, Settings& settings);
 Status read_settings_flags(const FlagValues& flags, Settings& settings);
 // What only the whole can tell: a port that was named means TCP; an address that is open to others
-// needs its second word; the limits fit into the memory budget.
+// needs its second word; no age of the outbox is above every window of dedupe; the limits fit into
+// the memory budget.
 Status settle_settings(Settings& settings);
 
 // --- all of it ---

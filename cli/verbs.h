@@ -102,6 +102,15 @@ void declare_inbox_delete(CLI::App& app);
 int run_inbox_delete();
 void declare_outbox_list(CLI::App& app);
 int run_outbox_list();
+// verbs/outbox.cc
+void declare_outbox_inspect(CLI::App& app);
+int run_outbox_inspect();
+void declare_outbox_requeue(CLI::App& app);
+int run_outbox_requeue();
+void declare_outbox_drop(CLI::App& app);
+int run_outbox_drop();
+void declare_outbox_prune(CLI::App& app);
+int run_outbox_prune();
 // verbs/message_status.cc
 void declare_message_status(CLI::App& app);
 int run_message_status();
@@ -171,6 +180,9 @@ int run_daemon_restart();
 int run_daemon_reload();
 int run_daemon_rotate_token();
 int run_daemon_accept_host();
+// verbs/recover.cc
+void declare_daemon_recover(CLI::App& app);
+int run_daemon_recover();
 // verbs/doctor.cc
 int run_doctor();
 // verbs/transport.cc

@@ -229,6 +229,8 @@ enum TombstoneText {
   kTombstoneTexts
 };
 using TombstoneRow = Row<TombstoneFixed, 26, kTombstoneTexts>;
+// How the reason of a row begins whose bytes were damaged.
+constexpr std::string_view kCorruptReason = "corrupt: ";
 
 struct InboxFixed {
   std::uint64_t received_ms = 0;

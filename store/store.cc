@@ -30,6 +30,12 @@ std::string errno_text(std::string_view what, int code) {
   return std::string(what) + ": " + mdb_strerror(code);
 }
 
+// What LMDB says of pages that are not what they should be.
+bool is_damage(int code) noexcept {
+  return code == MDB_NOTFOUND || code == MDB_CORRUPTED || code == MDB_PAGE_NOTFOUND ||
+         code == MDB_INVALID || code == MDB_INCOMPATIBLE || code == MDB_PANIC;
+}
+
 bool is_no_space(int code) noexcept {
   return code == MDB_MAP_FULL || code == MDB_TXN_FULL || code == ENOSPC || code == EDQUOT;
 }
@@ -147,7 +153,7 @@ Status Store::open_tables() {
         mdb_dbi_open(txn, table.name, options_.read_only ? 0u : MDB_CREATE, &batch_.dbis_[index]);
     if (code != 0) {
       mdb_txn_abort(txn);
-      return fail(code == MDB_NOTFOUND ? Err::kCorrupt : Err::kIo,
+      return fail(is_damage(code) ? Err::kCorrupt : Err::kIo,
                   errno_text(std::string("table ") + table.name, code));
     }
   }
@@ -164,18 +170,17 @@ Status Store::check_schema() {
   const std::optional<Bytes> stored = batch_.get_raw(TableId::kMeta, schema_key.bytes());
   if (!stored) {
     if (options_.read_only) return fail(Err::kCorrupt, "the store has no schema version");
-    schema.fixed.number = kSchemaVersion;
-    role.fixed.number = static_cast<std::uint64_t>(options_.role);
-    batch_.put(TableId::kMeta, schema_key.bytes(), schema);
-    batch_.put(TableId::kMeta, role_key.bytes(), role);
-    if (commit() != CommitResult::kCommitted) {
-      return fail(Err::kIo, errno_text("cannot write the schema version", last_error_));
-    }
-    return {};
+    return write_schema(kSchemaVersion);
   }
-  if (!decode(schema, schema_key.bytes(), *stored) ||
-      !batch_.get(TableId::kMeta, role_key.bytes(), role)) {
-    return fail(Err::kCorrupt, "the schema version of " + options_.directory + " is damaged");
+  const bool has_schema = decode(schema, schema_key.bytes(), *stored);
+  const bool has_role = batch_.get(TableId::kMeta, role_key.bytes(), role);
+  if (!has_schema || !has_role) {
+    if (!options_.salvage) {
+      return fail(Err::kCorrupt, "the schema version of " + options_.directory + " is damaged");
+    }
+    salvaged_ = true;
+    if (!has_schema) schema.fixed.number = kSchemaVersion;
+    if (!has_role) role.fixed.number = static_cast<std::uint64_t>(options_.role);
   }
   if (schema.fixed.number > kSchemaVersion) {
     return fail(Err::kSchemaNewer, options_.directory + " has schema " +
@@ -185,6 +190,9 @@ Status Store::check_schema() {
   if (role.fixed.number != static_cast<std::uint64_t>(options_.role)) {
     return fail(Err::kInvalidArgument,
                 options_.directory + " is the store of the other role (daemon or broker)");
+  }
+  if (salvaged_ && !options_.read_only) {
+    if (Status written = write_schema(schema.fixed.number); !written) return written;
   }
   while (schema.fixed.number < kSchemaVersion) {
     if (options_.read_only) {
@@ -198,6 +206,18 @@ Status Store::check_schema() {
     }
   }
   end_reading();
+  return {};
+}
+
+Status Store::write_schema(std::uint64_t version) {
+  MetaRow schema, role;
+  schema.fixed.number = version;
+  role.fixed.number = static_cast<std::uint64_t>(options_.role);
+  batch_.put(TableId::kMeta, text_key(kMetaSchema).bytes(), schema);
+  batch_.put(TableId::kMeta, text_key(kMetaRole).bytes(), role);
+  if (commit() != CommitResult::kCommitted) {
+    return fail(Err::kIo, errno_text("cannot write the schema version", last_error_));
+  }
   return {};
 }
 

@@ -39,6 +39,9 @@ struct Options {
   std::uint64_t bound_bytes = std::uint64_t{8} << 30;
   Durability durability = Durability::kSync;
   bool read_only = false;  // takes no LOCK; a consistent snapshot beside a running owner
+  // `daemon recover`: a damaged schema version or role is taken for the current one and, unless
+  // read_only, written anew.
+  bool salvage = false;
 };
 
 enum class CommitResult : std::uint8_t {
@@ -175,6 +178,7 @@ class Store {
   std::uint64_t bound_bytes() const noexcept { return options_.bound_bytes; }
   Durability durability() const noexcept { return options_.durability; }
   const Options& options() const noexcept { return options_; }
+  bool salvaged() const noexcept { return salvaged_; }  // the schema version or role was damaged
   std::uint64_t commits() const noexcept { return commits_; }
   // errno-like code of the last failed commit, for the log.
   int last_error() const noexcept { return last_error_; }
@@ -201,6 +205,7 @@ class Store {
   void keep_descriptors_from_children();
   Status open_tables();
   Status check_schema();
+  Status write_schema(std::uint64_t version);
   void end_reading() noexcept;
   void measure();
   CommitResult fail_commit(int code);
@@ -213,6 +218,7 @@ class Store {
   std::uint64_t used_ = 0;
   std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
   int last_error_ = 0;
+  bool salvaged_ = false;
   int (*fault_)(void*) = nullptr;
   void* fault_context_ = nullptr;
 };

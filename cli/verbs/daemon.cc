@@ -165,6 +165,67 @@ std::string negotiation_of(const Reply& reply, const wire::JsonNode& mesh) {
   return text_of(reply.tape, mesh, "state") == "open" ? std::string(word) : std::string();
 }
 
+std::string value_of(const wire::JsonNode& node) {
+  switch (node.type) {
+    case wire::JsonType::kText: return harmless(node.text);
+    case wire::JsonType::kInteger: return std::to_string(node.integer);
+    case wire::JsonType::kBool: return node.boolean ? "true" : "false";
+    default: return "?";
+  }
+}
+
+// "concurrent_connection_policy policy=prefer_newest", a line for each feature.
+void print_features(const Reply& reply, const wire::JsonNode& mesh) {
+  const wire::JsonNode* features = reply.tape.find(mesh, "features");
+  if (features == nullptr || features->type != wire::JsonType::kObject) return;
+  each_of(reply, *features, [&](const wire::JsonNode& feature) {
+    std::string line = "  " + harmless(feature.key);
+    if (feature.type == wire::JsonType::kObject) {
+      each_of(reply, feature, [&](const wire::JsonNode& param) {
+        line += " " + harmless(param.key) + "=" + value_of(param);
+      });
+    }
+    say(dim(line));
+  });
+}
+
+void print_negotiated(const Reply& reply, const wire::JsonNode& mesh) {
+  const auto number = [&](std::string_view key) {
+    const wire::JsonNode* node = reply.tape.find(mesh, key);
+    return std::to_string(node != nullptr ? node->integer : 0);
+  };
+  const std::string negotiation = negotiation_of(reply, mesh);
+  if (negotiation.empty()) return;
+  const std::string slug(text_of(reply.tape, mesh, "slug"));
+  say(slug + ": " + negotiation +
+      (negotiation == "legacy" ? " (the broker negotiates nothing and dedupes nothing)" : "") +
+      "; frames of at most " + number("inline_bytes") +
+      " bytes; undelivered messages are dead "
+      "after " +
+      number("outbox_max_age_hours") + " h");
+  print_features(reply, mesh);
+}
+
+// Only what is not as it should be: nobody reads "normal".
+void print_pressure(const Reply& reply) {
+  const wire::JsonNode* pressure = reply.tape.find("pressure");
+  if (pressure == nullptr || pressure->type != wire::JsonType::kObject) return;
+  const auto number = [&](std::string_view key) {
+    const wire::JsonNode* node = reply.tape.find(*pressure, key);
+    return node != nullptr ? node->integer : 0;
+  };
+  const std::string_view level = text_of(reply.tape, *pressure, "level");
+  const wire::JsonNode* takes = reply.tape.find(*pressure, "takes_sends");
+  const bool refuses = takes != nullptr && !takes->boolean;
+  if (level == "normal" && !refuses && number("tombstones_pct") < 80) return;
+  say("warning: disk pressure " + std::string(level) + ": store " +
+      std::to_string(number("store_pct")) + " %, outbox rows " +
+      std::to_string(number("rows_pct")) + " %, ids of past messages " +
+      std::to_string(number("tombstones_pct")) + " %" +
+      (refuses ? "; new messages are refused (507), what is there is still sent" : "") +
+      (level == "degraded" ? "; no event stream is opened" : ""));
+}
+
 void print_health(const Reply& reply) {
   say_done("daemon runs, pid " +
            std::to_string(reply.tape.find("pid") != nullptr ? reply.tape.find("pid")->integer : 0));
@@ -185,6 +246,9 @@ void print_health(const Reply& reply) {
     }
   }
   print_table(rows);
+  if (meshes != nullptr && meshes->type == wire::JsonType::kArray) {
+    each_of(reply, *meshes, [&](const wire::JsonNode& mesh) { print_negotiated(reply, mesh); });
+  }
   for (const std::string& remedy : remedies) say(remedy);
   const auto number = [&](std::string_view key) {
     const wire::JsonNode* node = reply.tape.find(key);
@@ -193,6 +257,7 @@ void print_health(const Reply& reply) {
   say("outbox " + number("queue_depth") + " undelivered, " + number("inflight") +
       " in flight; durability " + std::string(reply.text("durability")) + "; up " +
       number("uptime_s") + " s");
+  print_pressure(reply);
   if (const wire::JsonNode* warnings = array_of(reply, "warnings"); warnings != nullptr) {
     each_of(reply, *warnings, [](const wire::JsonNode& warning) {
       if (warning.type == wire::JsonType::kText) say("warning: " + harmless(warning.text));

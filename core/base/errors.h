@@ -37,6 +37,10 @@ namespace cm {
   X(IdReused, "idempotency_key_reused", 6, 409,                                                    \
     "this client_message_id already names another request",                                        \
     "send with a fresh id; the old one stays bound to its request")                                \
+  X(OutboxOpen, "outbox_row_open", 6, 409, "the message is still on its way",                      \
+    "wait for its end, or abort it with 'claudemesh outbox requeue <id>'")                         \
+  X(AmbiguousId, "ambiguous_id", 6, 409, "several messages match this id",                         \
+    "use more of the id; 'claudemesh outbox list' shows whole ones")                               \
   X(PeerNameConflict, "peer_name_conflict", 6, 409, "the name does not name one known member",     \
     "compare keys with 'claudemesh peer verify'; sending to the full key binds the name to it")    \
   X(MeshRequired, "mesh_required", 3, 400, "several meshes are joined and none was named",         \
@@ -62,13 +66,13 @@ namespace cm {
   X(QueueFull, "queue_full", 1, 429, "the recipient's queue is full",                              \
     "nothing: it is retried until the recipient has read or the message is too old")               \
   X(DiskFull, "insufficient_storage", 10, 507, "the store has reached its bound",                  \
-    "free space with 'claudemesh inbox flush', or raise the limit store_bound_bytes")              \
+    "free space with 'claudemesh inbox flush' or 'outbox prune', or raise what the detail names")  \
   X(StoreFailed, "store_failed", 10, 503, "the store could not commit",                            \
     "nothing was changed; send the same request again")                                            \
   X(StoreBroken, "store_broken", 10, 500, "the disk reported an error; what is stored is unknown", \
     "check the disk, run 'claudemesh daemon fsck', then start again")                              \
   X(Corrupt, "corrupt", 10, 500, "a stored row does not match its checksum",                       \
-    "run 'claudemesh daemon fsck' (or 'broker fsck') and keep a copy of the store")                \
+    "keep a copy, then 'claudemesh daemon recover' (of a broker: 'broker fsck', then restore)")    \
   X(SchemaNewer, "schema_newer", 10, 500, "the store was written by a newer version",              \
     "run that newer version; this one leaves the store untouched")                                 \
   X(Io, "io_error", 10, 500, "the operating system refused a file or socket",                      \

@@ -101,6 +101,7 @@ struct Limits {
   std::uint32_t broker_replies_bytes_max = 32 << 20;  // such answers while others are awaited
   std::uint32_t topics_max = 10'000;                  // names kept of one mesh
   std::uint32_t inbox_days_max = 30;                  // then a row is deleted; its key stays
+  std::uint32_t outbox_terminal_days = 7;             // then an ended row is a tombstone
 
   // --- store (admission bound; the map adds the reserve) ---
   std::uint64_t store_bound_bytes = std::uint64_t{8} << 30;

@@ -189,7 +189,17 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonPluginSlow, Daemon, Counter, "cm_daemon_plugin_slow_calls_total", "",                    \
     "Calls into a transport plugin that took longer than their budget")                            \
   X(DaemonCloneSuspected, Daemon, Counter, "cm_daemon_clone_suspected_total", "",                  \
-    "Signs that another daemon serves the same member: broker closes 4003 and 4004")
+    "Signs that another daemon serves the same member: broker closes 4003 and 4004")               \
+  X(DaemonRefusedPayload, Daemon, Counter, "cm_daemon_payload_refused_total", "",                  \
+    "Messages refused because they are larger than their broker takes")                            \
+  X(DaemonOutboxShrunk, Daemon, Counter, "cm_daemon_outbox_shrunk_total", "",                      \
+    "Outbox rows that became tombstones")                                                          \
+  X(DaemonTombstoneBytes, Daemon, Gauge, "cm_daemon_tombstone_bytes", "",                          \
+    "Bytes of the pages of tombstones")                                                            \
+  X(DaemonPressureLevel, Daemon, Gauge, "cm_daemon_pressure_level", "",                            \
+    "0 normal, 1 high, 2 refusing sends, 3 degraded")                                              \
+  X(DaemonInboxSetAside, Daemon, Counter, "cm_daemon_inbox_set_aside_total", "",                   \
+    "Damaged inbox rows that a start wrote to a file and removed")
 
 enum class Metric : std::uint16_t {
 #define CM_METRIC_NAME(name, ...) k##name,

@@ -1,8 +1,10 @@
 // daemon.h — the local runtime as one state machine over tables: events in, effects out.
 // Owns:   Daemon. Its rules are in: link.cc (hello, broker frames), features.cc (negotiation),
 //         send.cc (the accept table), resolve.cc (who a name is), known_peers.cc, bound_names.cc,
-//         targets.cc (topics, groups, which mesh), drain.cc (lanes), receive.cc (inbox),
-//         retention.cc (deleting), gates.cc (gates, limits, replies), routes_*.cc (routes),
+//         targets.cc (topics, groups, which mesh), outbox_state.h (states and events), drain.cc
+//         (lanes), requeue.cc, tombstones.cc, outbox_find.cc (which row an id means), pressure.cc
+//         (disk), receive.cc (inbox), retention.cc (deleting), gates.cc (gates, limits, replies),
+//         routes_*.cc (routes),
 //         calls.cc and answers.cc (requests passed on to brokers), events.cc (streams), reload.cc
 //         (joins and leaves), load.cc (mirrors, verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
@@ -11,6 +13,7 @@
 // Not:    sockets, plugins, clocks, files, commits (design/architecture.md).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <iterator>
 #include <map>
@@ -29,6 +32,7 @@
 #include "core/crypto/fingerprint.h"
 #include "core/crypto/slab.h"
 #include "core/daemon/effects.h"
+#include "core/daemon/outbox_state.h"
 #include "core/daemon/tables.h"
 #include "core/wire/broker_frames.h"
 #include "core/wire/http_request.h"
@@ -51,6 +55,7 @@ struct Config {
   bool public_health = false;          // GET /v1/health without bearer on TCP
   bool legacy_brokers = true;          // false: one that cannot negotiate is refused with 4010
   std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
+  std::uint64_t tombstone_bytes = std::uint64_t{1} << 30;  // of pages; then sends are refused
   // Pages that may call the IPC, as browsers write them: "http://localhost:3000". Empty: none.
   std::vector<std::string> allowed_origins;
   std::vector<std::string> warnings;  // shown by GET /v1/health
@@ -121,7 +126,9 @@ class Daemon {
 
   // Monotonic ms of the next deadline, or UINT64_MAX.
   std::uint64_t next_deadline() const noexcept;
-  bool work_left() const noexcept { return !tables_.ready.empty() || !tables_.purges.empty(); }
+  bool work_left() const noexcept {
+    return !tables_.ready.empty() || !tables_.purges.empty() || !tables_.shrinks.empty();
+  }
   // Why the daemon has nothing left to do: the broker of its only mesh refused it for good.
   const std::string& gave_up() const noexcept { return gave_up_; }
 
@@ -133,6 +140,9 @@ class Daemon {
   const char* verify_all();
   void summarise(int fd) const noexcept;
   const Tables& tables() const noexcept { return tables_; }
+  // How often each cell of the outbox's table was reached by this daemon.
+  const CellCounts& outbox_cells() const noexcept { return outbox_cells_; }
+  Pressure pressure() const noexcept { return pressure_.level; }
   const crypto::SecretSlab& slab() const noexcept { return slab_; }
 
  private:
@@ -190,10 +200,17 @@ class Daemon {
   // True: the id had a row, and the request was answered by it. kCorrupt: the row is damaged.
   Result<bool> answer_known_id(ConnRef conn, const wire::SendRequest& request,
                                const crypto::Hash32& fingerprint, MeshRef mesh);
-  Status check_room();
+  // What the row of an id, or its tombstone, says of it.
+  struct KnownRow {
+    OutboxState state = OutboxState::kNone;
+    OutboxState answers_as = OutboxState::kNone;  // of a tombstone: the state in which it ended
+    crypto::Hash32 fingerprint{};
+    std::string_view mesh, target, broker_id, reason;  // target: empty of a tombstone
+  };
+  bool read_known(std::string_view client_id, KnownRow& known);
   Status encrypt(const wire::SendRequest& request, Outgoing& out);
   Status check_size(const wire::SendRequest& request, const Outgoing& out,
-                    std::string_view client_id);
+                    std::string_view client_id, std::string_view field);
   void insert_row(const wire::SendRequest& request, const Outgoing& out,
                   std::string_view client_id);
   void append_target(MeshRef mesh, std::string_view target, wire::JsonWriter& json) const;
@@ -273,14 +290,63 @@ class Daemon {
   void drain_ready();
   bool send_first(LaneRef lane);
   void on_ack(LinkRef link, const wire::BrokerFrame& frame);
-  void finish(WorkRef work, store::OutboxRow& row, store::OutboxStatus status);
-  void retry_later(WorkRef work, store::OutboxRow& row, std::string_view error, bool backoff);
+  // Every change of a row's state: looks the cell up, counts it, CHECKs that it is possible.
+  const OutboxCell& outbox_next(OutboxState state, OutboxEvent event);
+  // Of an open row, by what memory knows: a row that was in flight before an abandoned iteration is
+  // pending again, whatever the store says.
+  OutboxState state_of_work(WorkRef work) const {
+    return tables_.work.get<kWorkInflight>(work) != 0 ? OutboxState::kInflight
+                                                      : OutboxState::kPending;
+  }
+  OutboxState state_of_row(const Ulid& id, const store::OutboxRow& row) const;
+  // The row ends, or waits, as the cell says.
+  void finish(WorkRef work, store::OutboxRow& row, const OutboxCell& cell);
+  void retry_later(WorkRef work, store::OutboxRow& row, const OutboxCell& cell,
+                   std::string_view error, bool backoff);
   void lanes_lost(MeshRef mesh);
   void expire_work();
   void remove_work(WorkRef work);
-  void unlink_work(WorkRef work);  // requeue.cc
   std::uint64_t backoff_ms(std::uint32_t failures);
   bool outbox_row(const Ulid& id, store::OutboxRow& row);
+
+  // requeue.cc
+  struct SecondAttempt;
+  void unlink_work(WorkRef work);
+  void post_requeue(ConnRef conn, const wire::HttpRequest& request);
+  Status read_attempt(const Ulid& id, SecondAttempt& attempt);
+  Status patch(std::string_view message, SecondAttempt& attempt);
+  void supersede(SecondAttempt& attempt);
+  void reply_requeued(ConnRef conn, const SecondAttempt& attempt);
+
+  // outbox_find.cc
+  struct FoundRow {
+    Ulid id;
+    bool is_tombstone = false;
+  };
+  // By client_message_id, the row's id, the broker's id, the beginning of one of them, or its last
+  // 8 characters. kNotFound, kAmbiguousId.
+  Result<FoundRow> find_outbox(std::string_view named);
+  std::optional<FoundRow> find_outbox_id(std::string_view client_id);
+  bool tombstone_row(const Ulid& id, store::TombstoneRow& row);
+
+  // tombstones.cc
+  void shrink(const Ulid& id, const store::OutboxRow& row, const OutboxCell& cell, bool dropped);
+  bool may_shrink(ConnRef conn);
+  void leave_shrinks(ConnRef conn);
+  void start_shrink(Shrink shrink);
+  void step_shrink();
+  void shrink_outbox_due();
+
+  // pressure.cc
+  void watch_pressure();
+  void measure_pressure();
+  void emit_pressure();
+  void watch_tombstones();
+  std::uint64_t rows_percent() const noexcept;
+  // Why no new message is taken, or Ok.
+  Status has_room() const;
+  void tell_refused(Err code, std::string_view detail);
+  void append_disk_metrics(TextBuf& out);
 
   // retention.cc
   bool may_purge(ConnRef conn);
@@ -305,7 +371,6 @@ class Daemon {
   void emit_status(MeshRef mesh, LinkState state);
   // daemon_disconnect and daemon_reconnect.
   void emit_link_change(LinkRef link, bool is_open);
-  void watch_outbox();
   void keep_streams_alive();
   void seed_events();
   void reserve_event_ids();
@@ -363,7 +428,6 @@ class Daemon {
   void append_route_metrics(TextBuf& out) const;
   static void append_endpoint(std::size_t route, TextBuf& out);
   void append_durations(TextBuf& out) const;
-  void append_disk_metrics(TextBuf& out) const;
   // Rows that are not terminal, by MeshRef::bits(): meshes without any are left out.
   struct MeshQueue {
     std::uint64_t depth = 0;
@@ -383,8 +447,14 @@ class Daemon {
   // routes_outbox.cc
   void post_send(ConnRef conn, const wire::HttpRequest& request);
   void get_outbox(ConnRef conn, const wire::HttpRequest& request);
-  void post_requeue(ConnRef conn, const wire::HttpRequest& request);
   void get_message_status(ConnRef conn, const wire::HttpRequest& request);
+
+  // routes_outbox_row.cc
+  void get_outbox_row(ConnRef conn, const wire::HttpRequest& request);
+  void delete_outbox_row(ConnRef conn, const wire::HttpRequest& request);
+  void post_prune(ConnRef conn, const wire::HttpRequest& request);
+  void write_lane(const Ulid& id, wire::JsonWriter& json);
+  void write_chain(const FoundRow& from, wire::JsonWriter& json);
 
   // routes_mesh.cc
   void get_peers(ConnRef conn, const wire::HttpRequest& request);
@@ -461,6 +531,7 @@ class Daemon {
 
   // load.cc
   Status load_outbox(bool recover);
+  void start_ids_after(store::TableId table);
   void keep_inflight(const Ulid& id);
   void abandon_calls();
   const char* verify_work();
@@ -512,8 +583,15 @@ class Daemon {
     std::uint64_t sum_ms = 0;
   };
   std::vector<RouteCounts> route_counts_;  // by route; the last one is for unknown routes
-  bool outbox_is_high_ = false;            // the event outbox_pressure_high was told
-  bool outbox_was_high_ = false;           // at the last commit
+  CellCounts outbox_cells_{};
+  PressureState pressure_;            // as told by the last event
+  PressureState committed_pressure_;  // at the last commit
+  bool tombstones_changed_ = true;    // their pages are counted again
+  struct RefusalsTold {
+    std::uint64_t count = 0;     // not told yet
+    std::uint64_t until_ms = 0;  // monotonic; no second event before it
+  };
+  std::array<RefusalsTold, 5> refusals_told_;  // pressure.cc
   std::string gave_up_;
   // Earliest possible deadline of each kind: a lower bound, made exact by the next sweep.
   std::uint64_t hello_check_ms_ = UINT64_MAX;
@@ -527,6 +605,7 @@ class Daemon {
   std::uint64_t features_check_ms_ = UINT64_MAX;
   std::uint64_t calls_check_ms_ = UINT64_MAX;
   std::uint64_t prune_ms_ = UINT64_MAX;
+  std::uint64_t shrink_ms_ = UINT64_MAX;
 };
 
 }  // namespace cm::daemon

@@ -1,7 +1,8 @@
 // drain.cc — from a pending outbox row to done or dead, lane by lane.
 // Holds:  a lane is (mesh, sender key, target, priority), in enqueue order, one row in flight; a
-//         transient refusal stops that lane only. inflight is written before the frame leaves; a
-//         row leaves it only by an ack, a lost connection, a timeout or start-up recovery.
+//         row changes its state as outbox_state.h says, through outbox_next() alone. A transient
+//         refusal stops that lane only. inflight is written before the frame leaves; a row leaves
+//         it only by an ack, a lost connection, a timeout or start-up recovery.
 // Source: docs/PROTOCOL.md §4, §4.1; design/delivery.md, promises 3 and 6, "Outbox: states".
 // Not:    encryption: it happened at accept, draining only forwards.
 #include <algorithm>
@@ -31,6 +32,8 @@ bool contains_ignoring_case(std::string_view text, std::string_view lower) noexc
   return std::search(text.begin(), text.end(), lower.begin(), lower.end(), same) != text.end();
 }
 
+constexpr std::string_view kMismatchCode = "idempotency_key_reused";
+
 // By code where there is one; for brokers that send only text by the union of the reference's
 // patterns and the texts of spec/wire.md §5.1 (spec/decisions.md, "error classification").
 bool is_permanent(const wire::Ack& ack) noexcept {
@@ -59,7 +62,28 @@ bool is_permanent(const wire::Ack& ack) noexcept {
   return false;
 }
 
+OutboxEvent event_of(const wire::Ack& ack) noexcept {
+  if (ack.queued && ack.error.empty()) {
+    return ack.duplicate ? OutboxEvent::kAckDuplicate : OutboxEvent::kAckStored;
+  }
+  if (!is_permanent(ack)) return OutboxEvent::kRefusedTransient;
+  return ack.code == kMismatchCode ? OutboxEvent::kAckMismatch : OutboxEvent::kRefusedPermanent;
+}
+
 }  // namespace
+
+const OutboxCell& Daemon::outbox_next(OutboxState state, OutboxEvent event) {
+  const OutboxCell& cell = outbox_cell(state, event);
+  ++outbox_cells_[static_cast<std::size_t>(state)][static_cast<std::size_t>(event)];
+  CHECK(cell.kind != CellKind::kImpossible);
+  return cell;
+}
+
+OutboxState Daemon::state_of_row(const Ulid& id, const OutboxRow& row) const {
+  const auto work = tables_.work_of.find(id);
+  return work == tables_.work_of.end() ? outbox_state(row.fixed.status)
+                                       : state_of_work(work->second);
+}
 
 bool Daemon::outbox_row(const Ulid& id, OutboxRow& row) {
   return batch().get(TableId::kOutbox, store::ulid_key(id).bytes(), row);
@@ -137,7 +161,12 @@ bool Daemon::send_first(LaneRef where) {
   const WorkRef work = tables_.lanes.get<kLaneFirst>(where);
   CHECK(work);
   if (tables_.links.get<kLinkState>(link) != LinkState::kOpen ||
-      tables_.links.get<kLinkBlocked>(link) != 0 || tables_.work.get<kWorkInflight>(work) != 0) {
+      tables_.links.get<kLinkBlocked>(link) != 0) {
+    return false;
+  }
+  const OutboxState state = state_of_work(work);
+  if (state == OutboxState::kInflight) {
+    outbox_next(state, OutboxEvent::kDrain);
     return false;
   }
   if (tables_.lanes.get<kLaneDue>(where) > env_.mono_ms) {
@@ -154,7 +183,7 @@ bool Daemon::send_first(LaneRef where) {
   }
   if (!batch().get(TableId::kOutboxBody, key.bytes(), body)) {
     row.text[store::kOutboxLastError] = "corrupt: the stored body is damaged";
-    finish(work, row, OutboxStatus::kDead);
+    finish(work, row, outbox_next(state, OutboxEvent::kBodyCorrupt));
     return false;
   }
   // What was encrypted under one key of ours cannot be sent under another: its recipient derives
@@ -164,7 +193,7 @@ bool Daemon::send_first(LaneRef where) {
       crypto::wire_fingerprint(slab_, config.secret, row.fixed.request_fingerprint);
   if (expected != row.fixed.wire_fingerprint) {
     row.text[store::kOutboxLastError] = "member_key_changed: it was made under another key";
-    finish(work, row, OutboxStatus::kDead);
+    finish(work, row, outbox_next(state, OutboxEvent::kKeyChanged));
     return false;
   }
   wire::Send send;
@@ -182,7 +211,7 @@ bool Daemon::send_first(LaneRef where) {
   TextBuf frame(scratch(), send.ciphertext.size() + 512);
   wire::write_send(send, frame);
 
-  row.fixed.status = OutboxStatus::kInflight;
+  row.fixed.status = status_of(outbox_next(state, OutboxEvent::kDrain).next);
   row.fixed.attempts += 1;
   batch().put(TableId::kOutbox, key.bytes(), row);
   tables_.work.get<kWorkInflight>(work) = 1;
@@ -197,12 +226,23 @@ bool Daemon::send_first(LaneRef where) {
 void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
   wire::Ack ack;
   if (Status parsed = wire::parse_ack(frame, ack); !parsed || ack.id.empty()) return;
-  const Bytes stored = batch().get_index(TableId::kOutboxId, store::text_key(ack.id).bytes());
-  Ulid id;
+  const OutboxEvent event = event_of(ack);
+  const auto known = find_outbox_id(ack.id);
+  if (!known) {
+    outbox_next(OutboxState::kNone, event);
+    return;
+  }
   OutboxRow row;
-  if (!store::parse_ulid_key(stored, id) || !outbox_row(id, row)) return;
-  const auto found = tables_.work_of.find(id);
-  if (found == tables_.work_of.end()) return;  // terminal already: a late or second answer
+  if (known->is_tombstone) {
+    outbox_next(OutboxState::kTombstone, event);
+    return;
+  }
+  if (!outbox_row(known->id, row)) return;
+  const auto found = tables_.work_of.find(known->id);
+  if (found == tables_.work_of.end()) {
+    outbox_next(outbox_state(row.fixed.status), event);
+    return;
+  }
   const WorkRef work = found->second;
   const LaneRef where = tables_.work.get<kWorkLane>(work);
   const MeshRef mesh = tables_.lanes.get<kLaneMesh>(where);
@@ -213,33 +253,30 @@ void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
     metrics_.add(Metric::kDaemonInvalidInbound);
     return;
   }
-  if (ack.queued && ack.error.empty()) {
-    if (ack.duplicate && !ack.history_available) {
-      env_.log->warn("broker_history_pruned", {{"id", ack.id}});
-    }
-    row.fixed.delivered_ms = env_.wall_ms;
-    row.text[store::kOutboxBrokerId] = ack.message_id;
-    row.text[store::kOutboxLastError] = {};
-    finish(work, row, OutboxStatus::kDone);
-    return;
+  const OutboxCell& cell = outbox_next(state_of_work(work), event);
+  const std::string_view reason = (ack.error.empty() ? ack.code : ack.error).substr(0, kErrorKept);
+  if (cell.next == OutboxState::kPending) return retry_later(work, row, cell, reason, true);
+  if (cell.next == OutboxState::kDead) {
+    row.text[store::kOutboxLastError] = reason;
+    env_.log->warn("outbox_dead", {{"id", ack.id}, {"reason", reason}});
+    return finish(work, row, cell);
   }
-  const std::string_view reason = ack.error.empty() ? ack.code : ack.error;
-  if (is_permanent(ack)) {
-    row.text[store::kOutboxLastError] = reason.substr(0, kErrorKept);
-    finish(work, row, OutboxStatus::kDead);
-    env_.log->warn("outbox_dead", {{"id", ack.id}, {"reason", reason.substr(0, kErrorKept)}});
-    return;
+  if (ack.duplicate && !ack.history_available) {
+    env_.log->warn("broker_history_pruned", {{"id", ack.id}});
   }
-  retry_later(work, row, reason, true);
+  row.fixed.delivered_ms = env_.wall_ms;
+  row.text[store::kOutboxBrokerId] = ack.message_id;
+  row.text[store::kOutboxLastError] = {};
+  finish(work, row, cell);
 }
 
-void Daemon::finish(WorkRef work, OutboxRow& row, OutboxStatus status) {
-  CHECK(status > OutboxStatus::kInflight);
-  row.fixed.status = status;
+void Daemon::finish(WorkRef work, OutboxRow& row, const OutboxCell& cell) {
+  row.fixed.status = status_of(cell.next);
+  CHECK(row.fixed.status > OutboxStatus::kInflight);
   row.fixed.ended_ms = env_.wall_ms;
   batch().put(TableId::kOutbox, store::ulid_key(tables_.work.get<kWorkId>(work)).bytes(), row);
-  metrics_.add(status == OutboxStatus::kDone ? Metric::kDaemonOutboxDone
-                                             : Metric::kDaemonOutboxDead);
+  metrics_.add(row.fixed.status == OutboxStatus::kDone ? Metric::kDaemonOutboxDone
+                                                       : Metric::kDaemonOutboxDead);
   remove_work(work);
 }
 
@@ -262,9 +299,11 @@ void Daemon::remove_work(WorkRef work) {
   tables_.lanes.erase(where);
 }
 
-void Daemon::retry_later(WorkRef work, OutboxRow& row, std::string_view error, bool backoff) {
+void Daemon::retry_later(WorkRef work, OutboxRow& row, const OutboxCell& cell,
+                         std::string_view error, bool backoff) {
   const LaneRef where = tables_.work.get<kWorkLane>(work);
   const std::uint64_t delay = backoff ? backoff_ms(tables_.lanes.get<kLaneFailures>(where)++) : 0;
+  CHECK(cell.next == OutboxState::kPending);
   row.fixed.status = OutboxStatus::kPending;
   row.fixed.next_attempt_ms = env_.wall_ms + delay;
   row.text[store::kOutboxLastError] = error.substr(0, kErrorKept);
@@ -291,11 +330,10 @@ void Daemon::lanes_lost(MeshRef mesh) {
     if (!(tables_.lanes.get<kLaneMesh>(where) == mesh)) return;
     const WorkRef work = tables_.lanes.get<kLaneFirst>(where);
     OutboxRow row;
-    if (tables_.work.get<kWorkInflight>(work) == 0 ||
-        !outbox_row(tables_.work.get<kWorkId>(work), row)) {
-      return;
-    }
-    retry_later(work, row, "the connection to the broker was lost", false);
+    if (!outbox_row(tables_.work.get<kWorkId>(work), row)) return;
+    const OutboxCell& cell = outbox_next(state_of_work(work), OutboxEvent::kConnectionLost);
+    if (cell.kind != CellKind::kMove) return;
+    retry_later(work, row, cell, "the connection to the broker was lost", false);
   });
 }
 
@@ -310,7 +348,8 @@ void Daemon::expire_work() {
         work_check_ms_ = std::min(work_check_ms_, std::max(deadline, env_.mono_ms + 1'000));
         return;
       }
-      retry_later(work, row, "the broker did not answer within 15 s", true);
+      const OutboxCell& cell = outbox_next(state_of_work(work), OutboxEvent::kAckTimeout);
+      retry_later(work, row, cell, "the broker did not answer within 15 s", true);
     });
   }
   if (env_.mono_ms >= lane_check_ms_) {
@@ -332,15 +371,18 @@ void Daemon::expire_work() {
       const std::uint64_t hours = age_hours(tables_.lanes.get<kLaneMesh>(where));
       const std::uint64_t end = tables_.work.get<kWorkEnqueued>(work) + hours * kHourMs;
       OutboxRow row;
-      if (end > env_.wall_ms || tables_.work.get<kWorkInflight>(work) != 0 ||
-          !outbox_row(tables_.work.get<kWorkId>(work), row)) {
+      const auto look_again = [&] {
         age_check_ms_ = std::min(age_check_ms_, std::max(end, env_.wall_ms + 60'000));
-        return;
+      };
+      if (end > env_.wall_ms || !outbox_row(tables_.work.get<kWorkId>(work), row)) {
+        return look_again();
       }
+      const OutboxCell& cell = outbox_next(state_of_work(work), OutboxEvent::kAgeExhausted);
+      if (cell.kind != CellKind::kMove) return look_again();
       const std::string reason = "max_age_exceeded: not accepted within " + std::to_string(hours) +
                                  " hours; last: " + std::string(row.text[store::kOutboxLastError]);
       row.text[store::kOutboxLastError] = std::string_view(reason).substr(0, kErrorKept);
-      finish(work, row, OutboxStatus::kDead);
+      finish(work, row, cell);
     }
   });
 }

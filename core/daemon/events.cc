@@ -20,8 +20,6 @@ namespace {
 using store::TableId;
 
 constexpr std::uint64_t kKeepaliveMs = 15'000;
-constexpr std::uint64_t kPressureFrom = 80;  // percent
-constexpr std::uint64_t kPressureOver = 70;
 constexpr std::string_view kHello = ": connected\n\nretry: 1000\n\n";
 constexpr std::string_view kReservedKey = "event_ids";
 // A thousand ids a millisecond: below 2^53 until the year 2248.
@@ -176,25 +174,6 @@ void Daemon::emit_link_change(LinkRef link, bool is_open) {
   json.end_object();
   lost_at = is_open ? 0 : env_.mono_ms;
   emit(is_open ? "daemon_reconnect" : "daemon_disconnect", data.view());
-}
-
-// Told once above 80 %, and once again when it has fallen below 70 % (spec/ipc.md §10).
-void Daemon::watch_outbox() {
-  const std::uint64_t rows_pct =
-      tables_.work.count() * 100ull / std::max(1u, limits_.outbox_rows_max);
-  const std::uint64_t bytes_pct = metrics_.get(Metric::kStoreUsedBytes) * 100 /
-                                  std::max<std::uint64_t>(1, limits_.store_bound_bytes);
-  const std::uint64_t pct = std::max(rows_pct, bytes_pct);
-  if (outbox_is_high_ ? pct >= kPressureOver : pct < kPressureFrom) return;
-  outbox_is_high_ = !outbox_is_high_;
-  TextBuf data(scratch());
-  wire::JsonWriter json(data);
-  json.begin_object().key("ts").iso_time(env_.wall_ms).field("high", outbox_is_high_);
-  json.field("rows", tables_.work.count()).field("rows_max", limits_.outbox_rows_max);
-  json.field("rows_pct", rows_pct).field("store_pct", bytes_pct).end_object();
-  emit("outbox_pressure_high", data.view());
-  env_.log->warn("outbox_pressure_high",
-                 {{"high", outbox_is_high_}, {"rows_pct", rows_pct}, {"store_pct", bytes_pct}});
 }
 
 // The members of eventData stand beside ours, and never in their place.

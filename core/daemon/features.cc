@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/daemon/daemon.h"
+#include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/mesh_replies.h"
 #include "core/wire/mesh_requests.h"
@@ -22,6 +23,8 @@ constexpr std::uint32_t kRefusedCode = 4010;
 constexpr std::string_view kFeatureRequest = "features";
 constexpr std::uint32_t kAgeHoursMost = 720;
 constexpr std::uint32_t kAgeHoursLeast = 72;
+constexpr std::size_t kParamsMost = 8;  // shown of one feature
+constexpr std::size_t kParamTextMost = 64;
 
 // design/delivery.md: max(72, days*24 - max(24, ceil(days*0.1*24))).
 std::uint32_t age_hours_of(std::uint32_t days) noexcept {
@@ -29,6 +32,38 @@ std::uint32_t age_hours_of(std::uint32_t days) noexcept {
   const std::uint32_t margin = std::max<std::uint32_t>(24, tenth);
   const std::uint32_t hours = days * 24;
   return std::max(kAgeHoursLeast, hours > margin ? hours - margin : 0);
+}
+
+// The longest age that an operator may ask for: behind the broker's window a retry would be a
+// second message. A permanent window is not a reason to retry for ever.
+std::uint32_t age_hours_most(const wire::FeatureAnswer& answer) noexcept {
+  return answer.permanent_dedupe ? kAgeHoursMost : answer.dedupe_days * 24 - 1;
+}
+
+// The parameters that a person can read: numbers, switches and short texts, written anew.
+std::string shown_params(const wire::JsonTape& tape, const wire::JsonNode& feature,
+                         ScratchArena& scratch) {
+  TextBuf text(scratch);
+  wire::JsonWriter json(text);
+  json.begin_object();
+  const wire::JsonNode* params =
+      feature.type == wire::JsonType::kObject ? tape.find(feature, "params") : nullptr;
+  if (params != nullptr && params->type == wire::JsonType::kObject) {
+    std::size_t count = 0;
+    for (std::uint32_t at = tape.first(*params); at < params->next && count < kParamsMost;
+         at = tape.at(at).next) {
+      const wire::JsonNode& param = tape.at(at);
+      if (param.key.size() > kParamTextMost || !wire::is_shown_text(param.key)) continue;
+      const bool text_fits =
+          param.type == wire::JsonType::kText && param.text.size() <= kParamTextMost;
+      if (text_fits && wire::is_shown_text(param.text)) json.field(param.key, param.text);
+      if (param.type == wire::JsonType::kInteger) json.field(param.key, param.integer);
+      if (param.type == wire::JsonType::kBool) json.field(param.key, param.boolean);
+      ++count;
+    }
+  }
+  json.end_object();
+  return std::string(text.view());
 }
 
 }  // namespace
@@ -88,9 +123,10 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
     return refuse_features(link, answer.kind, answer.feature, answer.detail);
   }
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
-  if (!answer.permanent_dedupe && config_.outbox_age_hours > answer.dedupe_days * 24 - 1) {
+  if (config_.outbox_age_hours > age_hours_most(answer)) {
     return refuse_features(link, "outbox_max_age_above_dedupe_window", "client_message_id_dedupe",
-                           std::to_string(config_.outbox_age_hours) + " h");
+                           std::to_string(config_.outbox_age_hours) + " h, at most " +
+                               std::to_string(age_hours_most(answer)));
   }
   if (answer.bad_optional) {
     env_.log->warn("feature_optional_param_invalid",
@@ -103,6 +139,12 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
                            ? std::min(limits_.outbox_age_hours_max, kAgeHoursMost)
                            : age_hours_of(answer.dedupe_days);
   features.names.assign(answer.names.begin(), answer.names.end());
+  features.params.clear();
+  const wire::JsonNode* supported = frame.tape.find("supported");
+  for (const std::string& name : features.names) {
+    features.params.push_back(
+        shown_params(frame.tape, *frame.tape.find(*supported, name), scratch()));
+  }
   age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
   env_.log->info("broker_features", {{"mesh", config_of(mesh).slug},
                                      {"inline_bytes", payload_limit(mesh)},

@@ -76,6 +76,9 @@ const Daemon::Route Daemon::kRoutes[] = {
     {"POST", "/v1/send", false, &Daemon::post_send},
     {"GET", "/v1/outbox", false, &Daemon::get_outbox},
     {"POST", "/v1/outbox/requeue", false, &Daemon::post_requeue},
+    {"POST", "/v1/outbox/prune", false, &Daemon::post_prune},
+    {"GET", "/v1/outbox/", true, &Daemon::get_outbox_row},
+    {"DELETE", "/v1/outbox/", true, &Daemon::delete_outbox_row},
     {"GET", "/v1/message/status", false, &Daemon::get_message_status},
     {"GET", "/v1/inbox", false, &Daemon::get_inbox},
     {"POST", "/v1/inbox/seen", false, &Daemon::post_seen},
@@ -273,6 +276,7 @@ void Daemon::reply_error(ConnRef conn, const Error& error, std::uint32_t retry_a
   if (error.code == Err::kBusy) metrics_.add(Metric::kDaemonRefusedBusy);
   if (error.code == Err::kTooManyStreams) metrics_.add(Metric::kDaemonRefusedStream);
   if (error.code == Err::kDiskFull) metrics_.add(Metric::kDaemonRefusedDisk);
+  tell_refused(error.code, error.detail);
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("error", info.wire_code);
@@ -321,6 +325,7 @@ void Daemon::on_http_closed(ConnRef conn) {
   });
   for (const JobRef job : gone) drop_job(job);
   leave_purges(conn);
+  leave_shrinks(conn);
 }
 
 }  // namespace cm::daemon

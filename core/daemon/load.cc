@@ -67,6 +67,8 @@ Status Daemon::start() {
   load_bound_names();
   seed_events();
   prune_ms_ = env_.mono_ms;
+  shrink_ms_ = env_.mono_ms;
+  measure_pressure();
   tables_.links.each([&](LinkRef link) { open_link(link); });
   return {};
 }
@@ -87,6 +89,12 @@ void Daemon::keep_inflight(const Ulid& id) {
   ++inflight_;
 }
 
+void Daemon::start_ids_after(TableId table) {
+  store::Cursor cursor(batch(), table);
+  Ulid last;
+  if (cursor.seek_before({}) && store::parse_ulid_key(cursor.key(), last)) ulids_.start_after(last);
+}
+
 // The outbox is walked in key order, which is enqueue order: lanes come out in order.
 Status Daemon::load_outbox(bool recover) {
   std::vector<Ulid> inflight;
@@ -98,6 +106,11 @@ Status Daemon::load_outbox(bool recover) {
       if (!store::parse_ulid_key(cursor.key(), id) || !cursor.row(row)) {
         return fail(Err::kCorrupt, "the outbox has a damaged row");
       }
+      if (row.fixed.status >= OutboxStatus::kCount) {
+        return fail(Err::kCorrupt, "an outbox row has an unknown status");
+      }
+      const OutboxState state = outbox_state(row.fixed.status);
+      if (recover) outbox_next(state, OutboxEvent::kRestart);
       if (row.fixed.status > OutboxStatus::kInflight) continue;
       if (row.fixed.status == OutboxStatus::kInflight) inflight.push_back(id);
       if (!add_work(id, row)) {
@@ -107,14 +120,13 @@ Status Daemon::load_outbox(bool recover) {
     }
     ulids_.start_after(id);
   }
-  store::Cursor inbox(batch(), TableId::kInbox);
-  Ulid last;
-  if (inbox.seek_before({}) && store::parse_ulid_key(inbox.key(), last)) ulids_.start_after(last);
+  start_ids_after(TableId::kTombstone);
+  start_ids_after(TableId::kInbox);
   if (!recover) return {};
   for (const Ulid& id : inflight) {
     store::OutboxRow row;
     if (!outbox_row(id, row)) continue;
-    row.fixed.status = OutboxStatus::kPending;
+    row.fixed.status = status_of(outbox_cell(OutboxState::kInflight, OutboxEvent::kRestart).next);
     row.fixed.attempts += 1;
     row.text[store::kOutboxLastError] = "the daemon was stopped while this was in flight";
     batch().put(TableId::kOutbox, store::ulid_key(id).bytes(), row);
@@ -140,9 +152,16 @@ void Daemon::abandon_calls() {
   });
   std::erase_if(tables_.purges,
                 [&](const Purge& purge) { return purge.conn && is_told(purge.conn); });
+  std::erase_if(tables_.shrinks,
+                [&](const Shrink& shrink) { return shrink.conn && is_told(shrink.conn); });
   for (Purge& purge : tables_.purges) {
     purge.position = purge.committed_position;
     purge.removed = purge.committed_removed;
+  }
+  for (Shrink& shrink : tables_.shrinks) {
+    shrink.position = shrink.committed_position;
+    shrink.shrunk = shrink.committed_shrunk;
+    shrink.bytes = shrink.committed_bytes;
   }
 }
 
@@ -162,7 +181,7 @@ void Daemon::abandon(Err why) {
     reply_error(conn, fail(why));
   }
   gave_up_.clear();
-  outbox_is_high_ = outbox_was_high_;
+  pressure_ = committed_pressure_;
   for (const LinkRef link : std::exchange(tables_.left, {})) {
     effects_.link_close(link, 1000, "the mesh was left");
   }
@@ -216,10 +235,15 @@ void Daemon::committed() noexcept {
   tables_.left.clear();
   tables_.newly_bound.clear();
   event_committed_ = event_serial_;
-  outbox_was_high_ = outbox_is_high_;
+  committed_pressure_ = pressure_;
   for (Purge& purge : tables_.purges) {
     purge.committed_position = purge.position;
     purge.committed_removed = purge.removed;
+  }
+  for (Shrink& shrink : tables_.shrinks) {
+    shrink.committed_position = shrink.position;
+    shrink.committed_shrunk = shrink.shrunk;
+    shrink.committed_bytes = shrink.bytes;
   }
 }
 
@@ -233,9 +257,11 @@ void Daemon::step() {
   expire_work();
   prune_inbox_due();
   step_purge();
+  shrink_outbox_due();
+  step_shrink();
   keep_streams_alive();
   drain_ready();
-  watch_outbox();
+  watch_pressure();
   metrics_.set(Metric::kDaemonOutboxInflight, inflight_);
   metrics_.set(Metric::kDaemonOutboxPending, tables_.work.count() - inflight_);
 }
@@ -247,7 +273,7 @@ std::uint64_t Daemon::next_deadline() const noexcept {
   }
   return std::min({hello_check_ms_, lane_check_ms_, work_check_ms_, age, roster_check_ms_,
                    parked_check_ms_, keepalive_ms_, reopen_check_ms_, features_check_ms_,
-                   calls_check_ms_, prune_ms_});
+                   calls_check_ms_, prune_ms_, shrink_ms_});
 }
 
 const char* Daemon::verify_work() {

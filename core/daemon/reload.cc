@@ -15,8 +15,6 @@
 namespace cm::daemon {
 namespace {
 
-using store::OutboxStatus;
-
 constexpr std::string_view kLeft = "mesh_left: this mesh is no longer joined here";
 
 // The same member on the same mesh.
@@ -163,7 +161,7 @@ void Daemon::close_left_lanes(const std::vector<MeshConfig>& meshes) {
       store::OutboxRow row;
       if (!outbox_row(tables_.work.get<kWorkId>(work), row)) break;
       row.text[store::kOutboxLastError] = kLeft;
-      finish(work, row, OutboxStatus::kDead);
+      finish(work, row, outbox_next(state_of_work(work), OutboxEvent::kMeshLeft));
     }
   }
 }

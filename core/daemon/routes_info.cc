@@ -92,6 +92,11 @@ void Daemon::get_health(ConnRef conn, const wire::HttpRequest&) {
   json.field("daemon_version", config_.version);
   json.field("durability", config_.durability_sync ? "sync" : "relaxed");
   json.field("store_accepts", batch().admits());
+  json.key("pressure").begin_object().field("level", text_of(pressure_.level));
+  json.field("pct", pressure_.percent).field("rows_pct", pressure_.rows_percent);
+  json.field("store_pct", pressure_.store_percent);
+  json.field("tombstones_pct", pressure_.tombstone_percent);
+  json.field("takes_sends", static_cast<bool>(has_room())).end_object();
   json.field("secrets_locked", slab_.locked() && boxes_.locked());
   if (!config_.warnings.empty()) {
     json.key("warnings").begin_array();
@@ -115,7 +120,13 @@ void Daemon::get_health(ConnRef conn, const wire::HttpRequest&) {
     json.field("negotiation", features_text(features.state));
     json.field("inline_bytes", payload_limit(mesh)).field("outbox_max_age_hours", age_hours(mesh));
     json.field("queue_depth", mine.depth).field("lag_ms", mine.age_ms);
-    json.end_object();
+    json.key("features").begin_object();
+    if (features.state == FeatureState::kAgreed) {
+      for (std::size_t at = 0; at < features.names.size(); ++at) {
+        json.key(features.names[at]).raw(features.params[at]);
+      }
+    }
+    json.end_object().end_object();
   });
   json.end_array().end_object();
   reply(conn, 200, text.view());
@@ -139,6 +150,11 @@ void Daemon::get_compat(ConnRef conn, const wire::HttpRequest&) {
 void Daemon::post_heartbeat(ConnRef conn, const wire::HttpRequest&) { reply(conn, 200, "{}"); }
 
 void Daemon::get_events(ConnRef conn, const wire::HttpRequest& request) {
+  if (pressure_.level == Pressure::kDegraded) {
+    return reply_error(conn, fail(Err::kDiskFull,
+                                  "the daemon has no room and opens no event stream; receiving, "
+                                  "sending what is there and deleting go on"));
+  }
   open_stream(conn, request);
 }
 
@@ -312,18 +328,6 @@ void Daemon::append_durations(TextBuf& out) const {
     out.append_unsigned(sum);
     out.append('\n');
   }
-}
-
-void Daemon::append_disk_metrics(TextBuf& out) const {
-  const std::uint64_t bound = std::max<std::uint64_t>(1, metrics_.get(Metric::kStoreBoundBytes));
-  const std::uint64_t rows = std::max<std::uint64_t>(1, limits_.outbox_rows_max);
-  out.append(
-      "# HELP cm_daemon_disk_pct Use of what the store may hold, in percent\n"
-      "# TYPE cm_daemon_disk_pct gauge\ncm_daemon_disk_pct{kind=\"store\"} ");
-  out.append_unsigned(metrics_.get(Metric::kStoreUsedBytes) * 100 / bound);
-  out.append("\ncm_daemon_disk_pct{kind=\"outbox\"} ");
-  out.append_unsigned(tables_.work.count() * 100ull / rows);
-  out.append('\n');
 }
 
 }  // namespace cm::daemon

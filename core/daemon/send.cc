@@ -49,6 +49,7 @@ void Daemon::handle_send(ConnRef conn, const ParkedRequest& input, ParkedRef par
   if (done) done = try_send(conn, request, parked, out);
   if (!done) {
     metrics_.add(Metric::kDaemonSendRefused);
+    if (done.code() == Err::kTooBig) metrics_.add(Metric::kDaemonRefusedPayload);
     reply_error(conn, done.error());
   } else if (out.wait != Wait::kNo) {
     park(conn, out, input, parked);
@@ -78,7 +79,7 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   } else {
     return mesh.error();
   }
-  if (Status room = check_room(); !room) return room;
+  if (Status room = has_room(); !room) return room;
   if (Status found = resolve(request.to, parked, out); !found || out.wait != Wait::kNo) {
     return found;
   }
@@ -95,7 +96,7 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
     minted = ulid_text(ulids_.next(env_.wall_ms));
     client_id = view(minted);
   }
-  if (Status fits = check_size(request, out, client_id); !fits) return fits;
+  if (Status fits = check_size(request, out, client_id, "message"); !fits) return fits;
   insert_row(request, out, client_id);
 
   TextBuf text(scratch());
@@ -108,17 +109,6 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
   json.end_object();
   reply(conn, 202, text.view());
   metrics_.add(Metric::kDaemonSendAccepted);
-  return {};
-}
-
-Status Daemon::check_room() {
-  if (!batch().admits()) {
-    return fail(Err::kDiskFull, "the daemon's store has reached its bound");
-  }
-  if (tables_.work.full() || tables_.lanes.full()) {
-    return fail(Err::kDiskFull, "the outbox holds " + std::to_string(tables_.work.count()) +
-                                    " undelivered messages, its limit");
-  }
   return {};
 }
 
@@ -144,24 +134,23 @@ Result<bool> Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& requ
   if (request.client_message_id.empty()) return false;
   const store::Key key = store::text_key(request.client_message_id);
   if (!batch().get_raw(TableId::kOutboxId, key.bytes())) return false;
-  store::OutboxRow row;
-  Ulid ulid;
   // The id was written once: a damaged row must not give it to a second request (promise 2).
-  if (!store::parse_ulid_key(batch().get_index(TableId::kOutboxId, key.bytes()), ulid) ||
-      !outbox_row(ulid, row)) {
+  KnownRow known;
+  if (!read_known(request.client_message_id, known)) {
     return fail(Err::kCorrupt, "the outbox row of this client_message_id");
   }
   // The row binds (id, mesh, fingerprint); a request that names no mesh means the row's.
-  const bool same_mesh =
-      mesh ? config_of(mesh).mesh_id == row.text[store::kOutboxMesh] : request.mesh.empty();
-  const bool same =
-      same_mesh && crypto::equal_in_constant_time(fingerprint, row.fixed.request_fingerprint);
+  const bool same_mesh = mesh ? config_of(mesh).mesh_id == known.mesh : request.mesh.empty();
+  const bool same = same_mesh && crypto::equal_in_constant_time(fingerprint, known.fingerprint);
+  outbox_next(known.state, same ? OutboxEvent::kSendSame : OutboxEvent::kSendOther);
   const KnownAnswer& answer =
-      kKnownAnswers[static_cast<std::size_t>(row.fixed.status)][same ? 0 : 1];
+      kKnownAnswers[static_cast<std::size_t>(status_of(known.answers_as))][same ? 0 : 1];
   if (answer.status == 409) {
-    const bool dead = row.fixed.status == OutboxStatus::kDead;
-    reply_conflict(conn, answer.conflict, fingerprint, row.text[store::kOutboxBrokerId],
-                   dead && same ? row.text[store::kOutboxLastError] : std::string_view{});
+    // What was damaged has lost its fingerprint; that it is lost is no secret of its sender.
+    const bool dead = known.answers_as == OutboxState::kDead;
+    const bool told = dead && (same || known.reason.starts_with(store::kCorruptReason));
+    reply_conflict(conn, answer.conflict, fingerprint, known.broker_id,
+                   told ? known.reason : std::string_view{});
     return true;
   }
   TextBuf text(scratch());
@@ -169,12 +158,39 @@ Result<bool> Daemon::answer_known_id(ConnRef conn, const wire::SendRequest& requ
   json.begin_object().field("client_message_id", request.client_message_id);
   json.field("status", answer.word);
   if (answer.status == 200) {
-    json.field("broker_message_id", row.text[store::kOutboxBrokerId]).field("duplicate", true);
+    json.field("broker_message_id", known.broker_id).field("duplicate", true);
   }
-  append_target(mesh_by_id(row.text[store::kOutboxMesh]), row.text[store::kOutboxTarget], json);
+  // A tombstone has no target any more.
+  if (!known.target.empty()) append_target(mesh_by_id(known.mesh), known.target, json);
   json.end_object();
   reply(conn, static_cast<std::uint32_t>(answer.status), text.view());
   metrics_.add(Metric::kDaemonSendDuplicate);
+  return true;
+}
+
+// False: the index, the row or the tombstone is damaged.
+bool Daemon::read_known(std::string_view client_id, KnownRow& known) {
+  const auto found = find_outbox_id(client_id);
+  if (!found) return false;
+  if (found->is_tombstone) {
+    store::TombstoneRow row;
+    if (!tombstone_row(found->id, row)) return false;
+    known.state = OutboxState::kTombstone;
+    known.answers_as = outbox_state(row.fixed.status);
+    known.fingerprint = row.fixed.request_fingerprint;
+    known.mesh = row.text[store::kTombstoneMesh];
+    known.broker_id = row.text[store::kTombstoneBrokerId];
+    known.reason = row.text[store::kTombstoneReason];
+    return true;
+  }
+  store::OutboxRow row;
+  if (!outbox_row(found->id, row)) return false;
+  known.state = known.answers_as = outbox_state(row.fixed.status);
+  known.fingerprint = row.fixed.request_fingerprint;
+  known.mesh = row.text[store::kOutboxMesh];
+  known.target = row.text[store::kOutboxTarget];
+  known.broker_id = row.text[store::kOutboxBrokerId];
+  known.reason = row.text[store::kOutboxLastError];
   return true;
 }
 
@@ -229,7 +245,7 @@ Status Daemon::encrypt(const wire::SendRequest& request, Outgoing& out) {
 
 // On the encoded frame, as the broker will count it (spec/decisions.md, "oversize").
 Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
-                          std::string_view client_id) {
+                          std::string_view client_id, std::string_view field) {
   wire::Send send;
   send.id = client_id;
   send.client_message_id = client_id;
@@ -243,7 +259,7 @@ Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
   wire::write_send(send, frame);
   const std::uint32_t most = payload_limit(out.mesh);
   if (frame.size() <= most) return {};
-  return fail(Err::kTooBig, "field 'message': the encoded message has " +
+  return fail(Err::kTooBig, "field '" + std::string(field) + "': the encoded message has " +
                                 std::to_string(frame.size()) + " bytes, the broker takes " +
                                 std::to_string(most) + "; the id was not consumed");
 }
@@ -255,7 +271,7 @@ void Daemon::insert_row(const wire::SendRequest& request, const Outgoing& out,
   const store::Key key = store::ulid_key(id);
 
   store::OutboxRow row;
-  row.fixed.status = OutboxStatus::kPending;
+  row.fixed.status = status_of(outbox_next(OutboxState::kNone, OutboxEvent::kSendSame).next);
   row.fixed.priority = static_cast<store::Priority>(request.priority);
   row.fixed.payload_bytes = static_cast<std::uint32_t>(request.message.size());
   row.fixed.enqueued_ms = env_.wall_ms;

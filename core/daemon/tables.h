@@ -85,6 +85,7 @@ struct Features {
   std::uint32_t inline_bytes = 0;  // largest encoded frame; 0: not told
   std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
   std::vector<std::string> names;
+  std::vector<std::string> params;  // JSON objects, in the order of the names
 };
 // Attempts that failed since the link was open last: a reason is logged when it changes, and then
 // once a minute.
@@ -228,6 +229,31 @@ struct Purge {
   std::uint64_t committed_removed = 0;
 };
 
+// Outbox rows that have ended become tombstones, in bounded batches: by request, or by age.
+struct Shrink {
+  ConnRef conn;                 // empty: by age
+  std::uint64_t before_ms = 0;  // ended before this; wall clock
+  std::uint32_t states = 0;     // bit per store::OutboxStatus
+  bool dry_run = false;         // counts only
+  Ulid last{};                  // newest row of the outbox at the request
+  Ulid position{};              // the next row to look at is behind it
+  Ulid committed_position{};
+  std::uint64_t shrunk = 0, bytes = 0;
+  std::uint64_t committed_shrunk = 0, committed_bytes = 0;
+};
+
+// How full the daemon is: the largest share of rows, of bytes and of tombstones.
+// From 80, 95 and 100 percent; design/delivery.md, "Disk".
+enum class Pressure : std::uint8_t { kNormal, kHigh, kRefusing, kDegraded };
+std::string_view text_of(Pressure level) noexcept;  // pressure.cc
+struct PressureState {
+  Pressure level = Pressure::kNormal;
+  bool tombstones_high = false;  // the event tombstone_pressure_high was told
+  std::uint64_t percent = 0;     // the largest of the three
+  std::uint64_t rows_percent = 0, store_percent = 0, tombstone_percent = 0;
+  std::uint64_t tombstone_bytes = 0;
+};
+
 struct KeptEvent {
   std::uint64_t id = 0;
   std::string text;  // as it stands in the stream
@@ -279,6 +305,7 @@ struct Tables {
   std::vector<LinkRef> left;      // links of meshes that were left in this iteration
   std::deque<KeptEvent> ring;     // the last events, oldest first
   std::deque<Purge> purges;
+  std::deque<Shrink> shrinks;
 };
 
 }  // namespace cm::daemon

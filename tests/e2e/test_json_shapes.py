@@ -127,6 +127,12 @@ def daemons(check, alice, bob):
     check.run(bob, "daemon", "rotate-token")
     check.run(bob, "daemon", "limits")
     check.run(bob, "daemon", "fsck")
+    check.run(bob, "daemon", "recover", code=1)
+    check.run(bob, "daemon", "down")
+    check.run(bob, "daemon", "recover", "--dry-run")
+    check.run(bob, "daemon", "recover")
+    check.run(bob, "daemon", "up")
+    bob.wait_connected()
     check.run(bob, "daemon", "accept-host")
 
 
@@ -150,6 +156,13 @@ def messages(check, alice, bob):
     for status in ((), ("--status", "done"), ("--done",), ("--pending",), ("--failed",)):
         check.run(alice, "outbox", "list", *status)
     check.run(alice, "outbox", "list", "--done", "--failed", code=3)
+    check.run(alice, "outbox", "inspect", "twice")
+    check.run(alice, "outbox", "inspect", "none-of-these", code=5)
+    check.run(alice, "outbox", "requeue", "twice", code=5)
+    check.run(alice, "outbox", "requeue", "twice", "--auto", "--new-client-id", "x", code=3)
+    check.run(alice, "outbox", "drop", "none-of-these", code=5)
+    check.run(alice, "outbox", "prune", "--dry-run")
+    check.run(alice, "outbox", "prune", "--older-than", "x", code=3)
     wait_until(lambda: check.run(alice, "message", "status", sent["messageId"])["delivered"],
                "the message is delivered")
     status = check.run(alice, "message", "status", sent["messageId"])
@@ -288,6 +301,11 @@ def a_broker_that_is_away_shows(check, world, alice):
     world.broker.kill()
     wait_until(lambda: not alice.connected(), "the daemon has noticed")
     check.run(alice, "status", code=1)
+    check.run(alice, "send", "bob", "waits", "--id", "waits")
+    check.run(alice, "outbox", "drop", "waits", code=6)
+    check.run(alice, "outbox", "inspect", "waits")
+    check.run(alice, "outbox", "requeue", "waits")
+    check.run(alice, "outbox", "drop", "waits")
     check.run(alice, "daemon", "status")
     expect(check.run(alice, "info")["daemon"] is True, "the daemon still answers")
     world.broker.start()

@@ -153,7 +153,7 @@ class CoreParts {
   std::string logged;  // every line
   Log log;
   Env env;
-  crypto::SecretSlab slab{16};
+  crypto::SecretSlab slab{256};
   std::unique_ptr<store::Store> store;
   bool commit_fails = false;
 };

@@ -247,9 +247,6 @@ TEST_F(DaemonEvents, an_outbox_that_fills_is_told_at_eighty_percent_and_again_be
   EXPECT_EQ(told(), "") << "70 % is not below it";
   good_ack("m2");
   EXPECT_TRUE(has(told(), R"("high":false,"rows":6)")) << told();
-  parts_.metrics.set(Metric::kStoreUsedBytes, parts_.limits.store_bound_bytes / 100 * 81);
-  run();
-  EXPECT_TRUE(has(told(), R"("high":true)")) << "bytes of the store count as well";
 }
 
 }  // namespace

@@ -213,7 +213,8 @@ TEST_F(DaemonFeatures, the_age_of_the_outbox_follows_the_retention_of_the_broker
   const struct {
     const char* days;
     const char* hours;
-  } rows[] = {{"3", "72"}, {"4", "72"}, {"5", "96"}, {"10", "216"}, {"15", "324"}, {"365", "7884"}};
+  } rows[] = {{"3", "72"},   {"4", "72"},   {"5", "96"},    {"10", "216"},
+              {"15", "324"}, {"30", "648"}, {"365", "7884"}};
   start();
   for (const auto& each : rows) {
     link_up();
@@ -252,6 +253,46 @@ TEST_F(DaemonFeatures, an_age_above_the_window_of_dedupe_is_refused) {
   respond(policy_ + "," + three);
   EXPECT_EQ(health("negotiation"), "agreed");
   EXPECT_EQ(health("outbox_max_age_hours"), "71");
+}
+
+TEST_F(DaemonFeatures, a_permanent_window_gives_168_hours_and_never_more_than_720) {
+  const struct {
+    std::uint32_t limit, asked;
+    const char* hours;  // null: refused
+  } rows[] = {
+      {168, 0, "168"}, {700, 0, "700"}, {2'000, 0, "720"}, {168, 720, "720"}, {168, 721, nullptr}};
+  for (const auto& each : rows) {
+    SCOPED_TRACE(std::to_string(each.limit) + " " + std::to_string(each.asked));
+    parts_.limits.outbox_age_hours_max = each.limit;
+    config_.outbox_age_hours = each.asked;
+    start();
+    link_up();
+    respond(policy_ + "," + permanent_);
+    if (each.hours != nullptr) {
+      EXPECT_EQ(health("outbox_max_age_hours"), each.hours);
+      continue;
+    }
+    EXPECT_EQ(health("state"), "refused");
+    EXPECT_TRUE(has(core_->gave_up(), "outbox_max_age_above_dedupe_window"));
+  }
+}
+
+TEST_F(DaemonFeatures, health_shows_what_was_negotiated_with_its_parameters) {
+  start();
+  link_up();
+  EXPECT_TRUE(has((status(get("/v1/health")), reply_), R"("features":{})"));
+  respond(
+      policy_ + "," +
+      dedupe(R"("mode":"retention_scoped","dedupe_retention_days":30,"odd":[1,2],"x\u202e":1)") +
+      "," + feature("max_payload", R"("inline_bytes":131072)") + R"(,"bare":true)");
+  status(get("/v1/health"));
+  EXPECT_TRUE(has(reply_, R"("client_message_id_dedupe":{"version":1,"request_fingerprint":true,)"
+                          R"("mode":"retention_scoped","dedupe_retention_days":30})"))
+      << reply_;
+  EXPECT_TRUE(has(reply_, R"("max_payload":{"version":1,"inline_bytes":131072})")) << reply_;
+  EXPECT_TRUE(has(reply_, R"("bare":{})")) << reply_;
+  link_down();
+  EXPECT_TRUE(has((status(get("/v1/health")), reply_), R"("features":{})"));
 }
 
 }  // namespace

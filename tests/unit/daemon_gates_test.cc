@@ -359,13 +359,11 @@ TEST_F(DaemonTest, the_age_of_the_outbox_and_the_use_of_the_disk_are_shown) {
   start(2);
   EXPECT_EQ(send(bob_.hex, "id", "hi", R"(,"mesh":"crew")"), 202u);
   later(90'500);
-  parts_.metrics.set(Metric::kStoreUsedBytes, 30);
-  parts_.metrics.set(Metric::kStoreBoundBytes, 200);
   status(http("GET", "/v1/metrics"));
   for (const char* line :
        {R"(cm_daemon_outbox_age_seconds{mesh="crew"} 90)",
-        R"(cm_daemon_outbox_age_seconds{mesh="other"} 0)", R"(cm_daemon_disk_pct{kind="store"} 15)",
-        R"(cm_daemon_disk_pct{kind="outbox"} 25)"}) {
+        R"(cm_daemon_outbox_age_seconds{mesh="other"} 0)", R"(cm_daemon_disk_pct{kind="store"} 0)",
+        R"(cm_daemon_disk_pct{kind="tombstones"} 0)", R"(cm_daemon_disk_pct{kind="outbox"} 25)"}) {
     EXPECT_TRUE(has(reply_, std::string(line) + "\n")) << line << reply_;
   }
 }

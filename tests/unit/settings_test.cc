@@ -230,6 +230,18 @@ TEST(Settings, limits_that_exceed_the_memory_budget_are_refused) {
   EXPECT_NE(settled.error().detail.find("memory_budget_bytes"), std::string::npos);
 }
 
+TEST(Settings, an_age_of_the_outbox_that_no_window_allows_is_refused_before_the_start) {
+  for (const auto& [hours, good] : {std::pair("720", true), std::pair("721", false)}) {
+    Settings settings = default_settings({});
+    ASSERT_TRUE(read_text("[outbox]\nmax_age_hours = " + std::string(hours), settings));
+    const Status settled = settle_settings(settings);
+    EXPECT_EQ(static_cast<bool>(settled), good) << hours;
+    if (good) continue;
+    EXPECT_NE(settled.error().detail.find("outbox_max_age_above_dedupe_window"), std::string::npos);
+    EXPECT_NE(settled.error().detail.find(":2"), std::string::npos) << settled.error().detail;
+  }
+}
+
 TEST(Settings, what_waits_for_a_restart_is_named_and_what_reloads_is_not) {
   const Settings running = default_settings({});
   Settings wanted = running;

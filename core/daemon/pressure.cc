@@ -1,0 +1,174 @@
+// pressure.cc — how full the daemon is, what it still does then, and how it says so.
+// Holds:  80 % is told; from 95 % on nothing new is sent while what is there is drained; at 100 %
+//         no event stream is opened either. Receiving, acks, deletes and requeues go on in the
+//         reserve behind the bound. It ends by itself, below the share at which it began, and that
+//         is told, too. Every refusal has its metric at once and its event at most once a second.
+// Why:    a share is the larger one of bytes of the store and rows of the outbox; both stop sends.
+// Source: design/delivery.md, "Disk"; spec/ipc.md §10 ("Disk", "Limits").
+// Limits: Limits::store_bound_bytes, outbox_rows_max; Config::tombstone_bytes.
+// Not:    counting pages (store/store.cc), the answers themselves (gates.cc).
+#include <algorithm>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/daemon/daemon.h"
+#include "core/wire/json_writer.h"
+
+namespace cm::daemon {
+namespace {
+
+using store::TableId;
+
+struct Step {
+  Pressure level;
+  std::string_view text;
+  std::uint64_t from, below;  // percent: begins at `from`, ends below `below`
+};
+constexpr Step kSteps[] = {{Pressure::kNormal, "normal", 0, 0},
+                           {Pressure::kHigh, "high", 80, 70},
+                           {Pressure::kRefusing, "refusing", 95, 90},
+                           {Pressure::kDegraded, "degraded", 100, 98}};
+constexpr std::uint64_t kRefusingFrom = 95;
+constexpr std::uint64_t kTombstonesFrom = 80;
+constexpr std::uint64_t kTombstonesBelow = 70;
+constexpr std::uint64_t kRefusalEventMs = 1'000;
+
+// What is told by an event beside its answer.
+constexpr Err kToldRefusals[] = {Err::kTooBig, Err::kBusy, Err::kTooManyRequests,
+                                 Err::kTooManyStreams, Err::kDiskFull};
+
+// The highest level that has begun, or that was there and has not ended.
+Pressure level_of(std::uint64_t percent, Pressure before) noexcept {
+  Pressure level = Pressure::kNormal;
+  for (const Step& step : kSteps) {
+    if (percent >= (step.level <= before ? step.below : step.from)) level = step.level;
+  }
+  return level;
+}
+
+std::uint64_t share(std::uint64_t part, std::uint64_t whole) noexcept {
+  return part * 100 / std::max<std::uint64_t>(1, whole);
+}
+
+}  // namespace
+
+std::string_view text_of(Pressure level) noexcept {
+  return kSteps[static_cast<std::size_t>(level)].text;
+}
+
+std::uint64_t Daemon::rows_percent() const noexcept {
+  return share(tables_.work.count(), limits_.outbox_rows_max);
+}
+
+void Daemon::measure_pressure() {
+  if (std::exchange(tombstones_changed_, false)) {
+    pressure_.tombstone_bytes = batch().table_bytes(TableId::kTombstone);
+  }
+  pressure_.rows_percent = rows_percent();
+  pressure_.store_percent = batch().fill_percent();
+  pressure_.tombstone_percent = share(pressure_.tombstone_bytes, config_.tombstone_bytes);
+  pressure_.percent = std::max(pressure_.rows_percent, pressure_.store_percent);
+  metrics_.set(Metric::kDaemonTombstoneBytes, pressure_.tombstone_bytes);
+}
+
+void Daemon::watch_pressure() {
+  measure_pressure();
+  const Pressure level = level_of(pressure_.percent, pressure_.level);
+  if (level != pressure_.level) {
+    pressure_.level = level;
+    emit_pressure();
+  }
+  metrics_.set(Metric::kDaemonPressureLevel, static_cast<std::uint64_t>(level));
+  watch_tombstones();
+}
+
+void Daemon::emit_pressure() {
+  TextBuf data(scratch());
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms);
+  json.field("high", pressure_.level != Pressure::kNormal);
+  json.field("rows", tables_.work.count()).field("rows_max", limits_.outbox_rows_max);
+  json.field("rows_pct", pressure_.rows_percent).field("store_pct", pressure_.store_percent);
+  json.field("level", text_of(pressure_.level)).end_object();
+  emit("outbox_pressure_high", data.view());
+  env_.log->warn("outbox_pressure_high", {{"level", text_of(pressure_.level)},
+                                          {"rows_pct", pressure_.rows_percent},
+                                          {"store_pct", pressure_.store_percent}});
+}
+
+void Daemon::watch_tombstones() {
+  const bool high = pressure_.tombstone_percent >=
+                    (pressure_.tombstones_high ? kTombstonesBelow : kTombstonesFrom);
+  if (high == pressure_.tombstones_high) return;
+  pressure_.tombstones_high = high;
+  TextBuf data(scratch());
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms).field("high", high);
+  json.field("bytes", pressure_.tombstone_bytes).field("bytes_max", config_.tombstone_bytes);
+  json.field("pct", pressure_.tombstone_percent).end_object();
+  emit("tombstone_pressure_high", data.view());
+  env_.log->warn("tombstone_pressure_high", {{"high", high},
+                                             {"bytes", pressure_.tombstone_bytes},
+                                             {"setting", "[outbox] tombstone_bytes"}});
+}
+
+// Rows are counted as they are now: an iteration accepts many. Bytes are those of the last commit.
+Status Daemon::has_room() const {
+  const std::uint64_t store = env_.batch->fill_percent();
+  const std::uint64_t rows = rows_percent();
+  const bool refusing = pressure_.level >= Pressure::kRefusing;
+  if (store >= kRefusingFrom || !env_.batch->admits() ||
+      (refusing && pressure_.store_percent >= pressure_.rows_percent)) {
+    return fail(Err::kDiskFull, "the daemon's store is at " + std::to_string(store) +
+                                    " % of its bound (limit store_bound_bytes); what is in the "
+                                    "outbox is still being sent");
+  }
+  if (rows >= kRefusingFrom || refusing || tables_.work.full() || tables_.lanes.full()) {
+    return fail(Err::kDiskFull, "the outbox holds " + std::to_string(tables_.work.count()) +
+                                    " undelivered messages of at most " +
+                                    std::to_string(limits_.outbox_rows_max) +
+                                    " (limit outbox_rows_max); they are still being sent");
+  }
+  if (pressure_.tombstone_bytes >= config_.tombstone_bytes) {
+    return fail(Err::kDiskFull,
+                "the ids of past messages take " + std::to_string(pressure_.tombstone_bytes) +
+                    " bytes of at most " + std::to_string(config_.tombstone_bytes) +
+                    ": raise tombstone_bytes of [outbox] in config.toml and restart the daemon");
+  }
+  return {};
+}
+
+// A flood of refusals is one event a second, with their number.
+void Daemon::tell_refused(Err code, std::string_view detail) {
+  static_assert(std::size(kToldRefusals) == std::tuple_size_v<decltype(refusals_told_)>);
+  const auto* const found = std::find(std::begin(kToldRefusals), std::end(kToldRefusals), code);
+  if (found == std::end(kToldRefusals)) return;
+  RefusalsTold& told = refusals_told_[static_cast<std::size_t>(found - kToldRefusals)];
+  ++told.count;
+  if (env_.mono_ms < told.until_ms) return;
+  told.until_ms = env_.mono_ms + kRefusalEventMs;
+  const ErrInfo& info = info_of(code);
+  const std::uint64_t count = std::exchange(told.count, 0);
+  TextBuf data(scratch());
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms).field("error", info.wire_code);
+  json.field("status", info.http_status).field("count", count);
+  json.field("detail", detail.empty() ? info.meaning : detail).end_object();
+  emit("request_refused", data.view());
+  env_.log->warn("request_refused", {{"error", info.wire_code}, {"count", count}});
+}
+
+void Daemon::append_disk_metrics(TextBuf& out) {
+  measure_pressure();
+  out.append(
+      "# HELP cm_daemon_disk_pct Use of what the store may hold, in percent\n"
+      "# TYPE cm_daemon_disk_pct gauge\ncm_daemon_disk_pct{kind=\"store\"} ");
+  out.append_unsigned(pressure_.store_percent);
+  out.append("\ncm_daemon_disk_pct{kind=\"outbox\"} ");
+  out.append_unsigned(pressure_.rows_percent);
+  out.append("\ncm_daemon_disk_pct{kind=\"tombstones\"} ");
+  out.append_unsigned(pressure_.tombstone_percent);
+  out.append('\n');
+}
+
+}  // namespace cm::daemon
