@@ -9,15 +9,16 @@ DESTDIR ?=
 PREFIX ?= /usr
 SEED   ?=
 TURNS  ?=
+ROUNDS ?=
 PART   ?=
 LONG   ?=
 
 .DEFAULT_GOAL := build
 .PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
-        check-docs clean
+        check-docs clean kill9
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
 	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 deps: ## Install the Debian packages that are missing (apt-get, sudo when not root)
@@ -54,6 +55,10 @@ test-asan: ## Every test under ASan and UBSan
 sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+
+kill9: ## SIGKILL of real processes: make kill9 ROUNDS=n (0: until interrupted), SEED=n
+	@$(MAKE) --no-print-directory build PRESET=release
+	@SEED=$(SEED) python3 tests/e2e/test_kill9.py build/release $(or $(ROUNDS),1000)
 
 conf: ## Proof against others: foreign clients, brokers, suites (PART=name, LONG=1)
 	@sh tests/deps.sh conf
