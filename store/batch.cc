@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "store/pages.h"
 #include "store/store.h"
 
 namespace cm::store {
@@ -125,6 +126,8 @@ bool Batch::erase(TableId table, Bytes key) {
   if (code != MDB_NOTFOUND) note(code);
   return false;
 }
+
+PageProblem Batch::check_file() { return check_pages(env_); }
 
 Cursor::Cursor(Batch& batch, TableId table) : batch_(&batch), table_(table) {
   MDB_txn* const txn = batch.reading();

@@ -49,6 +49,7 @@ enum class CommitResult : std::uint8_t {
 };
 
 class Batch;
+struct PageProblem;
 
 // Walks one table in key order inside an iteration. Closed before the next commit.
 class Cursor {
@@ -122,6 +123,8 @@ class Batch {
   // and requeues go on in the reserve.
   bool admits() const noexcept { return admits_; }
   std::uint64_t corrupt_count() const noexcept { return corrupt_; }
+  // The pages of the last commit (pages.h); for fsck.
+  PageProblem check_file();
 
   ScratchArena& scratch() noexcept { return *scratch_; }
 
@@ -152,7 +155,8 @@ class Batch {
 class Store {
  public:
   // Creates or opens. kAlreadyRunning if another process holds LOCK; kSchemaNewer if a newer
-  // version wrote it; kCorrupt or kIo with a detail that names path and remedy.
+  // version wrote it; kCorrupt or kIo with a detail that names path and remedy. Pages that LMDB
+  // would trust are checked first (pages.h): all of a file up to 256 MiB, else the meta pages.
   static Result<std::unique_ptr<Store>> open(const Options& options, ScratchArena& scratch);
   ~Store();
   Store(const Store&) = delete;
@@ -192,6 +196,9 @@ class Store {
   explicit Store(const Options& options) : options_(options) {}
   Status take_lock();
   Status open_environment();
+  Status judged(const PageProblem& problem) const;
+  Status settle_new_file();
+  std::uint64_t file_bytes() const;
   void forget_dead_readers();
   void keep_descriptors_from_children();
   Status open_tables();
