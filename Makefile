@@ -10,12 +10,13 @@ PREFIX ?= /usr
 SEED   ?=
 TURNS  ?=
 ROUNDS ?=
+STEPS  ?=
 PART   ?=
 LONG   ?=
 
 .DEFAULT_GOAL := build
 .PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
-        check-docs clean kill9
+        check-docs clean kill9 crash-images
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
@@ -55,6 +56,10 @@ test-asan: ## Every test under ASan and UBSan
 sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+
+crash-images: ## Every file that a crash may leave, opened and judged: make crash-images SEED=n STEPS=n
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/crash_images --whole $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
 kill9: ## SIGKILL of real processes: make kill9 ROUNDS=n (0: until interrupted), SEED=n
 	@$(MAKE) --no-print-directory build PRESET=release

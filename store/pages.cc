@@ -348,7 +348,8 @@ int forget_unfinished(const std::string& file) noexcept {
       ::pread(fd, bytes.data(), bytes.size(), 0) >= 0) {
     const bool no_commit =
         meta_at(bytes.data(), 0).txn == 0 && meta_at(bytes.data() + kPageBytes, 1).txn == 0;
-    if (no_commit && judge_metas(bytes) && ::ftruncate(fd, 0) != 0) code = errno;
+    const bool is_cut = info.st_size < 2 * kPageBytes || judge_metas(bytes);
+    if (no_commit && is_cut && ::ftruncate(fd, 0) != 0) code = errno;
   }
   ::close(fd);
   return code;

@@ -7,7 +7,7 @@
 //         a crash at best; at worst it takes an older commit for the newest, loses rows of which
 //         no checksum of a row can tell, or gives a page in use to the next writer.
 // Limits: format 1 (LMDB 0.9) with pages of 4096 bytes, as on every machine that we support.
-// Source: lmdb.h and the layout that its authors describe in mdb.c; written anew.
+// Source: the layout that the authors of LMDB describe above its structs; written anew.
 // Not:    the rows (row.h), and what they promise each other (fsck.h).
 #pragma once
 

@@ -141,12 +141,15 @@ TEST_F(StorePages, a_damaged_row_is_for_fsck_and_refuses_no_start) {
 TEST_F(StorePages, a_store_whose_creation_was_cut_off_begins_anew) {
   { ASSERT_TRUE(open()); }
   const auto whole = bytes();
-  for (const std::size_t kept : {std::size_t{1}, std::size_t{512}, std::size_t{4096}}) {
+  for (const std::size_t kept :
+       {std::size_t{1}, std::size_t{512}, std::size_t{4096}, std::size_t{4096 + 512}}) {
     for (const std::size_t length : {kept, std::size_t{2 * kPageBytes}}) {
       std::filesystem::remove(file_);
       std::array<std::uint8_t, 2 * kPageBytes> cut{};
       std::copy_n(whole.begin(), kept, cut.begin());
-      store_le(cut.data() + kTxnOffset, std::uint64_t{0});
+      for (const std::size_t page : {0u, 1u}) {
+        store_le(cut.data() + page * kPageBytes + kTxnOffset, std::uint64_t{0});
+      }
       write(0, Bytes(cut).first(length));
       auto store = open();
       ASSERT_TRUE(store) << kept << " of " << length;

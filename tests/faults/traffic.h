@@ -1,0 +1,48 @@
+// traffic.h — the work that the fault tests disturb: sends, retries, deletions, what a mesh shares.
+// Owns:   Traffic: one seeded request after another against a World, and what was asked of it.
+// Holds:  the same seed asks the same in the same order. A request to a node that is down is not
+//         made; one that failed is made again by finish(), with its id.
+// Not:    what became of it (oracle.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/faults/world.h"
+#include "tests/sim/random.h"
+
+namespace cm::faults {
+
+struct Sent {
+  Node from = kAlice;
+  Node to = kBob;
+  std::string id, body, priority;
+  bool accepted = false;
+};
+
+class Traffic {
+ public:
+  Traffic(World& world, std::uint64_t seed) : world_(world), rng_(seed) {}
+
+  // A topic, a group, state, a memory, a profile: each table of the broker gets rows.
+  void furnish();
+  void step();
+  // Heals the wire, repeats what was not accepted, and lets everything arrive. False if it does
+  // not.
+  bool finish();
+  const std::vector<Sent>& sent() const noexcept { return sent_; }
+
+ private:
+  void send();
+  void ask(Sent& sent);
+  void erase_some();
+  void share();
+  void restart_one();
+
+  World& world_;
+  sim::Rng rng_;
+  std::vector<Sent> sent_;
+  std::uint32_t steps_away_ = 0;  // for which bob stays away
+};
+
+}  // namespace cm::faults
