@@ -89,7 +89,14 @@ PageProblem judge_metas(const TwoPages& bytes) noexcept {
     if (metas[number].problem != nullptr) return {metas[number].problem, number};
   }
   const std::uint64_t even = metas[0].txn, odd = metas[1].txn;
-  if (even == 0 && odd == 0) return {};
+  if (even == 0 && odd == 0) {
+    for (const Meta& meta : metas) {
+      if (meta.main.root != kNoPage || meta.free_list.root != kNoPage) {
+        return {"a tree before the first commit", 0};
+      }
+    }
+    return {};
+  }
   if (even % 2 != 0 || odd % 2 != 1 || std::max(even, odd) - std::min(even, odd) != 1) {
     return {"the numbers of the last two commits do not follow one another", even > odd ? 1u : 0u};
   }
@@ -291,7 +298,6 @@ bool read_metas(int fd, TwoPages& bytes) noexcept {
 }
 
 PageProblem walk(int fd, std::size_t size, const Meta& meta) {
-  if (meta.txn == 0) return {};
   void* const map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
   if (map == MAP_FAILED) return {"cannot be mapped", 0};
   const PageProblem problem = Walk({static_cast<const std::uint8_t*>(map), size}, meta).run(meta);
