@@ -16,7 +16,7 @@ LONG   ?=
 
 .DEFAULT_GOAL := build
 .PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
-        check-docs clean kill9 crash-images
+        check-docs clean kill9 crash-images nth-failure bit-rot
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
@@ -60,6 +60,15 @@ sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEE
 crash-images: ## Every file that a crash may leave, opened and judged: make crash-images SEED=n STEPS=n
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/crash_images --whole $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
+nth-failure: ## The Nth allocation, write, sync, open, mmap, accept fails: cores in process, then processes
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/nth_failure --whole $(if $(SEED),--seed $(SEED))
+	@python3 tests/faults/nth_binary.py build/release
+
+bit-rot: ## Each byte of small stores, changed: told or harmless
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/bit_rot --whole $(if $(SEED),--seed $(SEED))
 
 kill9: ## SIGKILL of real processes: make kill9 ROUNDS=n (0: until interrupted), SEED=n
 	@$(MAKE) --no-print-directory build PRESET=release

@@ -35,7 +35,10 @@ void Batch::note(int code) noexcept {
   }
 }
 
-void Batch::note_corrupt(TableId) noexcept { ++corrupt_; }
+void Batch::note_corrupt(TableId table) noexcept {
+  ++corrupt_;
+  corrupt_table_ = table;
+}
 
 MDB_txn* Batch::reading() {
   if (write_ != nullptr) return write_;

@@ -90,10 +90,9 @@ PageProblem judge_metas(const TwoPages& bytes) noexcept {
   }
   const std::uint64_t even = metas[0].txn, odd = metas[1].txn;
   if (even == 0 && odd == 0) {
-    for (const Meta& meta : metas) {
-      if (meta.main.root != kNoPage || meta.free_list.root != kNoPage) {
-        return {"a tree before the first commit", 0};
-      }
+    // The first of equals is taken; the second may be torn by the crash that cut off its commit.
+    if (metas[0].main.root != kNoPage || metas[0].free_list.root != kNoPage) {
+      return {"a tree before the first commit", 0};
     }
     return {};
   }
@@ -114,6 +113,7 @@ class Walk {
     tree(meta.main, Kind::kMain);
     tree(meta.free_list, Kind::kFree);
     for (const Bytes list : free_lists_) free_pages(list);
+    if (!problem_ && taken_ + 1 != last_) refuse("pages are neither in use nor free", last_);
     return problem_;
   }
 
@@ -134,6 +134,7 @@ class Walk {
       return refuse("a page number is out of range", first);
     }
     if (first + count > used_.size()) return refuse("a page is behind the end of the file", first);
+    taken_ += count;
     for (Pgno page = first; page < first + count; ++page) {
       if (used_[page]) return refuse("a page has two uses", page);
       used_[page] = true;
@@ -278,7 +279,10 @@ class Walk {
     for (std::size_t index = 1; index <= count && !problem_; ++index) {
       const Pgno page = u64(list.data() + index * sizeof(Pgno));
       // What was freed without ever being written may be behind the end of the file.
-      if (page >= used_.size() && page <= last_) continue;
+      if (page >= used_.size() && page <= last_) {
+        ++taken_;
+        continue;
+      }
       take(page, 1);
     }
   }
@@ -286,6 +290,7 @@ class Walk {
   Bytes file_;
   Pgno last_;
   std::vector<bool> used_;
+  std::uint64_t taken_ = 0;
   std::vector<Bytes> free_lists_;
   PageProblem problem_;
 };

@@ -34,7 +34,7 @@ struct PageProblem {
 PageProblem check_metas(const std::string& file);
 
 // Every page that the last commit reaches, and its free list: page headers, node bounds, key
-// order, counts, table names, and that no page has two uses. A running owner may go on meanwhile.
+// order, counts, table names, and that each page has one use. A running owner may go on meanwhile.
 PageProblem check_pages(MDB_env* env);
 
 // Empties a file of at most two pages in which no commit can be: its creation was interrupted.

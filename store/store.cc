@@ -125,7 +125,8 @@ Status Store::open_environment() {
   keep_descriptors_from_children();
   batch_.env_ = env_;
   if (is_new) return settle_new_file();
-  return file_bytes() <= kWalkedAtOpenBytes ? judged(check_pages(env_)) : Status{};
+  const bool is_walked = static_cast<std::uint64_t>(info.st_size) <= kWalkedAtOpenBytes;
+  return is_walked ? judged(check_pages(env_)) : Status{};
 }
 
 Status Store::judged(const PageProblem& problem) const {
@@ -143,11 +144,6 @@ Status Store::settle_new_file() {
   if (directory < 0 || ::fsync(directory) != 0) code = errno;
   if (directory >= 0) ::close(directory);
   return code == 0 ? Status{} : fail(Err::kIo, errno_text("cannot flush the new store", code));
-}
-
-std::uint64_t Store::file_bytes() const {
-  MDB_envinfo info;
-  return mdb_env_info(env_, &info) == 0 ? (info.me_last_pgno + 1) * std::uint64_t{kPageBytes} : 0;
 }
 
 // Readers that died with a killed process hold their slot, of few, and old pages for ever.

@@ -123,6 +123,8 @@ class Batch {
   // and requeues go on in the reserve.
   bool admits() const noexcept { return admits_; }
   std::uint64_t corrupt_count() const noexcept { return corrupt_; }
+  // Of the last one of them.
+  TableId corrupt_table() const noexcept { return corrupt_table_; }
   // The pages of the last commit (pages.h); for fsck.
   PageProblem check_file();
 
@@ -150,6 +152,7 @@ class Batch {
   bool admits_ = true;
   std::uint32_t rows_written_ = 0;
   std::uint64_t corrupt_ = 0;
+  TableId corrupt_table_ = TableId::kMeta;
 };
 
 class Store {
@@ -198,7 +201,6 @@ class Store {
   Status open_environment();
   Status judged(const PageProblem& problem) const;
   Status settle_new_file();
-  std::uint64_t file_bytes() const;
   void forget_dead_readers();
   void keep_descriptors_from_children();
   Status open_tables();

@@ -85,6 +85,15 @@ std::string lost_or_twice(World& world, const std::vector<Sent>& sent) {
   for (const Sent& each : sent) {
     if (each.accepted) expected[each.id] = &each;
   }
+  // The order of a lane is that of its outbox rows.
+  std::map<std::string, std::size_t> position;
+  for (const Node node : {kAlice, kBob}) {
+    each_row(world.parts(node).store->batch(), TableId::kOutbox, [&](store::Cursor& at) {
+      store::OutboxRow row;
+      if (at.row(row)) position.emplace(row.text[store::kOutboxClientId], position.size());
+    });
+    world.parts(node).store->abort();
+  }
   for (const Node node : {kAlice, kBob}) {
     store::Batch& batch = world.parts(node).store->batch();
     std::vector<Promise> promises;
@@ -94,7 +103,7 @@ std::string lost_or_twice(World& world, const std::vector<Sent>& sent) {
     std::string problem =
         broken_promise(batch, node, promises.data(), promises.data() + promises.size());
     std::unordered_set<std::string> seen;
-    std::map<std::string, std::string> last_of_lane;
+    std::map<store::Priority, std::string> last_of_lane;
     each_row(batch, TableId::kInbox, [&](store::Cursor& at) {
       store::InboxRow row;
       if (!at.row(row)) return void(problem = "a damaged inbox row");
@@ -102,9 +111,12 @@ std::string lost_or_twice(World& world, const std::vector<Sent>& sent) {
       const auto found = expected.find(id);
       if (found == expected.end()) return;
       if (!seen.insert(id).second) problem = "twice in the inbox: " + id;
-      if (row.text[store::kInboxBody] != found->second->body) problem = "another body: " + id;
-      std::string& last = last_of_lane[found->second->priority];
-      if (!last.empty() && last > id) problem = "out of order: " + id + " behind " + last;
+      const std::string& body = found->second->body;
+      if (!body.empty() && row.text[store::kInboxBody] != body) problem = "another body: " + id;
+      std::string& last = last_of_lane[row.fixed.priority];
+      if (!last.empty() && position[last] > position[id]) {
+        problem = "out of order: " + id + " behind " + last;
+      }
       last = id;
     });
     world.parts(node).store->abort();

@@ -29,7 +29,8 @@ std::string broken_promise(store::Batch& batch, Node node, const Promise* first,
                            const Promise* last);
 
 // Every accepted message is in its recipient's store exactly once (as a row, or as the key that a
-// deleted row leaves), with its body, and rows of a lane are in order. The first problem, or empty.
+// deleted row leaves), with its body unless that is empty, and rows of a lane are in order. The
+// first problem, or empty.
 std::string lost_or_twice(World& world, const std::vector<Sent>& sent);
 
 }  // namespace cm::faults

@@ -43,7 +43,7 @@ void Traffic::send() {
   sent.from = rng_.chance(500) ? kAlice : kBob;
   sent.to = sent.from == kAlice ? kBob : kAlice;
   char id[32];
-  std::snprintf(id, sizeof id, "%s-%06zu", kNodeNames[sent.from], sent_.size());
+  std::snprintf(id, sizeof id, "%s-%06zu", kNodeNames[sent.from], first_ + sent_.size());
   sent.id = id;
   sent.priority = kPriorities[rng_.chance(600) ? 1 : rng_.below(3)];
   const std::uint64_t size = rng_.chance(120) ? rng_.between(3'000, 14'000) : rng_.below(160);

@@ -22,10 +22,13 @@ struct Sent {
 
 class Traffic {
  public:
-  Traffic(World& world, std::uint64_t seed) : world_(world), rng_(seed) {}
+  // Ids are numbered from `first`: those of an earlier run over the same stores are taken.
+  Traffic(World& world, std::uint64_t seed, std::uint32_t first = 0)
+      : world_(world), rng_(seed), first_(first) {}
 
   // A topic, a group, state, a memory, a profile: each table of the broker gets rows.
   void furnish();
+  void send();
   void step();
   // Heals the wire, repeats what was not accepted, and lets everything arrive. False if it does
   // not.
@@ -33,7 +36,6 @@ class Traffic {
   const std::vector<Sent>& sent() const noexcept { return sent_; }
 
  private:
-  void send();
   void ask(Sent& sent);
   void erase_some();
   void share();
@@ -41,6 +43,7 @@ class Traffic {
 
   World& world_;
   sim::Rng rng_;
+  std::uint32_t first_;
   std::vector<Sent> sent_;
   std::uint32_t steps_away_ = 0;  // for which bob stays away
 };

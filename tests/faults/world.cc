@@ -9,7 +9,8 @@
 namespace cm::faults {
 namespace {
 
-constexpr ConnRef kCaller{0xfffff, 1};  // of call(); no wire has this slot
+constexpr ConnRef kCaller{0xfffff, 1};   // of call(); no wire has this slot
+constexpr std::uint64_t kRedialMs = 50;  // as a transport waits before it tries again
 constexpr int kRoundsMax = 20'000;
 
 }  // namespace
@@ -48,6 +49,12 @@ Status World::start(Node node) {
   daemons_[node]->effects.clear();
   daemons_[node]->parts.scratch.reset();
   return {};
+}
+
+void World::adopt(const World& earlier) {
+  identities_ = earlier.identities_;
+  now_ms_ = earlier.now_ms_ + 120'000;  // leases of before have lapsed
+  founded_ = true;
 }
 
 Status World::found() {
@@ -116,6 +123,7 @@ void World::partition(Node daemon, bool away) {
 void World::close(Wire& wire, std::uint32_t code, std::string_view reason, bool by_broker) {
   if (!wire.open) return;
   wire.open = false;
+  wire.dial_ms = now_ms_ + kRedialMs;
   const Node told = by_broker ? wire.daemon : kBroker;
   if (!is_up(told)) return;
   inputs_[told].push_back(
@@ -124,7 +132,9 @@ void World::close(Wire& wire, std::uint32_t code, std::string_view reason, bool 
 
 void World::dial() {
   for (Wire& wire : wires_) {
-    if (wire.open || away_[wire.daemon] || !is_up(kBroker) || !is_up(wire.daemon)) continue;
+    if (wire.open || wire.dial_ms > now_ms_ || away_[wire.daemon] || !is_up(kBroker) ||
+        !is_up(wire.daemon))
+      continue;
     wire.conn = {next_conn_++, 1};
     wire.open = true;
     inputs_[kBroker].push_back({InputKind::kUp, 0, wire.conn, {}, {}, {}, {}, {}});
@@ -293,7 +303,8 @@ void World::execute(Node node, const daemon::Effect& effect) {
   Wire* wire = nullptr;
   switch (effect.kind) {
     case daemon::EffectKind::kLinkOpen:
-      if (wire_of(node, effect.link) == nullptr) wires_.push_back({node, effect.link, {}, false});
+      if (wire_of(node, effect.link) == nullptr)
+        wires_.push_back({node, effect.link, {}, false, 0});
       break;
     case daemon::EffectKind::kLinkSend:
       wire = wire_of(node, effect.link);

@@ -53,6 +53,8 @@ class World {
   // Starts what is not running; the first time the mesh is founded and joined.
   Status start();
   Status start(Node node);
+  // The stores below the directory are those of an earlier world, whose members these are.
+  void adopt(const World& earlier);
   bool is_up(Node node) const noexcept;
   void kill(Node node);
   // Iterations until nothing is on its way. False when that does not end.
@@ -68,6 +70,8 @@ class World {
   const Identity& who(Node daemon) const { return identities_[daemon]; }
   std::string directory(Node node) const { return directory_ + "/" + kNodeNames[node]; }
   Parts& parts(Node node);
+  broker::Broker& broker() { return *broker_->core; }
+  daemon::Daemon& daemon(Node node) { return *daemons_[node]->core; }
   std::uint64_t now_ms() const noexcept { return now_ms_; }
 
  private:
@@ -85,6 +89,7 @@ class World {
     daemon::LinkRef link;
     ConnRef conn;
     bool open = false;
+    std::uint64_t dial_ms = 0;  // not before
   };
 
   Status found();
