@@ -9,16 +9,18 @@ DESTDIR ?=
 PREFIX ?= /usr
 SEED   ?=
 TURNS  ?=
+ROUNDS ?=
+STEPS  ?=
 PART   ?=
 LONG   ?=
 ONLY   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz bench bench-peers format lint tidy \
-        check-docs clean
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz bench bench-peers \
+        format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
 	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 deps: ## Install the Debian packages that are missing (apt-get, sudo when not root)
@@ -55,6 +57,23 @@ test-asan: ## Every test under ASan and UBSan
 sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
 	@$(MAKE) --no-print-directory build PRESET=release
 	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+
+crash-images: ## Every file that a crash may leave, opened and judged: make crash-images SEED=n STEPS=n
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/crash_images --whole $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
+nth-failure: ## The Nth allocation, write, sync, open, mmap, accept fails: cores in process, then processes
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/nth_failure --whole $(if $(SEED),--seed $(SEED))
+	@python3 tests/faults/nth_binary.py build/release
+
+bit-rot: ## Each byte of small stores, changed: told or harmless
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/bit_rot --whole $(if $(SEED),--seed $(SEED))
+
+kill9: ## SIGKILL of real processes: make kill9 ROUNDS=n (0: until interrupted), SEED=n
+	@$(MAKE) --no-print-directory build PRESET=release
+	@SEED=$(SEED) python3 tests/e2e/test_kill9.py build/release $(or $(ROUNDS),1000)
 
 conf: ## Proof against others: foreign clients, brokers, suites (PART=name, LONG=1)
 	@sh tests/deps.sh conf

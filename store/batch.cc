@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "store/pages.h"
 #include "store/store.h"
 
 namespace cm::store {
@@ -34,7 +35,10 @@ void Batch::note(int code) noexcept {
   }
 }
 
-void Batch::note_corrupt(TableId) noexcept { ++corrupt_; }
+void Batch::note_corrupt(TableId table) noexcept {
+  ++corrupt_;
+  corrupt_table_ = table;
+}
 
 MDB_txn* Batch::reading() {
   if (write_ != nullptr) return write_;
@@ -137,6 +141,8 @@ std::uint64_t Batch::table_bytes(TableId table) {
   return (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) *
          std::uint64_t{stat.ms_psize};
 }
+
+PageProblem Batch::check_file() { return check_pages(env_); }
 
 Cursor::Cursor(Batch& batch, TableId table) : batch_(&batch), table_(table) {
   MDB_txn* const txn = batch.reading();

@@ -3,6 +3,9 @@
 #include "store/fsck.h"
 
 #include <algorithm>
+#include <string>
+
+#include "store/pages.h"
 
 namespace cm::store {
 namespace {
@@ -58,6 +61,10 @@ class Walk {
   void problem(TableId table, std::string_view what, Bytes key) {
     ++report_.problems;
     sink_(info_of(table).name, what, key);
+  }
+  void problem(std::string_view where, std::string_view what) {
+    ++report_.problems;
+    sink_(where, what, {});
   }
   Batch& batch() noexcept { return batch_; }
   const FsckReport& report() const noexcept { return report_; }
@@ -303,6 +310,10 @@ void check_topics(Walk& walk) {
 
 FsckReport fsck(Batch& batch, Role role, const FsckSink& sink) {
   Walk walk(batch, sink);
+  if (const PageProblem problem = batch.check_file(); problem) {
+    walk.problem("(pages)", "page " + std::to_string(problem.page) + ": " + problem.what);
+    return walk.report();
+  }
   walk.rows<MetaRow>(TableId::kMeta, [](Bytes, const MetaRow&) -> const char* { return nullptr; });
   if (role == Role::kDaemon) {
     check_outbox(walk);
@@ -317,6 +328,7 @@ FsckReport fsck(Batch& batch, Role role, const FsckSink& sink) {
     check_mesh_data(walk);
     check_topics(walk);
   }
+  if (batch.failed()) walk.problem("(pages)", "a table could not be read to its end");
   return walk.report();
 }
 

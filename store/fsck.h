@@ -1,6 +1,7 @@
 // fsck.h — walks every table of a role: checksums, key forms, and that indexes and rows agree.
 // Owns:   fsck(), used by `claudemesh daemon fsck` and `broker fsck` and by verify_all().
-// Holds:  reads only; what it finds it reports, it repairs nothing.
+// Holds:  reads only; what it finds it reports, it repairs nothing. Pages are checked first
+//         (pages.h), under the table name "(pages)"; over damaged ones no row is read.
 // Not:    comparison with the mirrors in memory (verify_all of each core).
 #pragma once
 

@@ -18,11 +18,14 @@
 #include "core/base/limits.h"
 #include "core/base/pressure.h"
 #include "store/migrate.h"
+#include "store/pages.h"
 
 namespace cm::store {
 namespace {
 
-constexpr unsigned kPageBytes = 4096;
+// Pages are walked before they are used in files up to this size; above it that takes too long
+// for a start, and fsck does it.
+constexpr std::uint64_t kWalkedAtOpenBytes = std::uint64_t{256} << 20;
 constexpr std::string_view kMetaSchema = "schema_version";
 constexpr std::string_view kMetaRole = "role";
 
@@ -103,6 +106,15 @@ Status Store::take_lock() {
 }
 
 Status Store::open_environment() {
+  const std::string file = options_.directory + "/data.mdb";
+  if (!options_.read_only) {
+    if (const int code = forget_unfinished(file); code != 0) {
+      return fail(Err::kIo, errno_text("cannot begin " + file + " anew", code));
+    }
+  }
+  struct stat info {};
+  const bool is_new = ::stat(file.c_str(), &info) != 0 || info.st_size == 0;
+  if (Status metas = judged(check_metas(file)); !metas) return metas;
   int code = mdb_env_create(&env_);
   if (code != 0) return fail(Err::kIo, errno_text("LMDB", code));
   const std::uint64_t map = options_.bound_bytes + store_reserve_bytes(options_.bound_bytes);
@@ -119,7 +131,26 @@ Status Store::open_environment() {
   forget_dead_readers();
   keep_descriptors_from_children();
   batch_.env_ = env_;
-  return {};
+  if (is_new) return settle_new_file();
+  const bool is_walked = static_cast<std::uint64_t>(info.st_size) <= kWalkedAtOpenBytes;
+  return is_walked ? judged(check_pages(env_)) : Status{};
+}
+
+Status Store::judged(const PageProblem& problem) const {
+  if (!problem) return {};
+  return fail(Err::kCorrupt, options_.directory + " is damaged: page " +
+                                 std::to_string(problem.page) + ": " + problem.what);
+}
+
+// What is written later needs the file's beginning, and its name in the directory: neither may be
+// lost to a power failure behind an acknowledged commit.
+Status Store::settle_new_file() {
+  if (options_.read_only || options_.durability == Durability::kRelaxed) return {};
+  int code = mdb_env_sync(env_, 1);
+  const int directory = ::open(options_.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0 || ::fsync(directory) != 0) code = errno;
+  if (directory >= 0) ::close(directory);
+  return code == 0 ? Status{} : fail(Err::kIo, errno_text("cannot flush the new store", code));
 }
 
 // Readers that died with a killed process hold their slot, of few, and old pages for ever.

@@ -52,6 +52,7 @@ enum class CommitResult : std::uint8_t {
 };
 
 class Batch;
+struct PageProblem;
 
 // Walks one table in key order inside an iteration. Closed before the next commit.
 class Cursor {
@@ -129,6 +130,10 @@ class Batch {
   // Bytes of the pages that a table has.
   std::uint64_t table_bytes(TableId table);
   std::uint64_t corrupt_count() const noexcept { return corrupt_; }
+  // Of the last one of them.
+  TableId corrupt_table() const noexcept { return corrupt_table_; }
+  // The pages of the last commit (pages.h); for fsck.
+  PageProblem check_file();
 
   ScratchArena& scratch() noexcept { return *scratch_; }
 
@@ -155,12 +160,14 @@ class Batch {
   std::uint32_t fill_percent_ = 0;
   std::uint32_t rows_written_ = 0;
   std::uint64_t corrupt_ = 0;
+  TableId corrupt_table_ = TableId::kMeta;
 };
 
 class Store {
  public:
   // Creates or opens. kAlreadyRunning if another process holds LOCK; kSchemaNewer if a newer
-  // version wrote it; kCorrupt or kIo with a detail that names path and remedy.
+  // version wrote it; kCorrupt or kIo with a detail that names path and remedy. Pages that LMDB
+  // would trust are checked first (pages.h): all of a file up to 256 MiB, else the meta pages.
   static Result<std::unique_ptr<Store>> open(const Options& options, ScratchArena& scratch);
   ~Store();
   Store(const Store&) = delete;
@@ -201,6 +208,8 @@ class Store {
   explicit Store(const Options& options) : options_(options) {}
   Status take_lock();
   Status open_environment();
+  Status judged(const PageProblem& problem) const;
+  Status settle_new_file();
   void forget_dead_readers();
   void keep_descriptors_from_children();
   Status open_tables();

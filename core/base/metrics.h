@@ -21,6 +21,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(Commits, Both, Counter, "cm_store_commits_total", "", "Write transactions committed")          \
   X(CommitFailures, Both, Counter, "cm_store_commit_failures_total", "",                           \
     "Write transactions that could not commit and were abandoned")                                 \
+  X(StoreDamagedReads, Both, Counter, "cm_store_damaged_reads_total", "",                          \
+    "Reads of a row that does not match its checksum")                                             \
   X(StoreUsedBytes, Both, Gauge, "cm_store_used_bytes", "", "Bytes of pages in use in the store")  \
   X(StoreBoundBytes, Both, Gauge, "cm_store_bound_bytes", "",                                      \
     "Admission bound of the store in bytes")                                                       \

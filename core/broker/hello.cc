@@ -68,8 +68,12 @@ Status Broker::check_mesh(const wire::Hello& hello, HelloFacts& facts) {
           ? batch().get_number(TableId::kMeshId, store::text_key(hello.mesh_id).bytes())
           : std::nullopt;
   facts.mesh_no = mesh_no.value_or(0);
-  if (const MeshMirror* known = mesh(facts.mesh_no);
-      known != nullptr && known->clients >= limits_.mesh_connections_max) {
+  const MeshMirror* const known = mesh(facts.mesh_no);
+  if (known == nullptr && facts.mesh_no != 0) {
+    return fail(Err::kCorrupt, "the broker cannot read its row of this mesh; its operator runs "
+                               "'claudemesh broker fsck'");
+  }
+  if (known != nullptr && known->clients >= limits_.mesh_connections_max) {
     return fail(Err::kCapacity, "mesh at connection capacity");
   }
   return {};

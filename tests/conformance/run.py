@@ -19,7 +19,8 @@ import traceback
 from suite import HERE, NODE_HOME, Failed, Part
 
 TOOLS = ["node", "npm", "curl", "promtool", "libwebsockets-test-client"]
-PARTS = ["clients", "cli", "brokers", "websocket", "json", "jcs", "crypto", "http", "hostile"]
+PARTS = ["clients", "cli", "brokers", "websocket", "json", "jcs", "crypto", "http", "hostile",
+         "kill9"]
 
 
 def install():

@@ -59,15 +59,21 @@ class Process:
         self.log_path = world.root / f"{name}.log"
         self.child = None
         self.started = None
+        self.offset = 0  # of the log, where the present child began
 
     def start(self):
-        log = open(self.log_path, "ab")
-        offset = log.tell()
-        self.child = subprocess.Popen([str(self.world.binary), *self.arguments], env=self.env,
-                                      stdout=log, stderr=subprocess.STDOUT,
-                                      stdin=subprocess.DEVNULL)
-        log.close()
-        self.started = wait_until(lambda: self.find_line(offset, self.started_event),
+        self.launch()
+        return self.wait_started()
+
+    def launch(self):
+        with open(self.log_path, "ab") as log:
+            self.offset = log.tell()
+            self.child = subprocess.Popen([str(self.world.binary), *self.arguments], env=self.env,
+                                          stdout=log, stderr=subprocess.STDOUT,
+                                          stdin=subprocess.DEVNULL)
+
+    def wait_started(self):
+        self.started = wait_until(lambda: self.find_line(self.offset, self.started_event),
                                   f"{self.name} starts")
         return self
 
