@@ -22,7 +22,8 @@
   X(config, cm_cli, 8192)       \
   X(cli, cm_cli, 2048)          \
   X(broker, cm_broker, 4096)    \
-  X(sse, cm_daemon, 2048)
+  X(sse, cm_daemon, 2048)       \
+  X(daemon, cm_daemon, 4096)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE
