@@ -120,8 +120,8 @@ class JsonSpans {
 class JsonMutator {
  public:
   // `names` are member names that the target knows, `types` values of a member "type".
-  JsonMutator(Dice& dice, Words names, Words types, RawMutate raw) noexcept
-      : dice_(dice), names_(names), types_(types), raw_(raw) {}
+  JsonMutator(Dice& dice, Words names, Words types, RawMutate by_bytes) noexcept
+      : dice_(dice), names_(names), types_(types), raw_(by_bytes) {}
 
   // The document with one change; empty if it is none. A first line that is no JSON is kept.
   std::string mutate(std::string_view document) {
@@ -341,7 +341,7 @@ class JsonMutator {
       case 2:
       case 3: inner = flip_digit(inner); break;
       case 4: inner = escaped(inner); break;
-      default: inner = raw(inner); break;
+      default: inner = by_bytes_of(inner); break;
     }
     set(index, quoted(inner));
   }
@@ -400,7 +400,7 @@ class JsonMutator {
     return text;
   }
   // libFuzzer's mutation inside of the quotes: it knows what the code compares with.
-  std::string raw(std::string_view inner) {
+  std::string by_bytes_of(std::string_view inner) {
     if (raw_ == nullptr || inner.size() > 4096) return std::string(inner);
     std::vector<std::uint8_t> bytes(inner.begin(), inner.end());
     bytes.resize(std::max<std::size_t>(inner.size() + 64, 1));
@@ -426,8 +426,8 @@ class JsonMutator {
 // Inputs of lines: the first byte says what happens, JSON may follow anywhere behind it.
 class LineMutator {
  public:
-  LineMutator(Dice& dice, Words lines, Words names, RawMutate raw) noexcept
-      : dice_(dice), templates_(lines), names_(names), raw_(raw) {}
+  LineMutator(Dice& dice, Words lines, Words names, RawMutate by_bytes) noexcept
+      : dice_(dice), templates_(lines), names_(names), raw_(by_bytes) {}
 
   std::string mutate(std::string_view input) {
     split(input);

@@ -23,7 +23,8 @@
   X(cli, cm_cli, 2048)          \
   X(broker, cm_broker, 4096)    \
   X(sse, cm_daemon, 2048)       \
-  X(daemon, cm_daemon, 4096)
+  X(daemon, cm_daemon, 4096)    \
+  X(hello, cm_broker, 4096)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE
