@@ -24,7 +24,8 @@
   X(broker, cm_broker, 4096)    \
   X(sse, cm_daemon, 2048)       \
   X(daemon, cm_daemon, 4096)    \
-  X(hello, cm_broker, 4096)
+  X(hello, cm_broker, 4096)     \
+  X(plugin, cm_plugin_host, 2048)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE
