@@ -25,7 +25,9 @@
   X(sse, cm_daemon, 2048)       \
   X(daemon, cm_daemon, 4096)    \
   X(hello, cm_broker, 4096)     \
-  X(plugin, cm_plugin_host, 2048)
+  X(plugin, cm_plugin_host, 2048) \
+  X(url, cm_cli, 2048) \
+  X(server, cm_net, 4096)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE
