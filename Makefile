@@ -13,7 +13,7 @@ PART   ?=
 LONG   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz bench bench-peers format lint tidy \
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf fuzz fuzz-all bench bench-peers format lint tidy \
         check-docs clean
 
 help: ## Show this list
@@ -62,6 +62,9 @@ conf: ## Proof against others: foreign clients, brokers, suites (PART=name, LONG
 
 fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 	@sh fuzz/run.sh $(T) $(S)
+
+fuzz-all: deps-dev ## Fuzz every target S seconds, the canary first; prints one table
+	@python3 fuzz/all.py $(S)
 
 bench: ## The figures of the README's table, on this machine
 	@$(MAKE) --no-print-directory build PRESET=release

@@ -5,7 +5,7 @@
 //         input alone.
 // Why:    a commit and a fresh store for each input would cost more than the cores themselves. A
 //         commit is needed only before a crash or a failed commit, which lose what came after it.
-// Not:    the cores (broker_world.h, daemon_fuzz.cc, sse_fuzz.cc).
+// Not:    the cores (broker_world.h, daemon_world.h, sse_fuzz.cc).
 #pragma once
 
 #include <sodium.h>

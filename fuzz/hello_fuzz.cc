@@ -20,19 +20,39 @@ constexpr std::string_view kLines[] = {
     "C0",
     "C1",
     "C2",
-    R"(3{"type":"hello","meshId":"~w","memberId":"~A","pubkey":"~a","sessionId":"n","pid":7,"cwd":"/w","hostname":"h","peerType":"ai","channel":"c","model":"x","displayName":"al","groups":[{"name":"team","role":"lead"}],"protocolVersion":1,"capabilities":["dm"],"timestamp":~n,"signature":"~S"})",
-    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~b","sessionPubkey":"~s","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
-    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~z","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
-    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~b","sessionPubkey":"~z","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
-    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~s","parentMemberPubkey":"~a","parentMemberId":"~A","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S","parentAttestation":{"sessionPubkey":"~s","parentMemberPubkey":"~a","expiresAt":~l,"signature":"~T"}})",
-    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~z","parentMemberPubkey":"~b","sessionId":"n","pid":7,"cwd":"/w","groups":[{"name":"team"}],"timestamp":~n,"signature":"~S","parentAttestation":{"sessionPubkey":"~z","parentMemberPubkey":"~b","expiresAt":~l,"version":2,"allowed_caps":["dm","broadcast","state-read"],"signature":"~T"}})",
-    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~z","parentMemberPubkey":"~b","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S","parentAttestation":{"sessionPubkey":"~z","parentMemberPubkey":"~b","expiresAt":~l,"version":2,"allowed_caps":[],"signature":"~T"}})",
-    R"(3{"type":"feature_negotiation_request","require":["concurrent_connection_policy"],"_reqId":"r"})",
+    R"(3{"type":"hello","meshId":"~w","memberId":"~A","pubkey":"~a","sessionId":"n",)"
+    R"("pid":7,"cwd":"/w","hostname":"h","peerType":"ai","channel":"c","model":"x",)"
+    R"("displayName":"al","groups":[{"name":"team","role":"lead"}],"protocolVersion":1,)"
+    R"("capabilities":["dm"],"timestamp":~n,"signature":"~S"})",
+    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~b","sessionPubkey":"~s",)"
+    R"("sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
+    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~z","sessionId":"n",)"
+    R"("pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
+    R"(3{"type":"hello","meshId":"~w","memberId":"~B","pubkey":"~b","sessionPubkey":"~z",)"
+    R"("sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,"signature":"~S"})",
+    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~s",)"
+    R"("parentMemberPubkey":"~a","parentMemberId":"~A","sessionId":"n","pid":7,"cwd":"/w",)"
+    R"("timestamp":~n,"signature":"~S","parentAttestation":{"sessionPubkey":"~s",)"
+    R"("parentMemberPubkey":"~a","expiresAt":~l,"signature":"~T"}})",
+    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~z",)"
+    R"("parentMemberPubkey":"~b","sessionId":"n","pid":7,"cwd":"/w",)"
+    R"("groups":[{"name":"team"}],"timestamp":~n,"signature":"~S",)"
+    R"("parentAttestation":{"sessionPubkey":"~z","parentMemberPubkey":"~b","expiresAt":~l,)"
+    R"("version":2,"allowed_caps":["dm","broadcast","state-read"],"signature":"~T"}})",
+    R"(3{"type":"session_hello","meshId":"~w","sessionPubkey":"~z",)"
+    R"("parentMemberPubkey":"~b","sessionId":"n","pid":7,"cwd":"/w","timestamp":~n,)"
+    R"("signature":"~S","parentAttestation":{"sessionPubkey":"~z",)"
+    R"("parentMemberPubkey":"~b","expiresAt":~l,"version":2,"allowed_caps":[],)"
+    R"("signature":"~T"}})",
+    R"(3{"type":"feature_negotiation_request","require":["concurrent_connection_policy"],)"
+    R"("_reqId":"r"})",
     R"(3{"type":"session_end"})",
     R"(3{"type":"set_summary","summary":"s"})",
     R"(3{"type":"list_peers","_reqId":"r"})",
-    R"(1{"type":"send","targetSpec":"~s","priority":"next","nonce":"","ciphertext":"AAAA","id":"i1"})",
-    R"(1{"type":"send","targetSpec":"~z","priority":"next","nonce":"","ciphertext":"AAAA","id":"i2"})",
+    R"(1{"type":"send","targetSpec":"~s","priority":"next","nonce":"","ciphertext":"AAAA",)"
+    R"("id":"i1"})",
+    R"(1{"type":"send","targetSpec":"~z","priority":"next","nonce":"","ciphertext":"AAAA",)"
+    R"("id":"i2"})",
     R"(h0PATCH /mesh/~w/settings {"concurrent_connection_policy":"prefer_newest"})",
     R"(h0PATCH /mesh/~w/member/~B {"permission":"observer"})",
     "h0DELETE /cli/mesh/crew",

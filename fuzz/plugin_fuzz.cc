@@ -6,7 +6,8 @@
 //         tables of the host agree; the owner is told of a peer only while it lives, of frames only
 //         while it is connected, and never larger than the limit; nothing is settled that was not
 //         taken; after a broken rule the plugin is called no more.
-// Not:    files and folders (plugin_load_test.cc), pointers that lie: it shares our memory.
+// Not:    files and folders (tests/unit/plugin_load_test.cc); pointers that lie, since a plugin
+//         shares our memory.
 #include <sodium.h>
 #include <unistd.h>
 
