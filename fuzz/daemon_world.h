@@ -101,6 +101,7 @@ class DaemonWorld {
     effects_.clear();
     waiting_.clear();
     streams_.clear();
+    gone_.clear();
     links_ = {};
     reload_for_.clear();
     fails_ = killed_ = false;
@@ -143,8 +144,10 @@ class DaemonWorld {
         break;
       case 'q': gone(rest); break;
       case 's':
+        iterate();  // the shell looks at this when it has written
         if (!streams_.empty()) {
           core_->on_stream_slow({*streams_.begin(), 1});
+          waiting_.erase(*streams_.begin());
           streams_.erase(streams_.begin());
         }
         break;
@@ -287,6 +290,7 @@ class DaemonWorld {
     const auto at =
         std::next(waiting_.begin(), static_cast<std::ptrdiff_t>(number % waiting_.size()));
     core_->on_http_closed({at->first, 1});
+    gone_.insert(at->first);
     streams_.erase(at->first);
     waiting_.erase(at);
   }
@@ -329,6 +333,7 @@ class DaemonWorld {
       execute(effect);
     }
     effects_.clear();
+    gone_.clear();
     // The shell does this in its next iteration.
     for (const ConnRef conn : std::exchange(reload_for_, {})) {
       const Result<Reloaded> outcome = core_->reload(meshes());
@@ -363,10 +368,13 @@ class DaemonWorld {
         break;
       case EffectKind::kHttpReply: check_reply(effect); break;
       case EffectKind::kStreamBegin:
+        if (gone_.contains(effect.conn.slot)) break;
         CHECK(waiting_.contains(effect.conn.slot));
         CHECK(streams_.insert(effect.conn.slot).second);
         break;
-      case EffectKind::kStreamWrite: CHECK(streams_.contains(effect.conn.slot)); break;
+      case EffectKind::kStreamWrite:
+        CHECK(streams_.contains(effect.conn.slot) || gone_.contains(effect.conn.slot));
+        break;
       case EffectKind::kRotateToken: core_->on_token_rotated(effect.conn, {}, "/token"); break;
       case EffectKind::kReload: reload_for_.push_back(effect.conn); break;
     }
@@ -381,6 +389,8 @@ class DaemonWorld {
     answers_.reset();
   }
   void check_reply(const Effect& effect) {
+    // The answer to a request that left in the iteration in which it came goes nowhere.
+    if (gone_.contains(effect.conn.slot)) return;
     const auto found = waiting_.find(effect.conn.slot);
     CHECK(found != waiting_.end());
     const bool is_send = found->second;
@@ -427,8 +437,8 @@ class DaemonWorld {
   Effects effects_;
   std::optional<Daemon> core_;
   std::array<Link, kMeshes> links_;
-  std::map<std::uint32_t, bool> waiting_;  // requests by connection: is it a send?
-  std::set<std::uint32_t> streams_;
+  std::map<std::uint32_t, bool> waiting_;   // requests by connection: is it a send?
+  std::set<std::uint32_t> streams_, gone_;  // gone_: in this iteration
   std::vector<ConnRef> reload_for_;
   std::map<std::string, std::uint64_t> accepted_;  // client ids, and passed_ms_ at their 202
   std::string last_request_, last_sent_, last_told_;
