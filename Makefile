@@ -16,8 +16,8 @@ LONG   ?=
 ONLY   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz bench bench-peers \
-        format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz fuzz-all bench \
+        bench-peers format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
@@ -92,6 +92,9 @@ coverage: ## Which lines, branches and errors the tests reach; report in build/c
 
 fuzz: deps-dev ## Fuzz one target: make fuzz T=envelope S=60
 	@sh fuzz/run.sh $(T) $(S)
+
+fuzz-all: deps-dev ## Fuzz every target S seconds, the canary first; prints one table
+	@python3 fuzz/all.py $(S)
 
 bench: ## The figures of the README's table, on this machine
 	@$(MAKE) --no-print-directory build PRESET=release

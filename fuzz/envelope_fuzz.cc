@@ -4,8 +4,10 @@
 // Not:    the bounds of each field (frame_fuzz.cc).
 #include "core/wire/broker_frames.h"
 #include "core/wire/client_frames.h"
+#include "fuzz/json_mutator.h"
 #include "fuzz/registry.h"
 #include "fuzz/wire_checks.h"
+#include "fuzz/wire_names.h"
 
 namespace cm::wire {
 namespace {
@@ -109,6 +111,8 @@ void round_trip_peers(Context& context, const BrokerFrame& frame) {
 
 }  // namespace
 }  // namespace cm::wire
+
+CM_FUZZ_JSON_MUTATOR(cm::fuzz::kWireNames, cm::fuzz::kFrameTypes)
 
 CM_FUZZ_TARGET(envelope) {
   using namespace cm;

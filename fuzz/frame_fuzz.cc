@@ -8,8 +8,10 @@
 #include "core/wire/broker_frames.h"
 #include "core/wire/client_frames.h"
 #include "core/wire/limits.h"
+#include "fuzz/json_mutator.h"
 #include "fuzz/registry.h"
 #include "fuzz/wire_checks.h"
+#include "fuzz/wire_names.h"
 
 namespace cm::wire {
 namespace {
@@ -144,6 +146,8 @@ void run_answers(const BrokerFrame& frame) {
 
 }  // namespace
 }  // namespace cm::wire
+
+CM_FUZZ_JSON_MUTATOR(cm::fuzz::kWireNames, cm::fuzz::kFrameTypes)
 
 CM_FUZZ_TARGET(frame) {
   using namespace cm;

@@ -5,8 +5,10 @@
 #include "core/wire/fields.h"
 #include "core/wire/ipc_send.h"
 #include "core/wire/limits.h"
+#include "fuzz/json_mutator.h"
 #include "fuzz/registry.h"
 #include "fuzz/wire_checks.h"
+#include "fuzz/wire_names.h"
 
 namespace cm::wire {
 namespace {
@@ -26,6 +28,8 @@ void check_request(JsonParser& parser, const SendRequest& request, ScratchArena&
 
 }  // namespace
 }  // namespace cm::wire
+
+CM_FUZZ_JSON_MUTATOR(cm::fuzz::kSendNames, cm::fuzz::kSendNames)
 
 CM_FUZZ_TARGET(ipc_send) {
   using namespace cm;

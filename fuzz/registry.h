@@ -10,19 +10,24 @@
 #include <cstdint>
 
 // X(target, the library it is linked against, longest input in bytes)
-#define CM_FUZZ_TARGETS(X)      \
-  X(frame, cm_wire, 16384)      \
-  X(envelope, cm_wire, 16384)   \
-  X(invite, cm_wire, 8192)      \
-  X(ipc_send, cm_wire, 16384)   \
-  X(jcs, cm_wire, 8192)         \
-  X(row, cm_store, 4096)        \
-  X(http, cm_net_sansio, 20000) \
-  X(ws, cm_net_sansio, 8192)    \
-  X(config, cm_cli, 8192)       \
-  X(cli, cm_cli, 2048)          \
-  X(broker, cm_broker, 4096)    \
-  X(sse, cm_daemon, 2048)
+#define CM_FUZZ_TARGETS(X)        \
+  X(frame, cm_wire, 16384)        \
+  X(envelope, cm_wire, 16384)     \
+  X(invite, cm_wire, 8192)        \
+  X(ipc_send, cm_wire, 16384)     \
+  X(jcs, cm_wire, 8192)           \
+  X(row, cm_store, 4096)          \
+  X(http, cm_net_sansio, 20000)   \
+  X(ws, cm_net_sansio, 8192)      \
+  X(config, cm_cli, 8192)         \
+  X(cli, cm_cli, 2048)            \
+  X(broker, cm_broker, 4096)      \
+  X(sse, cm_daemon, 2048)         \
+  X(daemon, cm_daemon, 4096)      \
+  X(hello, cm_broker, 4096)       \
+  X(plugin, cm_plugin_host, 2048) \
+  X(url, cm_cli, 2048)            \
+  X(server, cm_net, 4096)
 
 // CM_FUZZ_TARGET(frame) { ... uses data, size ... return 0; }
 #ifdef CM_FUZZ_ENGINE

@@ -1,5 +1,7 @@
-// replay.cc — runs every seed of every target, and every prefix of it, through its harness.
-// Holds:  a target without seeds is a failure: it would look tested and not be.
+// replay.cc — runs every seed of every target through its harness; of parsers every prefix too.
+// Holds:  a target without seeds is a failure: it would look tested and not be. Seeds that were
+//         found for their coverage (cov-, by distil.py) run whole only, and so do those of whole
+//         programs, which take lines: their prefixes cost much and tell little.
 // Why:    what the fuzzer once found stays found, with any compiler and without libFuzzer.
 // Not:    searching for new inputs (run.sh).
 #include <cstdio>
@@ -7,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -22,11 +25,16 @@ using Harness = int (*)(const std::uint8_t*, std::size_t);
 
 struct Target {
   const char* name;
+  std::string_view library;
   Harness run;
+  bool is_parser() const noexcept {
+    return library == "cm_wire" || library == "cm_store" || library == "cm_net_sansio" ||
+           library == "cm_cli";
+  }
 };
 
 constexpr Target kTargets[] = {
-#define CM_FUZZ_ROW(target, library, longest) {#target, &cm_fuzz_##target},
+#define CM_FUZZ_ROW(target, library, longest) {#target, #library, &cm_fuzz_##target},
     CM_FUZZ_TARGETS(CM_FUZZ_ROW)
 #undef CM_FUZZ_ROW
 };
@@ -34,10 +42,10 @@ constexpr Target kTargets[] = {
 // Longer seeds are run whole only: prefixes make the time quadratic.
 constexpr std::size_t kPrefixesMax = 2048;
 
-void run_one(const Target& target, const std::vector<char>& seed) {
+void run_one(const Target& target, const std::vector<char>& seed, bool with_prefixes) {
+  const bool is_whole_only = !with_prefixes || seed.size() > kPrefixesMax;
   // Each input in a heap block of its exact size: a read behind it is seen by ASan.
-  for (std::size_t size = seed.size() > kPrefixesMax ? seed.size() : 0; size <= seed.size();
-       ++size) {
+  for (std::size_t size = is_whole_only ? seed.size() : 0; size <= seed.size(); ++size) {
     const std::vector<std::uint8_t> input(seed.begin(),
                                           seed.begin() + static_cast<std::ptrdiff_t>(size));
     target.run(input.data(), input.size());
@@ -53,7 +61,8 @@ int replay(const Target& target, const std::filesystem::path& seeds) {
     std::fflush(stdout);
     std::ifstream file(entry.path(), std::ios::binary);
     const std::vector<char> seed{std::istreambuf_iterator<char>(file), {}};
-    run_one(target, seed);
+    const bool is_found = entry.path().filename().string().starts_with("cov-");
+    run_one(target, seed, target.is_parser() && !is_found);
     ++count;
   }
   return count;

@@ -48,7 +48,9 @@ void Daemon::open_link(LinkRef link) {
   tables_.links.get<kLinkReopenAt>(link) = 0;
   if (tables_.links.get<kLinkFailures>(link) == 0) hold_calls(link);
   set_link_state(link, LinkState::kConnecting);
-  effects_.link_open(link, config_of(tables_.links.get<kLinkMesh>(link)).broker_url);
+  // A copy: the row moves when a mesh is joined, and changes with its configuration.
+  effects_.link_open(link,
+                     scratch().copy(config_of(tables_.links.get<kLinkMesh>(link)).broker_url));
 }
 
 // Nothing has failed yet: whoever asks now is answered when the link is open.

@@ -188,25 +188,28 @@ HttpRefusal read_status_line(std::string_view line, HttpResponse& out) {
 }
 
 // Looks for the empty line from where the last call stopped. A head that is not there yet is
-// refused as soon as it cannot fit any more.
+// refused as soon as it cannot fit any more, and one that is there for what it would have been
+// refused for on its way: the answer does not depend on how the bytes were cut.
 HttpStep find_head(Bytes in, const HttpLimits& limits, bool request, HttpProgress& progress) {
   const std::string_view text = as_text(in);
   const std::size_t from = progress.scanned < 3 ? 0 : progress.scanned - 3;
   const std::size_t end = text.find("\r\n\r\n", from);
-  if (end != std::string_view::npos && end + 4 <= limits.head_bytes) {
-    progress.head_bytes = static_cast<std::uint32_t>(end + 4);
-    return {Kind::kComplete, end + 4, {}};
-  }
-  // A head of bare line feeds has no end: without this its sender would wait for the deadline.
-  if (request) {
-    for (std::size_t at = text.find('\n', progress.scanned); at != std::string_view::npos;
-         at = text.find('\n', at + 1)) {
-      if (at == 0 || text[at - 1] != '\r') return refused(400, kBareLineEnd);
-    }
-  }
+  const bool fits = end != std::string_view::npos && end + 4 <= limits.head_bytes;
   const std::size_t line_room = std::size_t{limits.target_bytes} + 64;
   if (request && text.size() > line_room && text.find('\n') > line_room) {
     return refused(414, "the target is too long");
+  }
+  // A head of bare line feeds has no end: without this its sender would wait for the deadline.
+  if (request) {
+    const std::string_view head = text.substr(0, fits ? end : limits.head_bytes);
+    for (std::size_t at = head.find('\n', progress.scanned); at != std::string_view::npos;
+         at = head.find('\n', at + 1)) {
+      if (at == 0 || head[at - 1] != '\r') return refused(400, kBareLineEnd);
+    }
+  }
+  if (fits) {
+    progress.head_bytes = static_cast<std::uint32_t>(end + 4);
+    return {Kind::kComplete, end + 4, {}};
   }
   if (text.size() >= limits.head_bytes) return refused(431, "the head is too long");
   progress.scanned = static_cast<std::uint32_t>(text.size());

@@ -80,20 +80,22 @@ Host::~Host() {
 
 void Host::load(std::span<const std::string> folders) {
   for (const std::string& folder : folders) {
-    for (PluginFile& file : load_folder(folder, options_.trust_sticky)) {
-      if (file.transport != nullptr) {
-        const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const auto& other) {
-          return other->kind == file.info.kind;
-        });
-        if (same != plugins_.end()) {
-          file.info.refusal =
-              "its kind '" + file.info.kind + "' is taken by " + infos_[(*same)->info].path;
-          file.transport = nullptr;
-        }
-      }
-      add_plugin(file);
+    for (PluginFile& file : load_folder(folder, options_.trust_sticky)) adopt(std::move(file));
+  }
+}
+
+void Host::adopt(PluginFile file) {
+  if (file.transport != nullptr) {
+    const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const auto& other) {
+      return other->kind == file.info.kind;
+    });
+    if (same != plugins_.end()) {
+      file.info.refusal =
+          "its kind '" + file.info.kind + "' is taken by " + infos_[(*same)->info].path;
+      file.transport = nullptr;
     }
   }
+  add_plugin(file);
 }
 
 void Host::add_plugin(const PluginFile& file) {

@@ -97,6 +97,8 @@ class Host {
 
   // Loads every file of these folders, at start. Refused ones stay in plugins() with the reason.
   void load(std::span<const std::string> folders);
+  // Takes over one that was read; refused if its kind is taken. Of load(), and of fuzzing.
+  void adopt(PluginFile file);
   const std::vector<PluginInfo>& plugins() const noexcept { return infos_; }
   // CM_CAP_* and the largest frame; kNotFound for a kind that is not loaded.
   Result<const PluginInfo*> find_plugin(std::string_view kind) const;

@@ -146,9 +146,7 @@ const cm_transport* load_checked(int fd, std::string& refusal) {
     refusal = "it does not export cm_transport_entry";
     return nullptr;
   }
-  const cm_transport* transport = entry(CM_ABI_VERSION);
-  refusal = check_transport(transport);
-  return transport;
+  return entry(CM_ABI_VERSION);
 }
 
 PluginFile load_file(int folder, const std::string& folder_path, const std::string& name) {
@@ -168,17 +166,8 @@ PluginFile load_file(int folder, const std::string& folder_path, const std::stri
   }
   file.info.sha256 = hash_of(fd);
   const cm_transport* transport = load_checked(fd, refusal);
-  if (transport == nullptr) return file;
-  file.info.abi_major = transport->abi_version >> 16;
-  file.info.abi_minor = transport->abi_version & 0xffffu;
   if (!refusal.empty()) return file;
-  file.info.kind = transport->kind;
-  file.info.version =
-      harmless({transport->version, ::strnlen(transport->version, kVersionMax)}, kVersionMax);
-  file.info.capabilities = transport->capabilities;
-  file.info.max_message_bytes = transport->max_message_bytes;
-  file.transport = transport;
-  return file;
+  return read_table(transport, std::move(file.info));
 }
 
 bool kind_valid(const char* kind) noexcept {
@@ -225,6 +214,23 @@ std::string check_transport(const cm_transport* transport) {
   }
   if (transport->max_message_bytes == 0) return "its max_message_bytes is 0";
   return {};
+}
+
+PluginFile read_table(const cm_transport* transport, PluginInfo info) {
+  PluginFile file;
+  file.info = std::move(info);
+  file.info.refusal = check_transport(transport);
+  if (transport == nullptr) return file;
+  file.info.abi_major = transport->abi_version >> 16;
+  file.info.abi_minor = transport->abi_version & 0xffffu;
+  if (!file.info.refusal.empty()) return file;
+  file.info.kind = transport->kind;
+  file.info.version =
+      harmless({transport->version, ::strnlen(transport->version, kVersionMax)}, kVersionMax);
+  file.info.capabilities = transport->capabilities;
+  file.info.max_message_bytes = transport->max_message_bytes;
+  file.transport = transport;
+  return file;
 }
 
 std::vector<PluginFile> load_folder(const std::string& folder, bool trust_sticky) {

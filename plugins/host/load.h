@@ -45,6 +45,10 @@ std::vector<PluginFile> load_folder(const std::string& folder, bool trust_sticky
 // The table's own form: version, sizes, members. Empty if it may be used, else the refusal.
 std::string check_transport(const cm_transport* transport);
 
+// What a file's table says of itself, or its refusal. Nothing of a table that is refused is used
+// but its version.
+PluginFile read_table(const cm_transport* transport, PluginInfo info);
+
 // At most `bytes` bytes of foreign text, with control bytes and what is no UTF-8 as '?'.
 std::string harmless(std::string_view text, std::size_t bytes);
 

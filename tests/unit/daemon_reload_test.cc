@@ -49,6 +49,18 @@ TEST_F(DaemonReload, a_mesh_that_is_joined_is_connected) {
   EXPECT_EQ(send(bob_.hex, "id", "hi", R"(,"mesh":"other")"), 202u);
 }
 
+// Found by fuzz/daemon: the effect was a view into the mesh's row, which moves and changes.
+TEST_F(DaemonReload, an_address_stays_what_it_was_when_the_link_was_opened) {
+  start();
+  ASSERT_TRUE(core_->reload({mesh(0), mesh(1)}));
+  MeshConfig moved = mesh(1);
+  moved.broker_url = "ws://elsewhr";
+  ASSERT_TRUE(core_->reload({mesh(0), moved, mesh(2)}));
+  run();
+  EXPECT_EQ(opened("ws://broker1"), 1u);
+  EXPECT_EQ(opened("ws://broker2"), 1u);
+}
+
 TEST_F(DaemonReload, rows_of_a_mesh_that_is_left_are_dead_with_the_reason) {
   start(2);
   connect({}, 0);

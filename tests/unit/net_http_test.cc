@@ -165,6 +165,30 @@ TEST(HttpRequest, refusals_do_not_depend_on_how_the_bytes_are_cut) {
   }
 }
 
+// Found by fuzz/http: what is wrong with a head as a whole hid what was wrong on its way there.
+TEST(HttpRequest, the_first_thing_that_is_wrong_is_what_is_refused) {
+  const HttpLimits limits{4096, 1024, 4096};
+  const std::string long_line(1'200, 'x');
+  const struct {
+    const char* why;
+    std::string text;
+    int status;
+  } cases[] = {
+      {"a bare line end behind an unknown expectation",
+       get("Expect: 100-c: a\r\nExp\nContent-Length: 2\r\n") + "ok", 400},
+      {"a bare line end behind a bad name", get("X y: a\r\nX: a\nY: b\r\n"), 400},
+      {"a request line without end, then a bare line end", long_line + "\n\r\n\r\n", 414},
+      {"a long method", long_line + " / HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+      {"a bare line end behind the limit of the head",
+       "GET / HTTP/1.1\r\nX: " + std::string(4'200, 'x') + "\n\r\n\r\n", 431},
+  };
+  for (const auto& each : cases) {
+    Parser parser;
+    EXPECT_EQ(parser.whole(each.text, limits).step.refusal.status, each.status) << each.why;
+    EXPECT_EQ(parser.bytewise(each.text, limits).step.refusal.status, each.status) << each.why;
+  }
+}
+
 TEST(HttpRequest, more_than_64_headers_are_refused) {
   Parser parser;
   std::string fields;
