@@ -379,7 +379,8 @@ void Network::stop_reading_one(std::uint64_t now_ms) {
 void Network::give_up_one(std::uint64_t now_ms) {
   if (dialers_.empty()) return;
   Dialer& dialer = dialers_[rng_.below(dialers_.size())];
-  if (dialer.daemon >= plan_.daemons) return;
+  const bool idle = dialer.channel == 0 && dialer.try_at_ms == UINT64_MAX;
+  if (dialer.daemon >= plan_.daemons || idle || !dialer.items.empty()) return;
   counters_.faults.add(Fault::kGaveUp);
   const std::uint32_t daemon = dialer.daemon;
   const LinkRef link = dialer.link;

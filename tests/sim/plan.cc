@@ -108,7 +108,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   plan.duplicate = sometimes(300, 5, 200);
   plan.reorder = sometimes(250, 5, 300);
   plan.late = sometimes(300, 100, 900);
-  plan.tamper = sometimes(80, 5, 60);
+  plan.tamper = sometimes(100, 5, 120);
   plan.forged_ack = sometimes(150, 5, 60);
   plan.byte_wires = sometimes(200, 300, 1000);
   plan.legacy_broker = rng.chance(80);
@@ -120,10 +120,21 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   if (rng.chance(60)) plan.broker_store_bytes = rng.between(250'000, 600'000);
   if (rng.chance(500)) plan.store_reserve_bytes = rng.between(20'000, 200'000);
   plan.gave_up = sometimes(200, 1, 3);
-  plan.mail_expires = rng.chance(70);
-  if (plan.mail_expires && plan.may(Fault::kExpiredMail)) limits.undelivered_days_max = 1;
+  plan.requests_max = static_cast<std::uint32_t>(rng.between(60, 260));
+  // What ends by time needs clocks that jump, and somebody who is away meanwhile.
+  const bool ages = rng.chance(150);
+  if (ages) limits.outbox_age_hours_max = static_cast<std::uint32_t>(rng.between(20, 100));
+  plan.mail_expires = rng.chance(100) && plan.may(Fault::kExpiredMail);
+  if (plan.mail_expires) limits.undelivered_days_max = 1;
+  if (ages || plan.mail_expires) {
+    plan.wall_jump = 20;
+    plan.partition = std::max(plan.partition, 2u);
+    plan.crash = std::max(plan.crash, 30u);
+    plan.long_absence = std::max(plan.long_absence, 300u);
+    plan.fault_every_ms = std::min<std::uint64_t>(plan.fault_every_ms, 2'000);
+  }
   take_away(plan);
-  plan.mail_expires = limits.undelivered_days_max == 1;
+  plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;
 }
 

@@ -36,6 +36,7 @@ struct Plan {
   std::uint64_t fault_every_ms = 10'000;
   std::uint64_t delay_most_ms = 5;
   std::uint64_t send_every_ms = 50;
+  std::uint32_t requests_max = 0;  // behind so many, clients only ask again and read
   std::uint32_t long_pause = 20;   // per mille of pauses that are long
   std::uint32_t long_absence = 0;  // per mille of restarts that come late
   std::uint32_t big_bodies = 20;   // per mille

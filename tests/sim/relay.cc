@@ -97,7 +97,12 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
   }
   std::string made;
   if (plan_.legacy_broker) text = made = as_legacy(text);
-  if (is_type(text, "ack")) remember(line.acks, text);
+  if (is_type(text, "ack")) {
+    remember(line.acks, text);
+    // Who changes a send may keep its answer, too: then it is sent again, as it was.
+    const bool lied = changed(line.key, std::string(member_of_frame(text, "id")));
+    if (lied && rng_.chance(300) && !calm_) return;
+  }
   if (is_type(text, "push") && member_of_frame(text, "subtype") != "system") {
     if (line.open.size() > 8 * kKept) line.open.erase(line.open.begin());
     line.open[std::string(member_of_frame(text, "messageId"))] = text;
@@ -187,12 +192,13 @@ std::string Relay::forged_ack(std::uint32_t daemon) {
   for (const auto& [who, sent] : sent_ids_) {
     if (who != daemon && rng_.chance(300)) id = sent;
   }
-  if (rng_.chance(500)) {
-    return R"({"type":"ack","id":")" + id + R"(","messageId":"01HZZZZZZZZZZZZZZZZZZZZZZZ",)" +
-           R"("queued":true})";
-  }
-  return R"({"type":"ack","id":")" + id +
-         R"(","messageId":"","queued":false,"error":"forbidden: forged"})";
+  constexpr std::string_view kRests[] = {
+      R"("messageId":"01HZZZZZZZZZZZZZZZZZZZZZZZ","queued":true})",
+      R"("messageId":"01HZZZZZZZZZZZZZZZZZZZZZZZ","queued":true,"duplicate":true})",
+      R"("messageId":"","queued":false,"error":"forbidden: forged"})",
+      R"("messageId":"","queued":false,"error":"queue_full: forged","code":"queue_full"})"};
+  const std::string_view rest = kRests[rng_.below(std::size(kRests))];
+  return R"({"type":"ack","id":")" + id + R"(",)" + std::string(rest);
 }
 
 }  // namespace cm::sim

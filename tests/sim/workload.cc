@@ -24,7 +24,7 @@ std::uint32_t Workload::some_live_daemon(bool& found) {
 }
 
 bool Workload::may_ask_more() const {
-  return wires_.oracle.requests().size() < wires_.plan.bounds.requests_max;
+  return wires_.oracle.requests().size() < wires_.plan.requests_max;
 }
 
 const Request* Workload::earlier(std::uint32_t daemon) {
@@ -182,7 +182,7 @@ void Workload::burst(std::uint64_t now_ms, std::uint32_t daemon) {
   const std::uint64_t count = wires_.rng.between(3, 14);
   if (!may_ask_more()) return;
   const std::uint32_t first = fresh(daemon);
-  for (std::uint64_t index = 0; index < count; ++index) {
+  for (std::uint64_t index = 0; index < count && may_ask_more(); ++index) {
     Request request = wires_.oracle.requests()[first];
     request.id = "id-" + std::to_string(ids_++);
     request.oversize = false;

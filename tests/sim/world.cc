@@ -115,7 +115,7 @@ void World::set_up() {
     liar_->start(now_ms_);
   }
   if (plan_.twins_may_stay) {
-    CHECK(broker_.call(now_ms_, "PATCH", "/mesh/" + slug + "/settings",
+    CHECK(broker_.call(now_ms_, "PATCH", "/mesh/" + daemons_.front().who().mesh_id + "/settings",
                        R"({"cloneConcurrencyPolicy":"allow_concurrent"})", "admin"));
   }
   if (plan_.broker_store_bytes != 0) {
