@@ -119,8 +119,10 @@ void BrokerNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   const std::uint64_t expired = process.parts.metrics.get(Metric::kBrokerExpired);
   process.watch.before_step(process.core);
   process.core.step();
+  const std::uint64_t ended = process.parts.metrics.get(Metric::kBrokerExpired) - expired;
+  for (std::uint64_t row = 0; row < ended; ++row) wires_.counters.faults.add(Fault::kExpiredMail);
   process.watch.after_step(process.core, process.parts.store->batch(), process.effects.list(),
-                           process.parts.metrics.get(Metric::kBrokerExpired) - expired);
+                           ended);
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
     return die(now_ms);
@@ -181,6 +183,9 @@ void BrokerNode::execute(const broker::Effect& effect, std::uint64_t now_ms) {
       wires_.journal.line("broker > c%u.%u %.*s", effect.conn.slot, effect.conn.gen,
                           static_cast<int>(std::min<std::size_t>(effect.text.size(), 200)),
                           effect.text.data());
+      if (store_bytes != 0 && effect.text.find("store is full") != std::string_view::npos) {
+        wires_.counters.faults.add(Fault::kFullStore);
+      }
       wires_.oracle.to_daemon(*channel, effect.text, wires_.network);
       wires_.network.conn_send(effect.conn, effect.text, now_ms);
       break;

@@ -240,6 +240,9 @@ void DaemonNode::execute(const daemon::Effect& effect, std::uint64_t now_ms, boo
       wires_.network.link_close(who_.number, effect.link, now_ms);
       break;
     case daemon::EffectKind::kHttpReply:
+      if (effect.code == 507 && !abandoned && store_bytes != 0) {
+        wires_.counters.faults.add(Fault::kFullStore);
+      }
       wires_.oracle.answered(who_.number, effect.conn, effect.code, effect.text, abandoned,
                              wires_.plan.limits.outbox_rows_max < 1'000 || store_bytes != 0);
       break;

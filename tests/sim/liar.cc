@@ -65,8 +65,15 @@ void Liar::iterate(std::uint64_t now_ms) {
     }
     if (input.item.kind == ItemKind::kDown && !stranger) open_ = false;
     if (input.item.kind != ItemKind::kText || !is_type(input.item.text, "hello_ack")) continue;
-    if (stranger) wires_.oracle.breaks("a hello that is not its own is refused", "a stranger's");
     if (!stranger) open_ = true;
+    if (!stranger) continue;
+    // A broker remembers hellos for as long as they are fresh by its clock. When that was set
+    // forward and back again, one that it has forgotten is fresh once more: a known limit.
+    if (!wires_.network.broker_clock_went_back) {
+      wires_.oracle.breaks("a hello that is not its own is refused", "a stranger's");
+    }
+    wires_.network.link_close(who_.number, kStranger, now_ms);
+    wires_.network.link_open(who_.number, kStranger, now_ms + 1'000);
   }
   if (act_at_ms_ > now_ms) return;
   act_at_ms_ = now_ms + wires_.rng.below(2'000);

@@ -84,6 +84,9 @@ class Network {
   Relay& relay() noexcept { return relay_; }
   const Relay& relay() const noexcept { return relay_; }
 
+  // From then on a hello that was forgotten may be fresh again: see liar.cc.
+  bool broker_clock_went_back = false;
+
   // Starts connections that are due. `broker_up`: something listens.
   void tick(std::uint64_t now_ms, bool broker_up);
   std::uint64_t next_dial_ms() const;

@@ -102,7 +102,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   plan.slow_commit = sometimes(250, 5, 200);
   plan.slow_consumer = sometimes(250, 1, 10);
   if (rng.chance(200)) {
-    limits.slow_consumer_hard_bytes = static_cast<std::uint32_t>(rng.between(2'000, 30'000));
+    limits.slow_consumer_hard_bytes = static_cast<std::uint32_t>(rng.between(800, 6'000));
   }
   plan.pid_reuse = sometimes(200, 300, 900);
   plan.duplicate = sometimes(300, 5, 200);

@@ -147,9 +147,11 @@ void DaemonWatch::after_step(const daemon::Daemon& core, store::Batch& batch,
     if (!batch.get(TableId::kOutbox, as_bytes(key), row)) continue;
     const std::string_view error = row.text[store::kOutboxLastError];
     const OutboxState before = was_inflight ? OutboxState::kInflight : OutboxState::kPending;
-    if (ended && error.starts_with("max_age_exceeded")) cells_.hit(before, OutboxEvent::kTooOld);
-    if (!ended && was_inflight && has(error, "did not answer")) {
-      cells_.hit(before, OutboxEvent::kTimeout);
+    // What times out and is too old by then goes through both in one step.
+    if (was_inflight && has(error, "did not answer")) cells_.hit(before, OutboxEvent::kTimeout);
+    if (ended && error.starts_with("max_age_exceeded")) {
+      const bool timed_out = was_inflight && has(error, "did not answer");
+      cells_.hit(timed_out ? OutboxState::kPending : before, OutboxEvent::kTooOld);
     }
   }
 }

@@ -337,6 +337,7 @@ void World::jump_wall_clock() {
                                                      static_cast<std::int64_t>(most);
   const Fault kind = offset > clock.wall_offset_ms ? Fault::kClockForward : Fault::kClockBack;
   if (offset == clock.wall_offset_ms || !plan_.may(kind)) return;
+  if (node == 0 && kind == Fault::kClockBack) network_.broker_clock_went_back = true;
   clock.wall_offset_ms = offset;
   counters_.faults.add(kind);
   journal_.line("node %u wall clock is off by %lld ms", static_cast<unsigned>(node),
@@ -424,9 +425,13 @@ void World::check_end() {
   for (DaemonNode& daemon : daemons_) {
     if (!daemon.up()) start(daemon);
   }
-  oracle_.check_broker(broker_.batch());
+  // The outboxes tell the ids of those whose answer was lost.
   for (std::uint32_t number = 0; number < daemons_.size(); ++number) {
     oracle_.check_outbox(number, daemons_[number].batch(), broker_.batch());
+    daemons_[number].end_reading();
+  }
+  oracle_.check_broker(broker_.batch());
+  for (std::uint32_t number = 0; number < daemons_.size(); ++number) {
     oracle_.check_inbox(number, daemons_[number].batch());
     daemons_[number].end_reading();
   }
