@@ -28,6 +28,9 @@ unsigned Batch::dbi(TableId table) const noexcept {
 }
 
 void Batch::note(int code) noexcept {
+  // Behind a failed put LMDB refuses the rest of the transaction, reads included: that says
+  // nothing new, and nothing about the disk.
+  if (failed_ && code == MDB_BAD_TXN) return;
   if (!failed_) error_ = code;
   failed_ = true;
   if (code != MDB_MAP_FULL && code != MDB_TXN_FULL && code != ENOSPC && code != EDQUOT) {

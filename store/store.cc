@@ -117,7 +117,10 @@ Status Store::open_environment() {
   if (Status metas = judged(check_metas(file)); !metas) return metas;
   int code = mdb_env_create(&env_);
   if (code != 0) return fail(Err::kIo, errno_text("LMDB", code));
-  const std::uint64_t map = options_.bound_bytes + store_reserve_bytes(options_.bound_bytes);
+  const std::uint64_t reserve = options_.reserve_bytes != 0
+                                    ? options_.reserve_bytes
+                                    : store_reserve_bytes(options_.bound_bytes);
+  const std::uint64_t map = options_.bound_bytes + reserve;
   mdb_env_set_maxdbs(env_, kTableCount);
   mdb_env_set_mapsize(env_, (map + kPageBytes - 1) / kPageBytes * kPageBytes);
   unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;

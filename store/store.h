@@ -37,6 +37,7 @@ struct Options {
   std::string directory;  // created 0700 if missing
   Role role = Role::kDaemon;
   std::uint64_t bound_bytes = std::uint64_t{8} << 30;
+  std::uint64_t reserve_bytes = 0;  // of the map, behind the bound; 0: store_reserve_bytes()
   Durability durability = Durability::kSync;
   bool read_only = false;  // takes no LOCK; a consistent snapshot beside a running owner
   // `daemon recover`: a damaged schema version or role is taken for the current one and, unless

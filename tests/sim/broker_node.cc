@@ -20,8 +20,9 @@ broker::Config config_of_sim() {
 }  // namespace
 
 BrokerNode::Process::Process(Wires& wires, const std::string& directory, const Clock& clock,
-                             std::uint64_t now_ms)
-    : parts("broker", wires.journal, wires.plan, store::Role::kBroker, directory),
+                             std::uint64_t now_ms, std::uint64_t store_bytes)
+    : parts("broker", wires.journal, wires.plan, store::Role::kBroker, directory, store_bytes),
+      watch(wires.cells),
       core(config_of_sim(), parts.limits, (parts.set_now(clock, now_ms), parts.env), effects,
            parts.metrics, parts.slab) {}
 
@@ -29,10 +30,16 @@ void BrokerNode::start(std::uint64_t now_ms) {
   now_ms_ = now_ms;
   restart_at_ms = UINT64_MAX;
   wires_.journal.line("broker starts");
-  process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms);
+  process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms, store_bytes);
+  process_->watch.start(process_->parts.store->batch());
   CHECK(process_->core.load());
   process_->core.set_admin_token_hash(crypto::sha256(as_bytes(kAdminToken)));
-  CHECK(process_->parts.store->commit() <= store::CommitResult::kCommitted);
+  if (process_->parts.store->commit() > store::CommitResult::kCommitted) {
+    wires_.counters.faults.add(Fault::kFullMap);
+    die(now_ms);  // as its shell does: somebody has to make room first
+    restart_at_ms = now_ms + 5'000;
+    return;
+  }
   process_->parts.scratch.reset();
   if (const char* problem = process_->core.verify_all(); problem != nullptr) {
     wires_.oracle.breaks("verify_all of the broker after load", problem);
@@ -42,6 +49,7 @@ void BrokerNode::start(std::uint64_t now_ms) {
 
 void BrokerNode::die(std::uint64_t now_ms) {
   wires_.journal.line("broker dies");
+  process_->watch.dies(process_->core);
   process_.reset();
   wires_.network.broker_died(now_ms);
 }
@@ -68,12 +76,14 @@ bool BrokerNode::queues_empty() const {
 }
 
 void BrokerNode::apply(ConnInput& input) {
+  process_->watch.conn_input(process_->core, process_->parts.store->batch(), input);
   switch (input.item.kind) {
     case ItemKind::kUp: process_->core.on_open(input.conn); break;
     case ItemKind::kText: {
       wires_.oracle.to_broker(input.item.text);
       const Channel* channel = wires_.network.channel_of(input.conn);
-      if (channel != nullptr && input.item.text.size() > channel->frame_limit) {
+      const bool is_honest = channel != nullptr && channel->daemon < wires_.plan.daemons;
+      if (is_honest && input.item.text.size() > channel->frame_limit) {
         wires_.oracle.breaks("a daemon keeps to the frame limit", input.item.text.substr(0, 80));
       }
       wires_.journal.line("broker < c%u.%u %.*s", input.conn.slot, input.conn.gen,
@@ -83,6 +93,8 @@ void BrokerNode::apply(ConnInput& input) {
       break;
     }
     case ItemKind::kDown: process_->core.on_closed(input.conn); break;
+    case ItemKind::kBytes:
+    case ItemKind::kGaveUp:
     case ItemKind::kBlocked:
     case ItemKind::kWritable: break;
   }
@@ -104,7 +116,13 @@ void BrokerNode::iterate(std::uint64_t now_ms, const Fate& fate) {
     apply(inputs[process.applied++]);
     if (process.core.iteration_full()) break;
   }
+  const std::uint64_t expired = process.parts.metrics.get(Metric::kBrokerExpired);
+  process.watch.before_step(process.core);
   process.core.step();
+  const std::uint64_t ended = process.parts.metrics.get(Metric::kBrokerExpired) - expired;
+  for (std::uint64_t row = 0; row < ended; ++row) wires_.counters.faults.add(Fault::kExpiredMail);
+  process.watch.after_step(process.core, process.parts.store->batch(), process.effects.list(),
+                           ended);
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
     return die(now_ms);
@@ -116,18 +134,22 @@ void BrokerNode::iterate(std::uint64_t now_ms, const Fate& fate) {
       process.core.committed();
       break;
     case store::CommitResult::kFailed:
-      ++wires_.counters.commits_failed;
+      wires_.counters.faults.add(fate.commit_fails ? Fault::kCommitFails : Fault::kFullMap);
       wires_.journal.line("broker commit fails");
+      process.watch.before_abandon(process.core);
       process.core.abandon();
+      process.watch.after_abandon(process.parts.store->batch());
       break;
     case store::CommitResult::kBroken: CHECK(false); break;
   }
   if (fate.crash == Crash::kBeforeEffects) return die(now_ms);
+  const std::uint64_t done_ms = now_ms + fate.commit_ms;
+  stalled_until_ms = std::max(stalled_until_ms, done_ms);
   std::size_t left = process.effects.list().size();
   if (fate.crash == Crash::kAmidEffects) left = left * fate.effects_kept / 1000;
   for (const broker::Effect& effect : process.effects.list()) {
     if (left-- == 0) break;
-    execute(effect, now_ms);
+    execute(effect, done_ms);
   }
   process.effects.clear();
   if (const char* problem = process.core.verify_all(); problem != nullptr) {
@@ -161,6 +183,9 @@ void BrokerNode::execute(const broker::Effect& effect, std::uint64_t now_ms) {
       wires_.journal.line("broker > c%u.%u %.*s", effect.conn.slot, effect.conn.gen,
                           static_cast<int>(std::min<std::size_t>(effect.text.size(), 200)),
                           effect.text.data());
+      if (store_bytes != 0 && effect.text.find("store is full") != std::string_view::npos) {
+        wires_.counters.faults.add(Fault::kFullStore);
+      }
       wires_.oracle.to_daemon(*channel, effect.text, wires_.network);
       wires_.network.conn_send(effect.conn, effect.text, now_ms);
       break;

@@ -11,7 +11,7 @@ namespace {
 daemon::Config config_of_sim(std::uint32_t number, std::uint32_t pid) {
   daemon::Config config;
   config.version = "sim";
-  config.session_id = "daemon-" + std::to_string(pid) + "-" + std::to_string(number);
+  config.session_id = "daemon-" + std::to_string(pid);
   config.hostname = "host" + std::to_string(number);
   config.cwd = "/sim";
   config.pid = pid;
@@ -22,9 +22,11 @@ daemon::Config config_of_sim(std::uint32_t number, std::uint32_t pid) {
 }  // namespace
 
 DaemonNode::Process::Process(Wires& wires, const std::string& directory, const Clock& clock,
-                             std::uint64_t now_ms, const Identity& who, std::uint32_t pid)
+                             std::uint64_t now_ms, const Identity& who, std::uint32_t pid,
+                             std::uint64_t store_bytes)
     : parts("d" + std::to_string(who.number), wires.journal, wires.plan, store::Role::kDaemon,
-            directory),
+            directory, store_bytes),
+      watch(wires.cells),
       core(config_of_sim(who.number, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
            effects, parts.metrics, parts.slab) {}
 
@@ -32,7 +34,15 @@ void DaemonNode::start(std::uint64_t now_ms) {
   now_ms_ = now_ms;
   restart_at_ms = UINT64_MAX;
   wires_.journal.line("d%u starts", who_.number);
-  process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, ++pid_);
+  ++pid_;
+  std::uint32_t pid = pid_ + 100 * who_.number;
+  if (wires_.plan.pid_reuse != 0 && wires_.rng.chance(wires_.plan.pid_reuse)) {
+    pid = 101;  // that of its own first process, or of another daemon's
+    wires_.counters.faults.add(Fault::kPidReuse);
+  }
+  process_ =
+      std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, pid, store_bytes);
+  process_->watch.start(process_->parts.store->batch());
   daemon::MeshConfig mesh;
   mesh.mesh_id = who_.mesh_id;
   mesh.member_id = who_.member_id;
@@ -45,7 +55,12 @@ void DaemonNode::start(std::uint64_t now_ms) {
   mesh.secret = *secret;
   CHECK(process_->core.add_mesh(mesh));
   CHECK(process_->core.start());
-  CHECK(process_->parts.store->commit() <= store::CommitResult::kCommitted);
+  if (process_->parts.store->commit() > store::CommitResult::kCommitted) {
+    wires_.counters.faults.add(Fault::kFullMap);
+    die(now_ms);  // as its shell does: somebody has to make room first
+    restart_at_ms = now_ms + 5'000;
+    return;
+  }
   for (const daemon::Effect& effect : process_->effects.list()) execute(effect, now_ms, false);
   process_->effects.clear();
   process_->parts.scratch.reset();
@@ -76,7 +91,7 @@ std::uint64_t DaemonNode::wake_ms() const {
 }
 
 bool DaemonNode::outbox_empty() const {
-  return calls_.empty() && process_->core.tables().work.count() == 0;
+  return !up() || (calls_.empty() && process_->core.tables().work.count() == 0);
 }
 
 ConnRef DaemonNode::submit(std::uint64_t now_ms, Call call) {
@@ -96,6 +111,7 @@ void DaemonNode::leave(std::uint64_t now_ms, ConnRef conn) {
 }
 
 void DaemonNode::apply(const LinkInput& input) {
+  process_->watch.link_input(process_->core, process_->parts.store->batch(), input);
   const Item& item = input.item;
   daemon::Daemon& core = process_->core;
   switch (item.kind) {
@@ -112,6 +128,10 @@ void DaemonNode::apply(const LinkInput& input) {
         wires_.oracle.breaks("both ends speak one protocol", item.text.substr(0, 300));
       }
       break;
+    case ItemKind::kGaveUp:
+      core.on_link_event(input.link, daemon::LinkEvent::kClosed, 0, item.text);
+      break;
+    case ItemKind::kBytes: break;
     case ItemKind::kBlocked: core.on_link_blocked(input.link, true); break;
     case ItemKind::kWritable: core.on_link_blocked(input.link, false); break;
   }
@@ -126,6 +146,12 @@ void DaemonNode::apply(const Call& call) {
   wires_.journal.line("d%u %s %s %.*s %s", who_.number, call.method.c_str(), call.path.c_str(),
                       static_cast<int>(std::min<std::size_t>(call.body.size(), 200)),
                       call.body.c_str(), call.idempotency_key.c_str());
+  store::Batch& rows = process_->parts.store->batch();
+  if (call.ask.kind == AskKind::kSend) {
+    const Request& asked = wires_.oracle.requests()[call.ask.request];
+    process_->watch.send(rows, asked.id, asked.message);
+  }
+  if (call.ask.kind == AskKind::kRequeue) process_->watch.requeue(rows, call.subject);
   wire::HttpRequest request;
   request.method = call.method;
   request.path = call.path;
@@ -151,7 +177,9 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   }
   for (const LinkInput& input : inputs) apply(input);
   for (const Call& call : calls) apply(call);
+  process.watch.before_step(process.core);
   process.core.step();
+  process.watch.after_step(process.core, process.parts.store->batch(), process.effects.list());
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
     return die(now_ms);
@@ -164,19 +192,23 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
       process.core.committed();
       break;
     case store::CommitResult::kFailed:
-      ++wires_.counters.commits_failed;
+      wires_.counters.faults.add(fate.commit_fails ? Fault::kCommitFails : Fault::kFullMap);
       wires_.journal.line("d%u commit fails", who_.number);
+      process.watch.before_abandon(process.core);
       process.core.abandon(Err::kDiskFull);
+      process.watch.after_abandon(process.parts.store->batch());
       abandoned = true;
       break;
     case store::CommitResult::kBroken: CHECK(false); break;
   }
   if (fate.crash == Crash::kBeforeEffects) return die(now_ms);
+  const std::uint64_t done_ms = now_ms + fate.commit_ms;
+  stalled_until_ms = std::max(stalled_until_ms, done_ms);
   std::size_t left = process.effects.list().size();
   if (fate.crash == Crash::kAmidEffects) left = left * fate.effects_kept / 1000;
   for (const daemon::Effect& effect : process.effects.list()) {
     if (left-- == 0) break;
-    execute(effect, now_ms, abandoned);
+    execute(effect, done_ms, abandoned);
   }
   process.effects.clear();
   if (const char* problem = process.core.verify_all(); problem != nullptr) {
@@ -208,8 +240,11 @@ void DaemonNode::execute(const daemon::Effect& effect, std::uint64_t now_ms, boo
       wires_.network.link_close(who_.number, effect.link, now_ms);
       break;
     case daemon::EffectKind::kHttpReply:
+      if (effect.code == 507 && !abandoned && store_bytes != 0) {
+        wires_.counters.faults.add(Fault::kFullStore);
+      }
       wires_.oracle.answered(who_.number, effect.conn, effect.code, effect.text, abandoned,
-                             wires_.plan.limits.outbox_rows_max < 1'000);
+                             wires_.plan.limits.outbox_rows_max < 1'000 || store_bytes != 0);
       break;
     case daemon::EffectKind::kStreamBegin:
       wires_.oracle.stream_began(who_.number, effect.conn);

@@ -10,17 +10,16 @@
 #include <string>
 #include <string_view>
 
+#include "tests/sim/faults.h"
+
 namespace cm::sim {
 
 // What the end of the program reports, summed over all seeds.
 struct Counters {
   std::uint64_t seeds = 0, turns = 0;
   std::uint64_t accepted = 0, delivered = 0, duplicates = 0, conflicts = 0, dead = 0;
-  std::uint64_t commits = 0, commits_failed = 0;
-  std::uint64_t crash_before_commit = 0, crash_before_effects = 0, crash_amid_effects = 0,
-                crash_after_effects = 0;
-  std::uint64_t cuts = 0, half_opens = 0, refused_connects = 0, blocks = 0, slow_reads = 0;
-  std::uint64_t wall_jumps = 0, stalls = 0;
+  std::uint64_t commits = 0, requeues = 0, statuses = 0;
+  Tally faults;
   std::uint64_t events = 0, inbox_reads = 0, frames = 0;
 };
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "core/base/check.h"
+
 namespace cm::sim {
 namespace {
 
@@ -17,8 +19,10 @@ std::uint64_t front_due(const std::deque<Item>& items) noexcept {
 }  // namespace
 
 std::uint64_t Network::delay() {
-  if (calm_) return rng_.below(3);
-  return rng_.chance(700) ? rng_.below(3) : rng_.below(plan_.delay_most_ms + 1);
+  if (calm_ || rng_.chance(700)) return rng_.below(3);
+  const std::uint64_t late = rng_.below(plan_.delay_most_ms + 1);
+  if (late > 30) counters_.faults.add(Fault::kDelay);
+  return late;
 }
 
 std::uint64_t Network::notice_delay(bool late) {
@@ -53,6 +57,37 @@ void Network::push(std::deque<Item>& to, ItemKind kind, std::uint64_t now_ms, st
   to.push_back({kind, std::max(due, last), code, std::string(text)});
 }
 
+void Network::ship(Channel& channel, bool to_broker, std::string_view text,
+                   std::uint64_t now_ms) {
+  std::deque<Item>& to = to_broker ? channel.to_broker : channel.to_daemon;
+  if (ByteWire* wire = to_broker ? channel.up.get() : channel.down.get(); wire != nullptr) {
+    for (const std::string& piece : wire->encode(text, rng_)) {
+      push(to, ItemKind::kBytes, now_ms, 0, piece);
+    }
+    return;
+  }
+  push(to, ItemKind::kText, now_ms, 0, text);
+  if (calm_ || plan_.reorder == 0 || to.size() < 2 || !rng_.chance(plan_.reorder)) return;
+  Item& last = to[to.size() - 1];
+  Item& before = to[to.size() - 2];
+  if (before.kind != ItemKind::kText || !may_change_places(before.text, last.text)) return;
+  std::swap(before.text, last.text);
+  counters_.faults.add(Fault::kReorder);
+}
+
+void Network::unpack(Item&& item, ByteWire* wire, std::vector<Item>& out) {
+  if (item.kind != ItemKind::kBytes) {
+    out.push_back(std::move(item));
+    return;
+  }
+  counters_.faults.add(Fault::kOneByteReads);
+  std::vector<std::string> messages;
+  CHECK(wire->feed(item.text, messages));
+  for (std::string& message : messages) {
+    out.push_back({ItemKind::kText, item.due_ms, 0, std::move(message)});
+  }
+}
+
 void Network::tick(std::uint64_t now_ms, bool broker_up) {
   drop_dead();
   for (Dialer& dialer : dialers_) {
@@ -62,7 +97,7 @@ void Network::tick(std::uint64_t now_ms, bool broker_up) {
       connect(dialer, now_ms);
       continue;
     }
-    ++counters_.refused_connects;
+    if (!broker_up || now_ms < refuse_until_ms_) counters_.faults.add(Fault::kUnreachable);
     if (rng_.chance(500)) {
       // At once: a transport tells its states in the order in which they come.
       dialer.items.push_back({ItemKind::kDown, now_ms, 0, "connection refused"});
@@ -80,6 +115,10 @@ void Network::connect(Dialer& dialer, std::uint64_t now_ms) {
   while (slot < generations_.size() && (generations_[slot] & 1u) != 0) ++slot;
   if (slot == generations_.size()) generations_.push_back(0);
   channel->conn = {slot, ++generations_[slot]};
+  if (!calm_ && plan_.byte_wires != 0 && rng_.chance(plan_.byte_wires)) {
+    channel->up = std::make_unique<ByteWire>(true);
+    channel->down = std::make_unique<ByteWire>(false);
+  }
   push(channel->to_broker, ItemKind::kUp, now_ms, 0, {});
   push(channel->to_daemon, ItemKind::kUp, now_ms, 0, {});
   dialer.channel = channel->id;
@@ -107,8 +146,8 @@ std::uint64_t Network::next_for_daemon(std::uint32_t daemon) const {
     if (dialer.daemon == daemon) next = std::min(next, front_due(dialer.items));
   }
   for (const auto& channel : channels_) {
-    if (channel->daemon == daemon && channel->daemon_side) {
-      next = std::min(next, front_due(channel->to_daemon));
+    if (channel->daemon == daemon && channel->daemon_side && !channel->to_daemon.empty()) {
+      next = std::min(next, std::max(front_due(channel->to_daemon), channel->unread_until_ms));
     }
   }
   return next;
@@ -131,17 +170,20 @@ void Network::collect_for_daemon(std::uint32_t daemon, std::uint64_t now_ms, std
       dialer.items.pop_front();
     }
     Channel* channel = by_id(dialer.channel);
-    if (channel == nullptr) continue;
+    if (channel == nullptr || channel->unread_until_ms > now_ms) continue;
+    std::vector<Item> whole;
     for (std::size_t taken = 0; taken < frames && !channel->to_daemon.empty() &&
-                                channel->to_daemon.front().due_ms <= now_ms;
-         ++taken) {
+                                channel->to_daemon.front().due_ms <= now_ms;) {
       Item item = std::move(channel->to_daemon.front());
       channel->to_daemon.pop_front();
       if (item.kind == ItemKind::kUp) channel->daemon_knows = true;
       if (item.kind == ItemKind::kBlocked) channel->blocked = true;
       if (item.kind == ItemKind::kWritable) channel->blocked = false;
       const bool down = item.kind == ItemKind::kDown;
-      out.push_back({dialer.link, std::move(item)});
+      whole.clear();
+      unpack(std::move(item), channel->down.get(), whole);
+      if (!whole.empty()) ++taken;
+      for (Item& each : whole) out.push_back({dialer.link, std::move(each)});
       if (!down) continue;
       channel->daemon_side = false;
       channel->cut = true;
@@ -158,14 +200,20 @@ void Network::collect_for_broker(std::uint64_t now_ms, std::size_t frames,
   for (std::size_t step = 0; step < channels_.size(); ++step) {
     Channel& channel = *channels_[(first + step) % channels_.size()];
     if (!channel.broker_side) continue;
+    std::vector<Item> whole;
     for (std::size_t taken = 0;
-         taken < frames && !channel.to_broker.empty() && channel.to_broker.front().due_ms <= now_ms;
-         ++taken) {
+         taken < frames && !channel.to_broker.empty() &&
+         channel.to_broker.front().due_ms <= now_ms;) {
       Item item = std::move(channel.to_broker.front());
       channel.to_broker.pop_front();
       if (item.kind == ItemKind::kUp) channel.broker_knows = true;
       const bool down = item.kind == ItemKind::kDown;
-      if (channel.broker_knows) out.push_back({channel.conn, std::move(item)});
+      whole.clear();
+      unpack(std::move(item), channel.up.get(), whole);
+      if (!whole.empty()) ++taken;
+      for (Item& each : whole) {
+        if (channel.broker_knows) out.push_back({channel.conn, std::move(each)});
+      }
       if (!down) continue;
       channel.broker_side = false;
       channel.cut = true;
@@ -191,7 +239,9 @@ void Network::link_send(std::uint32_t daemon, LinkRef link, std::string_view tex
   const Dialer* dialer = dialer_of(daemon, link);
   Channel* channel = dialer == nullptr ? nullptr : by_id(dialer->channel);
   if (channel == nullptr || !channel->daemon_knows || channel->cut) return;
-  push(channel->to_broker, ItemKind::kText, now_ms, 0, text);
+  std::vector<std::string> frames;
+  relay_.up(daemon, text, frames);
+  for (const std::string& frame : frames) ship(*channel, true, frame, now_ms);
 }
 
 void Network::link_note(std::uint32_t daemon, LinkRef link, std::uint32_t verdict) {
@@ -219,7 +269,29 @@ void Network::link_close(std::uint32_t daemon, LinkRef link, std::uint64_t now_m
 void Network::conn_send(ConnRef conn, std::string_view text, std::uint64_t now_ms) {
   Channel* channel = channel_of(conn);
   if (channel == nullptr || channel->cut) return;
-  push(channel->to_daemon, ItemKind::kText, now_ms, 0, text);
+  std::vector<std::string> frames;
+  relay_.down(channel->daemon, text, frames);
+  for (const std::string& frame : frames) ship(*channel, false, frame, now_ms);
+  if (is_type(text, "hello_ack")) {
+    std::vector<std::string> up;
+    std::vector<std::string> down;
+    relay_.late(channel->daemon, up, down);
+    for (const std::string& frame : up) ship(*channel, true, frame, now_ms);
+    for (const std::string& frame : down) ship(*channel, false, frame, now_ms);
+  }
+  drop_slow_consumer(*channel, now_ms);
+}
+
+// As the server does: who reads nothing loses its connection, without a close frame.
+void Network::drop_slow_consumer(Channel& channel, std::uint64_t now_ms) {
+  if (channel.unread_until_ms <= now_ms) return;
+  std::uint64_t unsent = 0;
+  for (const Item& item : channel.to_daemon) unsent += item.text.size();
+  if (unsent <= plan_.limits.slow_consumer_hard_bytes) return;
+  counters_.faults.add(Fault::kConsumerDropped);
+  journal_.line("net c%u: too much unsent, dropped", channel.id);
+  channel.unread_until_ms = 0;
+  lose(channel, now_ms, false, false);
 }
 
 void Network::conn_close(ConnRef conn, std::uint32_t code, std::string_view reason,
@@ -241,7 +313,7 @@ void Network::lose_tail(std::deque<Item>& items) {
 void Network::lose(Channel& channel, std::uint64_t now_ms, bool daemon_late, bool broker_late) {
   if (channel.cut) return;
   channel.cut = true;
-  if (daemon_late || broker_late) ++counters_.half_opens;
+  if (daemon_late || broker_late) counters_.faults.add(Fault::kHalfOpen);
   if (channel.daemon_side) {
     lose_tail(channel.to_daemon);
     push(channel.to_daemon, ItemKind::kDown, now_ms, 1006, "lost", notice_delay(daemon_late));
@@ -276,7 +348,7 @@ void Network::cut_one(bool half_open, std::uint64_t now_ms) {
   if (channels_.empty()) return;
   Channel& channel = *channels_[rng_.below(channels_.size())];
   if (channel.cut) return;
-  ++counters_.cuts;
+  counters_.faults.add(Fault::kCut);
   const bool daemon_late = half_open && rng_.chance(500);
   lose(channel, now_ms, daemon_late, half_open && !daemon_late);
   journal_.line("net c%u: cut%s", channel.id,
@@ -289,14 +361,38 @@ void Network::block_one(std::uint64_t now_ms) {
   if (channels_.empty()) return;
   Channel& channel = *channels_[rng_.below(channels_.size())];
   if (channel.cut || !channel.daemon_knows || channel.blocked) return;
-  ++counters_.blocks;
+  counters_.faults.add(Fault::kBlocked);
   channel.blocked = true;
   push(channel.to_daemon, ItemKind::kBlocked, now_ms, 0, {});
   push(channel.to_daemon, ItemKind::kWritable, now_ms, 0, {}, rng_.below(20'000));
 }
 
+void Network::stop_reading_one(std::uint64_t now_ms) {
+  if (channels_.empty()) return;
+  Channel& channel = *channels_[rng_.below(channels_.size())];
+  if (channel.cut || !channel.daemon_knows) return;
+  counters_.faults.add(Fault::kSlowConsumer);
+  channel.unread_until_ms = now_ms + rng_.below(60'000);
+  journal_.line("net c%u: d%u reads nothing", channel.id, channel.daemon);
+}
+
+void Network::give_up_one(std::uint64_t now_ms) {
+  if (dialers_.empty()) return;
+  Dialer& dialer = dialers_[rng_.below(dialers_.size())];
+  const bool idle = dialer.channel == 0 && dialer.try_at_ms == UINT64_MAX;
+  if (dialer.daemon >= plan_.daemons || idle || !dialer.items.empty()) return;
+  counters_.faults.add(Fault::kGaveUp);
+  const std::uint32_t daemon = dialer.daemon;
+  const LinkRef link = dialer.link;
+  link_close(daemon, link, now_ms);
+  dialer.items.push_back({ItemKind::kGaveUp, now_ms, 0, "the transport gave up"});
+  journal_.line("d%u: its transport gives up", daemon);
+}
+
 void Network::heal(std::uint64_t now_ms) {
   calm_ = true;
+  relay_.heal();
+  for (const auto& channel : channels_) channel->unread_until_ms = 0;
   refuse_until_ms_ = 0;
   for (Dialer& dialer : dialers_) {
     if (dialer.try_at_ms != UINT64_MAX) dialer.try_at_ms = std::min(dialer.try_at_ms, now_ms);

@@ -1,10 +1,10 @@
 // network.h — the lossy wire between the daemons' transports and the broker's sockets.
 // Owns:   Channel (one TCP connection), Dialer (one transport's reconnecting), Network.
 // Holds:  each direction keeps its order: frames are late, batched, or lost from some point to the
-//         end together with the connection; never reordered, never doubled. Either side may learn
-//         of a loss much later than the other (half-open).
-// Why:    what a WebSocket over TCP can do to a peer is exactly this.
-// Not:    bytes, masking, TLS (core/net); what frames mean (the cores).
+//         end together with the connection. Either side may learn of a loss much later than the
+//         other (half-open). Some connections carry the bytes of real WebSocket frames, in pieces.
+// Why:    what a WebSocket over TCP can do to a peer is exactly this; what is more, lies (relay.h).
+// Not:    TLS, sockets (core/net); what frames mean (the cores).
 #pragma once
 
 #include <cstdint>
@@ -17,19 +17,21 @@
 
 #include "core/base/ids.h"
 #include "core/daemon/effects.h"
+#include "tests/sim/byte_wire.h"
 #include "tests/sim/journal.h"
 #include "tests/sim/plan.h"
+#include "tests/sim/relay.h"
 
 namespace cm::sim {
 
 using daemon::LinkRef;
 
-enum class ItemKind : std::uint8_t { kUp, kText, kDown, kBlocked, kWritable };
+enum class ItemKind : std::uint8_t { kUp, kText, kBytes, kDown, kGaveUp, kBlocked, kWritable };
 struct Item {
   ItemKind kind = ItemKind::kText;
   std::uint64_t due_ms = 0;
   std::uint32_t code = 0;  // kDown
-  std::string text;        // the frame, or why it is down
+  std::string text;        // the frame, a piece of its bytes, or why it is down
 };
 
 struct Channel {
@@ -47,6 +49,8 @@ struct Channel {
   std::deque<Item> to_daemon;
   std::deque<Item> to_broker;
   std::map<std::string, bool> presence;  // what this socket was told of each peer: joined or left
+  std::uint64_t unread_until_ms = 0;     // the daemon reads nothing until then
+  std::unique_ptr<ByteWire> up, down;    // when bytes travel
 };
 
 struct Dialer {
@@ -71,7 +75,17 @@ struct ConnInput {
 class Network {
  public:
   Network(const Plan& plan, Rng& rng, Journal& journal, Counters& counters)
-      : plan_(plan), rng_(rng), journal_(journal), counters_(counters) {}
+      : plan_(plan),
+        rng_(rng),
+        journal_(journal),
+        counters_(counters),
+        relay_(plan, rng, journal, counters) {}
+
+  Relay& relay() noexcept { return relay_; }
+  const Relay& relay() const noexcept { return relay_; }
+
+  // From then on a hello that was forgotten may be fresh again: see liar.cc.
+  bool broker_clock_went_back = false;
 
   // Starts connections that are due. `broker_up`: something listens.
   void tick(std::uint64_t now_ms, bool broker_up);
@@ -99,6 +113,9 @@ class Network {
   void broker_died(std::uint64_t now_ms);
   void cut_one(bool half_open, std::uint64_t now_ms);
   void block_one(std::uint64_t now_ms);
+  void stop_reading_one(std::uint64_t now_ms);
+  // A transport ends for good, as with a bad address: its daemon has to open it anew.
+  void give_up_one(std::uint64_t now_ms);
   void refuse_until(std::uint64_t until_ms) noexcept { refuse_until_ms_ = until_ms; }
   // From here on nothing is lost any more.
   void heal(std::uint64_t now_ms);
@@ -112,6 +129,10 @@ class Network {
   void retry_later(Dialer& dialer, std::uint64_t now_ms);
   void push(std::deque<Item>& to, ItemKind kind, std::uint64_t now_ms, std::uint32_t code,
             std::string_view text, std::uint64_t extra_ms = 0);
+  void ship(Channel& channel, bool to_broker, std::string_view text, std::uint64_t now_ms);
+  // The messages that a piece of bytes completes.
+  void unpack(Item&& item, ByteWire* wire, std::vector<Item>& out);
+  void drop_slow_consumer(Channel& channel, std::uint64_t now_ms);
   void lose_tail(std::deque<Item>& items);
   void lose(Channel& channel, std::uint64_t now_ms, bool daemon_late, bool broker_late);
   std::uint64_t delay();
@@ -122,6 +143,7 @@ class Network {
   Rng& rng_;
   Journal& journal_;
   Counters& counters_;
+  Relay relay_;
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<Dialer> dialers_;
   std::vector<std::uint32_t> generations_;  // of the broker's socket slots; odd: in use

@@ -21,7 +21,7 @@ std::uint64_t log_time(void* context) { return static_cast<const Parts*>(context
 }  // namespace
 
 Parts::Parts(std::string_view name_, Journal& journal_, const Plan& plan, store::Role role,
-             const std::string& directory)
+             const std::string& directory, std::uint64_t bound_bytes)
     : limits(plan.limits),
       name(name_),
       journal(journal_),
@@ -29,6 +29,10 @@ Parts::Parts(std::string_view name_, Journal& journal_, const Plan& plan, store:
   store::Options options;
   options.directory = directory;
   options.role = role;
+  if (bound_bytes != 0) {
+    limits.store_bound_bytes = bound_bytes;
+    options.reserve_bytes = plan.store_reserve_bytes;
+  }
   options.bound_bytes = limits.store_bound_bytes;
   options.durability = store::Durability::kRelaxed;
   auto opened = store::Store::open(options, scratch);

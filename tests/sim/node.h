@@ -19,6 +19,7 @@
 #include "store/store.h"
 #include "tests/sim/network.h"
 #include "tests/sim/oracle.h"
+#include "tests/sim/watch.h"
 
 namespace cm::sim {
 
@@ -48,6 +49,7 @@ struct Fate {
   bool commit_fails = false;
   std::size_t frames = SIZE_MAX;   // taken from each connection
   std::uint32_t effects_kept = 0;  // per mille, of kAmidEffects
+  std::uint64_t commit_ms = 0;     // that the commit takes
 };
 
 // What the nodes share.
@@ -58,13 +60,15 @@ struct Wires {
   Counters& counters;
   Network& network;
   Oracle& oracle;
+  Cells& cells;
 };
 
 // The parts of a process that both roles have. Dies with it.
 class Parts {
  public:
+  // `bound_bytes`: of the store; 0 for one that is large enough.
   Parts(std::string_view name, Journal& journal, const Plan& plan, store::Role role,
-        const std::string& directory);
+        const std::string& directory, std::uint64_t bound_bytes);
   // The next commit that writes fails with ENOSPC.
   void fail_next_commit(bool fails) noexcept { commit_fails_ = fails; }
   void set_now(const Clock& clock, std::uint64_t now_ms) noexcept {
@@ -120,13 +124,16 @@ class BrokerNode {
   void check_store();
 
   Clock clock;
+  std::uint64_t store_bytes = 0;  // admission bound of the next process; 0: large
   std::uint64_t stalled_until_ms = 0;
   std::uint64_t restart_at_ms = UINT64_MAX;
 
  private:
   struct Process {
-    Process(Wires& wires, const std::string& directory, const Clock& clock, std::uint64_t now_ms);
+    Process(Wires& wires, const std::string& directory, const Clock& clock, std::uint64_t now_ms,
+            std::uint64_t store_bytes);
     Parts parts;
+    BrokerWatch watch;
     broker::Effects effects;
     broker::Broker core;
     std::vector<ConnInput> inputs;  // of the last collection; those from `applied` on wait
@@ -150,6 +157,7 @@ struct Call {
   Ask ask;
   bool leaves = false;  // not a call: the client closes its connection
   std::string method, path, query, body, idempotency_key;
+  std::string subject;  // of kRequeue: the id
 };
 
 // Who a daemon is: its config.json.
@@ -172,6 +180,8 @@ class DaemonNode {
   void die(std::uint64_t now_ms);
   std::uint64_t wake_ms() const;
   bool outbox_empty() const;
+  // The broker refused its only mesh for good: a process would end now.
+  bool gave_up() const { return up() && !process_->core.gave_up().empty(); }
 
   // Queues a call; its connection. Only while it is up.
   ConnRef submit(std::uint64_t now_ms, Call call);
@@ -182,14 +192,16 @@ class DaemonNode {
   void check_store();
 
   Clock clock;
+  std::uint64_t store_bytes = 0;  // admission bound of the next process; 0: large
   std::uint64_t stalled_until_ms = 0;
   std::uint64_t restart_at_ms = UINT64_MAX;
 
  private:
   struct Process {
     Process(Wires& wires, const std::string& directory, const Clock& clock, std::uint64_t now_ms,
-            const Identity& who, std::uint32_t pid);
+            const Identity& who, std::uint32_t pid, std::uint64_t store_bytes);
     Parts parts;
+    DaemonWatch watch;
     daemon::Effects effects;
     daemon::Daemon core;
   };

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/crypto/fingerprint.h"
+#include "tests/sim/relay.h"
+
 namespace cm::sim {
 
 void Oracle::breaks(std::string_view promise, std::string_view detail) {
@@ -25,6 +28,7 @@ void Oracle::set_member(std::uint32_t daemon, const crypto::PublicKey& key, std:
 
 std::uint32_t Oracle::add(Request request) {
   request.number = static_cast<std::uint32_t>(requests_.size());
+  note_fingerprint(request);
   requests_.push_back(std::move(request));
   return requests_.back().number;
 }
@@ -39,8 +43,11 @@ void Oracle::client_left(std::uint32_t daemon, ConnRef conn) {
   left_.insert({daemon, conn.bits()});
   const auto found = asks_.find({daemon, conn.bits()});
   if (found == asks_.end()) return;
-  if (found->second.kind == AskKind::kSend) {
+  if (found->second.kind == AskKind::kSend || found->second.kind == AskKind::kRequeue) {
     Request& request = requests_[found->second.request];
+    if (request.requeue_of >= 0) {
+      requests_[static_cast<std::size_t>(request.requeue_of)].maybe_aborted = true;
+    }
     request.unknown = true;
     request.tried_before = true;
     if (!request.id.empty()) books_[daemon][request.id].maybe.push_back(request.number);
@@ -81,7 +88,8 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
   asks_.erase(found);
   journal_.line("d%u answers %u to %u", daemon, status, conn.slot);
   // A listing that waited for the broker is answered from the mirror when its link is closed.
-  const bool listing = ask.kind == AskKind::kOther && status == 200;
+  const bool listing = (ask.kind == AskKind::kOther && status == 200) ||
+                       (ask.kind == AskKind::kStatus && status != 503 && status != 507);
   if (abandoned && !listing) {
     if (status != 507 && status != 503) breaks("a failed commit answers 507 or 503", body);
     if (ask.kind == AskKind::kSend) requests_[ask.request].tried_before = true;
@@ -91,6 +99,8 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
     case AskKind::kSend:
       send_answered(requests_[ask.request], status, body, abandoned, may_be_full);
       break;
+    case AskKind::kRequeue: requeue_answered(requests_[ask.request], status, body); break;
+    case AskKind::kStatus: status_answered(requests_[ask.request], status, body); break;
     case AskKind::kMalformed:
       if (status != 400) breaks("a malformed request is refused with 400", body);
       break;
@@ -130,6 +140,7 @@ void Oracle::send_answered(Request& request, std::uint32_t status, std::string_v
       breaks("2: the same answer", name(request) + " was done and is queued again");
     }
     if (request.dead) breaks("2: the same answer", name(request) + " was dead and lives");
+    if (request.aborted) breaks("2: the same answer", name(request) + " was aborted and lives");
     return accepted(request, status);
   }
   const std::string conflict = text_of(tape, "conflict");
@@ -142,6 +153,14 @@ void Oracle::send_answered(Request& request, std::uint32_t status, std::string_v
     if (text_of(tape, "reason").empty()) breaks("1: dead has a reason", name(request));
     request.dead = true;
     book.bound = static_cast<int>(request.number);
+    ++counters_.conflicts;
+    return;
+  }
+  if (status == 409 && conflict == "outbox_aborted_fingerprint_match") {
+    if (!request.aborted && !request.maybe_aborted) {
+      breaks("2: the same answer", name(request) + " was aborted by nobody");
+    }
+    request.aborted = true;
     ++counters_.conflicts;
     return;
   }
@@ -169,6 +188,108 @@ void Oracle::accepted(Request& request, std::uint32_t status) {
   }
   book.bound = static_cast<int>(request.number);
   request.accepted = true;
+}
+
+void Oracle::requeue_answered(Request& request, std::uint32_t status, std::string_view body) {
+  if (request.requeue_of < 0 && status == 200) breaks("a requeue needs a row", body);
+  if (status != 200) {
+    if (status != 409 && status != 507 && status != 503) breaks("a requeue is 200 or 409", body);
+    return;
+  }
+  ++counters_.requeues;
+  Request& old = requests_[static_cast<std::size_t>(request.requeue_of)];
+  if (old.aborted) breaks("2: the same answer", name(old) + " was requeued a second time");
+  old.aborted = true;
+  accepted(request, 202);
+}
+
+// 8: whoever is told that it was delivered finds it in the inbox.
+void Oracle::status_answered(const Request& request, std::uint32_t status, std::string_view body) {
+  ++counters_.statuses;
+  if (status >= 500 && status != 502 && status != 503 && status != 504 && status != 507) {
+    breaks("a status is answered", body);
+  }
+  bool says = false;
+  for (const std::string_view word :
+       {R"("state":"delivered")", R"("state":"handed")", R"("state":"seen")"}) {
+    says = says || body.find(word) != std::string_view::npos;
+  }
+  if (!says || relay_.changed(members_[request.daemon].hex, request.id)) return;
+  claims_.insert(request.number);
+  check_claims();
+}
+
+void Oracle::check_claims() {
+  std::erase_if(claims_, [this](std::uint32_t number) {
+    const Request& request = requests_[number];
+    const Held here = held(request);
+    if (here == Held::kNo) breaks("8: delivered means in the inbox", name(request));
+    return here != Held::kUnknown;
+  });
+}
+
+Held Oracle::held(const Request& request) {
+  const std::string& sender = members_[request.daemon].hex;
+  if (raw_inbox_.contains({sender, request.id})) return Held::kYes;
+  bool unknown = false;
+  for (std::uint32_t daemon = 0; daemon < plan_.daemons; ++daemon) {
+    if (members_[daemon].hex != members_[request.target].hex) continue;
+    const Held one = reader_.holds(reader_.context, daemon, sender, request.id);
+    if (one == Held::kYes) return one;
+    unknown = unknown || one == Held::kUnknown;
+  }
+  return unknown ? Held::kUnknown : Held::kNo;
+}
+
+void Oracle::raw_accepted(std::uint32_t number) {
+  Request& request = requests_[number];
+  request.accepted = true;
+  request.accept_order = ++accepts_;
+  ++counters_.accepted;
+}
+
+void Oracle::raw_received(std::uint32_t number, const std::string& sender, const std::string& id,
+                          bool opened, std::string_view body) {
+  if (sender == liar_) return;
+  const Request* request = of_id(sender, id, body);
+  if (request == nullptr) return breaks("1: what arrives is what was sent", "an unknown id: " + id);
+  if (!opened && !relay_.changed(sender, id)) {
+    return breaks("1: what arrives can be opened", name(*request));
+  }
+  if (opened && body != request->message) {
+    return breaks("1: what arrives is what was sent", name(*request));
+  }
+  raw_inbox_[{sender, id}] = number;
+  delivered_[{request->number, number}] = ++raw_arrivals_[number];
+  ++counters_.delivered;
+}
+
+const Request* Oracle::of_id(std::string_view sender, std::string_view id,
+                             std::string_view body) const {
+  const Request* found = nullptr;
+  for (const Request& request : requests_) {
+    if (members_[request.daemon].hex != sender) continue;
+    // Without an id the answer was lost that would have told it.
+    const bool exact = !body.empty() && request.message == body;
+    if (exact && (request.id == id || request.id.empty())) return &request;
+    if (request.id != id) continue;
+    // Of all that asked under this id, the one that has it.
+    if (found == nullptr || request.accepted || (request.unknown && !found->accepted)) {
+      found = &request;
+    }
+  }
+  return found;
+}
+
+void Oracle::note_fingerprint(const Request& request) {
+  constexpr std::string_view kPriorities[] = {"now", "next", "low"};
+  crypto::RequestParts parts;
+  parts.destination = crypto::map_destination(request.to);
+  parts.reply_to = request.reply_to;
+  parts.priority = kPriorities[request.priority];
+  parts.body = as_bytes(request.message);
+  const auto bare = crypto::request_fingerprint(parts);
+  if (bare) bare_.insert(load_le<std::uint64_t>(bare->data()));
 }
 
 void Oracle::conflicted(Request& request) {
@@ -204,7 +325,14 @@ void Oracle::refused(Request& request, std::uint32_t status, bool may_be_full) {
   }
 }
 
+const Request* Oracle::bound(std::uint32_t daemon, const std::string& id) const {
+  const auto book = books_[daemon].find(id);
+  if (book == books_[daemon].end() || book->second.bound < 0) return nullptr;
+  return &requests_[static_cast<std::size_t>(book->second.bound)];
+}
+
 Request* Oracle::of_body(std::uint32_t daemon, std::string_view body, std::string_view where) {
+  if (!liar_.empty() && body.starts_with("RUBBISH")) return nullptr;
   std::uint32_t number = UINT32_MAX;
   if (body.starts_with(kMarker)) {
     const char* first = body.data() + kMarker.size() + 1;
@@ -215,11 +343,12 @@ Request* Oracle::of_body(std::uint32_t daemon, std::string_view body, std::strin
     return nullptr;
   }
   Request& request = requests_[number];
-  if (request.target != daemon) {
+  if (members_[request.target].hex != members_[daemon].hex) {
     breaks("1: the right recipient", name(request) + " is with d" + std::to_string(daemon));
     return nullptr;
   }
-  if (!request.accepted && !request.unknown && !request.dead) {
+  if (!request.accepted && !request.unknown && !request.dead && !request.aborted &&
+      !request.from_raw) {
     // Its answer may be on its way in this very iteration; a refusal stands for good.
     bool open = false;
     for (const auto& [key, ask] : asks_) {
@@ -236,15 +365,19 @@ void Oracle::inbox_answered(std::uint32_t daemon, std::string_view body) {
   ++counters_.inbox_reads;
   const wire::JsonNode* items = tape.find("items");
   if (items == nullptr) return breaks("an inbox has items", body.substr(0, 100));
-  std::set<std::uint32_t> here;
+  std::set<std::pair<std::uint32_t, std::string>> here;
   for (std::uint32_t at = tape.first(*items); at < items->next; at = tape.at(at).next) {
     const wire::JsonNode* text = tape.find(tape.at(at), "body");
-    if (text == nullptr || text->type != wire::JsonType::kText) {
+    const bool missing = text == nullptr || text->type != wire::JsonType::kText;
+    if (missing && (!liar_.empty() || plan_.relay_changes())) continue;  // judged at the end
+    if (missing) {
       return breaks("1: what arrives can be opened", body.substr(0, 400));
     }
     const Request* request = of_body(daemon, text->text, "an inbox");
-    if (request == nullptr) return;
-    if (!here.insert(request->number).second) {
+    if (broken()) return;
+    if (request == nullptr) continue;
+    const wire::JsonNode* id = tape.find(tape.at(at), "client_message_id");
+    if (!here.insert({request->number, id == nullptr ? "" : std::string(id->text)}).second) {
       return breaks("5: once in the inbox", name(*request));
     }
     shown_.insert(request->number);
@@ -279,6 +412,7 @@ void Oracle::stream_wrote(std::uint32_t daemon, ConnRef conn, std::string_view t
     return;
   }
   const std::string body = text_of(tape, "body");
+  if (body.empty() && (!liar_.empty() || plan_.relay_changes())) return;
   const Request* request = of_body(daemon, body, "an event");
   if (request != nullptr) shown_.insert(request->number);
 }
@@ -286,10 +420,17 @@ void Oracle::stream_wrote(std::uint32_t daemon, ConnRef conn, std::string_view t
 void Oracle::to_broker(std::string_view frame) {
   ++counters_.frames;
   check_bytes("a frame", frame);
+  check_hex("a frame", frame);
 }
 
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
   check_bytes("a frame", frame);
+  check_hex("a frame", frame);
+  if (plant_ == "redelivery" && is_type(frame, "push")) {
+    const std::string id(member_of_frame(frame, "messageId"));
+    if (!planted_.insert(id).second) breaks("planted: no push is repeated", id);
+  }
+  if (channel.daemon > plan_.daemons) return;  // the liar's
   if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
   if (frame.find("\"type\":\"error\"") != std::string_view::npos) {
     for (const std::string_view code :
@@ -305,7 +446,10 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
   const bool left = frame.find("\"event\":\"peer_left\"") != std::string_view::npos;
   if (!joined && !left) return;
   for (std::uint32_t daemon = 0; daemon < members_.size(); ++daemon) {
-    if (frame.find(members_[daemon].hex) == std::string_view::npos) continue;
+    if (members_[daemon].hex.empty() ||
+        frame.find(members_[daemon].hex) == std::string_view::npos) {
+      continue;
+    }
     const auto [told, first] = channel.presence.try_emplace(members_[daemon].hex, joined);
     if (!first && told->second == joined) {
       breaks(
@@ -313,12 +457,15 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
           "d" + std::to_string(channel.daemon) + " was told twice of d" + std::to_string(daemon));
     }
     told->second = joined;
-    if (joined) continue;
+    if (joined) return;
     for (const auto& other : network.channels()) {
-      if (other->daemon == daemon && other->broker_side && other->greeted) {
+      if (other->daemon < members_.size() &&
+          members_[other->daemon].hex == members_[daemon].hex && other->broker_side &&
+          other->greeted) {
         breaks("presence: nobody leaves who is connected", "d" + std::to_string(daemon));
       }
     }
+    return;  // a twin has the same key
   }
 }
 

@@ -3,7 +3,18 @@
 // Holds:  it stands outside the system: it knows what clients sent and what they were answered,
 //         what travelled, and at the end what the stores hold. It never reads a core's tables.
 // Why:    a checker inside the system repeats the system's mistakes.
-// Source: design/delivery.md "Promises" (numbers in the messages are those), design/presence.md.
+// Source: design/delivery.md "Promises", design/presence.md. Each promise and where it is checked:
+//   1 accepted means durable      check_outbox (a row, done or dead with a reason), check_all
+//   2 an id names one request     send_answered, conflicted, refused: the same answer for good
+//   3 accepted at most once       check_broker: one message a sender and id
+//   4 accept is atomic            check_broker: dedupe, message and delivery or receipt agree
+//   5 once in the inbox           check_inbox (ids), check_all (every stored message arrived)
+//   6 order                       check_order: by the order of answers, and that of the outbox
+//   7 nothing readable            check_bytes, on every frame and on the whole broker file: bodies
+//                                 in four encodings, bare fingerprints raw and in hex
+//   8 never delivered when not    status_answered, check_claims: the inbox has the row by then;
+//                                 check_all: what a client has read stays
+//   9 one wake                    nothing to check: no version of the product wakes anybody yet
 // Not:    making requests (workload.h).
 #pragma once
 
@@ -50,17 +61,41 @@ struct Request {
   std::uint64_t accept_order = 0;
   std::string broker_id;  // of a 200
   bool dead = false;      // a 409 said so
+  int requeue_of = -1;    // the request whose place it takes
+  bool aborted = false;   // requeued: an answer said so
+  bool maybe_aborted = false;
+  bool from_raw = false;  // of a legacy client: it has no outbox
 };
 
-enum class AskKind : std::uint8_t { kSend, kInbox, kStream, kOther, kMalformed };
+// Whether an inbox has a row, asked of its store. kUnknown: the daemon is down.
+enum class Held : std::uint8_t { kNo, kYes, kUnknown };
+struct InboxReader {
+  Held (*holds)(void* context, std::uint32_t daemon, std::string_view sender,
+                std::string_view id) = nullptr;
+  void* context = nullptr;
+};
+
+enum class AskKind : std::uint8_t {
+  kSend,
+  kRequeue,
+  kStatus,
+  kInbox,
+  kStream,
+  kOther,
+  kMalformed
+};
 struct Ask {
   AskKind kind = AskKind::kOther;
-  std::uint32_t request = 0;  // of kSend
+  std::uint32_t request = 0;  // of kSend and kStatus; of kRequeue: the one that takes its place
 };
 
 class Oracle {
  public:
-  Oracle(Journal& journal, Counters& counters) : journal_(journal), counters_(counters) {}
+  // `plant`: what it forbids although nobody promised it; for tests of the shrinking.
+  Oracle(const Plan& plan, const Relay& relay, Journal& journal, Counters& counters,
+         std::string_view plant)
+      : plan_(plan), relay_(relay), journal_(journal), counters_(counters), plant_(plant) {}
+  void set_inbox_reader(const InboxReader& reader) { reader_ = reader; }
 
   bool broken() const noexcept { return !problem_.empty(); }
   const std::string& problem() const noexcept { return problem_; }
@@ -69,6 +104,8 @@ class Oracle {
   // --- what clients ask and are answered ---
   std::uint32_t add(Request request);  // its number
   const std::vector<Request>& requests() const noexcept { return requests_; }
+  // Whose row an id has for certain; null when nobody knows.
+  const Request* bound(std::uint32_t daemon, const std::string& id) const;
   void asked(std::uint32_t daemon, ConnRef conn, Ask ask);
   // `abandoned`: the iteration's commit failed. `may_be_full`: limits are small in this run.
   void answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status, std::string_view body,
@@ -79,17 +116,26 @@ class Oracle {
   void process_died(std::uint32_t daemon);
   std::size_t outstanding() const noexcept { return asks_.size(); }
 
+  // --- what a legacy client says of itself ---
+  void raw_accepted(std::uint32_t request);
+  void raw_received(std::uint32_t number, const std::string& sender, const std::string& id,
+                    bool opened, std::string_view body);
+
   // --- what travels ---
   void to_broker(std::string_view frame);
   void to_daemon(Channel& channel, std::string_view frame, const Network& network);
 
   // --- the end ---
   void set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex);
+  void set_liar(std::string_view hex) { liar_ = hex; }
+  // "Delivered" was said of mail whose recipient was down: it is asked when it is up again.
+  void check_claims();
   void check_broker(store::Batch& batch);
   void check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batch& broker);
   void check_inbox(std::uint32_t daemon, store::Batch& batch);
   void check_all();
   void check_bytes(std::string_view what, std::string_view bytes);
+  void check_file(std::string_view bytes);  // the broker's whole data file
 
  private:
   struct Book {  // of one id at one daemon
@@ -100,14 +146,12 @@ class Oracle {
     crypto::PublicKey key{};
     std::string hex;
   };
-  struct Seen {  // a row of an inbox
-    std::uint32_t daemon = 0;
-    std::uint64_t position = 0;
-  };
   using AskKey = std::pair<std::uint32_t, std::uint64_t>;
 
   void send_answered(Request& request, std::uint32_t status, std::string_view body, bool abandoned,
                      bool may_be_full);
+  void requeue_answered(Request& request, std::uint32_t status, std::string_view body);
+  void status_answered(const Request& request, std::uint32_t status, std::string_view body);
   void accepted(Request& request, std::uint32_t status);
   void refused(Request& request, std::uint32_t status, bool may_be_full);
   void conflicted(Request& request);
@@ -116,10 +160,25 @@ class Oracle {
   std::string text_of(const wire::JsonTape& tape, std::string_view key);
   // The request that a body belongs to; breaks when it is none that `daemon` may hold.
   Request* of_body(std::uint32_t daemon, std::string_view body, std::string_view where);
+  // By the id that a row has; null when nobody asked for it.
+  const Request* of_id(std::string_view sender, std::string_view id,
+                       std::string_view body = {}) const;
+  Held held(const Request& request);
+  void check_order();
+  void check_hex(std::string_view what, std::string_view bytes);
+  void note_fingerprint(const Request& request);
+  void note_expired(store::Batch& batch, const Ulid& message, const store::MessageRow& row);
+  bool is_delivered(std::uint32_t number) const;
   std::string name(const Request& request) const;
 
+  const Plan& plan_;
+  const Relay& relay_;
   Journal& journal_;
   Counters& counters_;
+  std::string plant_;
+  std::set<std::string> planted_;
+  InboxReader reader_;
+  std::string liar_;  // its key
   std::string problem_;
   std::vector<Request> requests_;
   std::vector<Member> members_;
@@ -129,9 +188,14 @@ class Oracle {
   std::vector<std::unordered_map<std::string, Book>> books_;
   std::set<std::uint32_t> shown_;  // requests that a client has read in an inbox
   std::uint64_t accepts_ = 0;
-  std::unordered_map<std::uint32_t, Seen> delivered_;           // by request
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> delivered_;  // request, daemon
   std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;  // position of a done row
-  std::set<std::uint32_t> dead_;
+  std::set<std::uint32_t> dead_, aborted_;                      // by rows
+  std::set<std::uint32_t> expired_;                             // at the broker, with a reason
+  std::set<std::uint32_t> claims_;                              // said to be delivered
+  std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
+  std::map<std::uint32_t, std::uint64_t> raw_arrivals_;  // of a legacy client, by daemon
+  std::set<std::uint64_t> bare_;  // the first 8 bytes of bare fingerprints
   ScratchArena arena_{64 * 1024};
   wire::JsonParser parser_;
 };

@@ -1,5 +1,9 @@
 // oracle_end.cc — what the stores hold when all is quiet, judged against what clients were told.
 #include <algorithm>
+#include <bitset>
+
+#include "core/base/check.h"
+#include "core/crypto/encoding.h"
 
 #include "tests/sim/oracle.h"
 
@@ -26,6 +30,64 @@ void Oracle::check_bytes(std::string_view what, std::string_view bytes) {
   }
 }
 
+void Oracle::check_file(std::string_view bytes) {
+  check_bytes("the broker's store", bytes);
+  check_hex("the broker's store", bytes);
+  // Raw: by the first two bytes, most of which begin no fingerprint.
+  std::bitset<65'536> first;
+  for (const std::uint64_t prefix : bare_) first.set(prefix & 0xffff);
+  const auto* data = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  for (std::size_t at = 0; at + 8 <= bytes.size(); ++at) {
+    if (!first.test(load_le<std::uint16_t>(data + at))) continue;
+    if (bare_.contains(load_le<std::uint64_t>(data + at))) {
+      breaks("7: nothing that confirms a guess", "the broker's store has a bare fingerprint");
+    }
+  }
+}
+
+// A bare fingerprint as hex, or its beginning: any run of hex digits begins with one, or has one
+// behind 64 digits.
+void Oracle::check_hex(std::string_view what, std::string_view bytes) {
+  const auto digit = [](char c) -> int {
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  for (std::size_t at = 0; at + 16 <= bytes.size();) {
+    std::size_t run = 0;
+    std::uint64_t value = 0;
+    while (at + run < bytes.size() && digit(bytes[at + run]) >= 0) {
+      const auto bits = static_cast<std::uint64_t>(digit(bytes[at + run]));
+      if (run % 64 < 16) {
+        const std::size_t byte = run % 64 / 2;
+        if (run % 64 == 0) value = 0;
+        value |= bits << (byte * 8 + (run % 2 == 0 ? 4 : 0));
+        if (run % 64 == 15 && bare_.contains(value)) {
+          breaks("7: nothing that confirms a guess", std::string(what) + " has a fingerprint");
+        }
+      }
+      ++run;
+    }
+    at += run + 1;
+  }
+}
+
+void Oracle::note_expired(store::Batch& batch, const Ulid& message,
+                          const store::MessageRow& row) {
+  store::Cursor receipts(batch, TableId::kReceipt);
+  for (bool more = receipts.seek(message.bytes); more; more = receipts.next()) {
+    Ulid id;
+    store::MailboxId box;
+    store::ReceiptRow receipt;
+    if (!store::parse_receipt_key(receipts.key(), id, box) || !(id == message)) return;
+    if (!receipts.row(receipt) || receipt.fixed.state != store::ReceiptState::kExpired) continue;
+    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
+    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
+    const auto sender = crypto::hex_text(row.fixed.sender_key);
+    const Request* request = of_id(crypto::view(sender), row.text[store::kMessageClientId]);
+    if (request != nullptr) expired_.insert(request->number);
+  }
+}
+
 void Oracle::check_broker(store::Batch& batch) {
   store::Cursor queued(batch, TableId::kDelivery);
   if (queued.seek({})) return breaks("1: delivered", "a row is still queued at the broker");
@@ -36,6 +98,16 @@ void Oracle::check_broker(store::Batch& batch) {
     if (!messages.row(row)) return breaks("fsck", "a message row is damaged");
     const std::string id(row.text[store::kMessageClientId]);
     const std::uint32_t sender = row.fixed.sender_member_no;
+    Ulid ulid;
+    CHECK(store::parse_ulid_key(messages.key(), ulid));
+    note_expired(batch, ulid, row);
+    if (bare_.contains(load_le<std::uint64_t>(row.fixed.fingerprint.data()))) {
+      breaks("7: nothing that confirms a guess", "a message row has a bare fingerprint");
+    }
+    store::Cursor receipts(batch, TableId::kReceipt);
+    if (!receipts.seek(ulid.bytes) || as_text(receipts.key().first(16)) != as_text(ulid.bytes)) {
+      breaks("4: a message has a row for its recipient", id);
+    }
     if (!ids.insert({sender, id}).second) return breaks("3: accepted at most once", id);
     store::DedupeRow dedupe;
     Ulid message;
@@ -61,32 +133,43 @@ void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batc
     if (!cursor.row(row) || !batch.get(TableId::kOutboxBody, cursor.key(), body)) {
       return breaks("fsck", "an outbox row is damaged");
     }
-    // The sender's own store may hold the plaintext: it names the request.
+    // The sender's own store may hold the plaintext: with the id it names the request.
     const std::string payload(body.text[store::kBodyPayload]);
+    const std::string id(row.text[store::kOutboxClientId]);
     std::uint32_t number = UINT32_MAX;
     for (const Request& request : requests_) {
-      if (request.daemon == daemon && request.message == payload) number = request.number;
+      if (request.daemon != daemon || request.message != payload) continue;
+      if (request.id == id || request.id.empty()) number = request.number;
     }
     if (number == UINT32_MAX) return breaks("1: accepted means durable", "a row of no request");
     Request& request = requests_[number];
-    if (!request.accepted && !request.unknown) {
+    if (!request.accepted && !request.unknown && !request.aborted && !request.dead) {
       return breaks("a refused request consumes nothing", name(request) + " has a row");
     }
-    const std::string id(row.text[store::kOutboxClientId]);
-    if (!request.id.empty() && request.id != id) {
-      return breaks("2: an id names one request", name(request) + " has the row of " + id);
-    }
+    if (request.id.empty()) request.id = id;  // its answer was lost
     if (row.text[store::kOutboxTarget] != members_[request.target].hex) {
       return breaks("1: the right recipient", name(request) + " went to another key");
     }
     if (row.fixed.status == store::OutboxStatus::kDead) {
-      // Every target here exists and every frame is right: only time can kill a row.
-      if (!row.text[store::kOutboxLastError].starts_with("max_age_exceeded")) {
+      // Every target here exists and every frame is right: only time can kill a row, or a relay
+      // that changed what stands for it.
+      const bool lied = relay_.changed(members_[daemon].hex, id);
+      if (!lied && !row.text[store::kOutboxLastError].starts_with("max_age_exceeded")) {
         return breaks("1: dead has its reason",
                       name(request) + ": " + std::string(row.text[store::kOutboxLastError]));
       }
       dead_.insert(number);
       ++counters_.dead;
+      continue;
+    }
+    if (row.fixed.status == store::OutboxStatus::kAborted) {
+      if (!request.aborted && !request.maybe_aborted) {
+        return breaks("2: the same answer", name(request) + " was aborted by nobody");
+      }
+      if (row.text[store::kOutboxSupersededBy].empty() || row.fixed.aborted_ms == 0) {
+        return breaks("1: aborted says by what and when", name(request));
+      }
+      aborted_.insert(number);
       continue;
     }
     if (row.fixed.status != store::OutboxStatus::kDone) {
@@ -110,59 +193,94 @@ void Oracle::check_inbox(std::uint32_t daemon, store::Batch& batch) {
     ++position;
     store::InboxRow row;
     if (!cursor.row(row)) return breaks("fsck", "an inbox row is damaged");
-    if (row.fixed.body_missing != 0) {
-      return breaks("1: what arrives can be opened", row.text[store::kInboxReason]);
+    const std::string sender_hex(row.text[store::kInboxSender]);
+    const std::string id(row.text[store::kInboxClientId]);
+    if (!ids.insert({sender_hex, id}).second) return breaks("5: once in the inbox", id);
+    if (sender_hex == liar_) {
+      if (row.fixed.plaintext == 0 && row.fixed.body_missing == 0) {
+        return breaks("5: rubbish is no message", id);
+      }
+      continue;
     }
-    const std::string body(row.text[store::kInboxBody]);
-    const Request* request = of_body(daemon, body, "an inbox");
-    if (request == nullptr) return;
+    const Request* request = of_id(sender_hex, id, row.text[store::kInboxBody]);
+    if (request == nullptr && relay_.changed(sender_hex, id)) continue;  // its answer was lost, too
+    if (request == nullptr) return breaks("1: what arrives is what was sent", "an unknown id");
+    if (row.fixed.body_missing != 0) {
+      if (!relay_.changed(sender_hex, id)) {
+        return breaks("1: what arrives can be opened", row.text[store::kInboxReason]);
+      }
+      delivered_[{request->number, daemon}] = position;
+      continue;
+    }
+    if (row.text[store::kInboxBody] != request->message) {
+      return breaks("1: what arrives is what was sent", name(*request) + ": another body");
+    }
+    if (of_body(daemon, request->message, "an inbox") == nullptr) return;
     const Member& sender = members_[request->daemon];
-    if (row.text[store::kInboxSender] != sender.hex || row.fixed.has_member == 0 ||
-        row.fixed.sender_member != sender.key || row.fixed.recipient != members_[daemon].key ||
+    // A legacy broker does not name the sender's member, so nothing is attributed to it.
+    const bool named = plan_.legacy_broker
+                           ? row.fixed.has_member == 0
+                           : row.fixed.has_member != 0 && row.fixed.sender_member == sender.key;
+    if (!named || row.fixed.recipient != members_[daemon].key ||
         static_cast<std::uint32_t>(row.fixed.priority) != request->priority ||
         row.text[store::kInboxReplyTo] != request->reply_to) {
       return breaks("1: what arrives is what was sent", name(*request) + ": other fields");
     }
-    if (!ids.insert({std::string(row.text[store::kInboxSender]),
-                     std::string(row.text[store::kInboxClientId])})
-             .second ||
-        !delivered_.insert({request->number, {daemon, position}}).second) {
-      return breaks("5: once in the inbox", name(*request));
-    }
+    delivered_[{request->number, daemon}] = position;
     ++counters_.delivered;
   }
 }
 
+bool Oracle::is_delivered(std::uint32_t number) const {
+  const auto found = delivered_.lower_bound({number, 0});
+  return found != delivered_.end() && found->first.first == number;
+}
+
 void Oracle::check_all() {
   for (const Request& request : requests_) {
-    const bool here = delivered_.contains(request.number);
-    if (request.accepted && !here && !dead_.contains(request.number)) {
+    const bool here = is_delivered(request.number);
+    const bool ended = dead_.contains(request.number) || aborted_.contains(request.number) ||
+                       expired_.contains(request.number);
+    if (request.accepted && !here && !ended) {
       return breaks("1: accepted means durable", name(request) + " is gone");
     }
-    if (outbox_at_.contains(request.number) && !here) {
+    if (outbox_at_.contains(request.number) && !here && !expired_.contains(request.number)) {
       return breaks("5: at least once to the receiver", name(request));
     }
-    if (shown_.contains(request.number) && !here) {
-      return breaks("8: shown means durable", name(request) + " was read and is gone");
+    if (shown_.contains(request.number) && !here && request.requeue_of < 0) {
+      bool elsewhere = false;  // the same body under the id of a requeue
+      for (const Request& other : requests_) {
+        elsewhere = elsewhere || (other.message == request.message && is_delivered(other.number));
+      }
+      if (!elsewhere) {
+        return breaks("8: shown means durable", name(request) + " was read and is gone");
+      }
     }
     if (!request.broker_id.empty() && !outbox_at_.contains(request.number)) {
       return breaks("2: the same answer", name(request) + " was done and is not");
     }
   }
-  // 6: by the order of answers where it is certain, and by the order of the outbox.
-  std::map<std::array<std::uint32_t, 3>, std::vector<const Request*>> lanes;
-  for (const Request& request : requests_) {
-    if (delivered_.contains(request.number)) {
-      lanes[{request.daemon, request.target, request.priority}].push_back(&request);
-    }
+  check_claims();
+  if (!claims_.empty()) breaks("8: delivered means in the inbox", "nobody could tell");
+  check_order();
+}
+
+// 6: by the order of answers where it is certain, and by the order of the outbox. What ended as
+// dead or aborted may still arrive when a relay keeps frames: nobody promised when.
+void Oracle::check_order() {
+  std::map<std::array<std::uint32_t, 3>, std::vector<std::pair<std::uint64_t, const Request*>>>
+      lanes;
+  for (const auto& [who, position] : delivered_) {
+    const Request& request = requests_[who.first];
+    if (aborted_.contains(who.first)) continue;
+    if (plan_.late != 0 && dead_.contains(who.first)) continue;
+    lanes[{request.daemon, who.second, request.priority}].push_back({position, &request});
   }
   for (auto& [lane, arrived] : lanes) {
-    std::sort(arrived.begin(), arrived.end(), [&](const Request* left, const Request* right) {
-      return delivered_[left->number].position < delivered_[right->number].position;
-    });
+    std::sort(arrived.begin(), arrived.end());
     std::uint64_t order = 0;
     std::uint64_t outbox = 0;
-    for (const Request* request : arrived) {
+    for (const auto& [position, request] : arrived) {
       if (request->accepted && !request->unknown) {
         if (request->accept_order < order) return breaks("6: order", name(*request));
         order = request->accept_order;

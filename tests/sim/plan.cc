@@ -1,10 +1,53 @@
 // plan.cc — the drawing of a plan.
 #include "tests/sim/plan.h"
 
+#include <algorithm>
+
 namespace cm::sim {
 
-Plan draw_plan(Rng& rng) {
+namespace {
+
+// Behind everything is drawn, so that the numbers of a run do not shift more than they have to.
+void take_away(Plan& plan) {
+  const auto zero = [&](Fault fault, auto& member) {
+    if (!plan.may(fault)) member = 0;
+  };
+  zero(Fault::kCommitFails, plan.commit_failure);
+  zero(Fault::kSlowCommit, plan.slow_commit);
+  zero(Fault::kSlowReads, plan.slow_read);
+  zero(Fault::kCut, plan.cut);
+  zero(Fault::kHalfOpen, plan.half_open);
+  zero(Fault::kStall, plan.stall);
+  zero(Fault::kBlocked, plan.block);
+  zero(Fault::kUnreachable, plan.partition);
+  zero(Fault::kSlowConsumer, plan.slow_consumer);
+  zero(Fault::kGaveUp, plan.gave_up);
+  zero(Fault::kLongAbsence, plan.long_absence);
+  zero(Fault::kPidReuse, plan.pid_reuse);
+  zero(Fault::kDuplicate, plan.duplicate);
+  zero(Fault::kReorder, plan.reorder);
+  zero(Fault::kLateFrame, plan.late);
+  zero(Fault::kForgedAck, plan.forged_ack);
+  zero(Fault::kOneByteReads, plan.byte_wires);
+  if (!plan.may(Fault::kChangedCiphertext) && !plan.may(Fault::kMismatchedFingerprint)) {
+    plan.tamper = 0;
+  }
+  if (!plan.may(Fault::kDelay)) plan.delay_most_ms = 2;
+  if (!plan.may(Fault::kClockForward) && !plan.may(Fault::kClockBack)) plan.wall_jump = 0;
+  plan.legacy_broker = plan.legacy_broker && plan.may(Fault::kLegacyBroker);
+  plan.legacy_client = plan.legacy_client && plan.may(Fault::kLegacyClient);
+  plan.twin = plan.twin && plan.may(Fault::kTwinIdentity);
+  if (!plan.may(Fault::kFullMap)) plan.store_reserve_bytes = 0;
+  if (!plan.may(Fault::kFullStore)) plan.daemon_store_bytes = plan.broker_store_bytes = 0;
+  const std::uint32_t least = plan.twin ? 3 : 2;  // a twin needs somebody to write to
+  plan.daemons = std::max(least, std::min(plan.daemons, plan.bounds.daemons_max));
+}
+
+}  // namespace
+
+Plan draw_plan(Rng& rng, const Bounds& bounds) {
   Plan plan;
+  plan.bounds = bounds;
   const auto sometimes = [&](std::uint32_t per_mille, std::uint32_t least, std::uint32_t most) {
     return rng.chance(per_mille) ? static_cast<std::uint32_t>(rng.between(least, most)) : 0;
   };
@@ -56,6 +99,42 @@ Plan draw_plan(Rng& rng) {
   if (rng.chance(100)) {
     limits.member_reply_bytes_max = static_cast<std::uint32_t>(rng.between(500, 20'000));
   }
+  plan.slow_commit = sometimes(250, 5, 200);
+  plan.slow_consumer = sometimes(250, 1, 10);
+  if (rng.chance(200)) {
+    limits.slow_consumer_hard_bytes = static_cast<std::uint32_t>(rng.between(800, 6'000));
+  }
+  plan.pid_reuse = sometimes(200, 300, 900);
+  plan.duplicate = sometimes(300, 5, 200);
+  plan.reorder = sometimes(250, 5, 300);
+  plan.late = sometimes(300, 100, 900);
+  plan.tamper = sometimes(100, 5, 120);
+  plan.forged_ack = sometimes(150, 5, 60);
+  plan.byte_wires = sometimes(200, 300, 1000);
+  plan.legacy_broker = rng.chance(80);
+  plan.legacy_client = rng.chance(200);
+  plan.liar = rng.chance(250);
+  plan.twin = rng.chance(60);
+  plan.twins_may_stay = rng.chance(400) && plan.twin;
+  if (rng.chance(60)) plan.daemon_store_bytes = rng.between(160'000, 400'000);
+  if (rng.chance(60)) plan.broker_store_bytes = rng.between(250'000, 600'000);
+  if (rng.chance(500)) plan.store_reserve_bytes = rng.between(20'000, 200'000);
+  plan.gave_up = sometimes(200, 1, 3);
+  plan.requests_max = static_cast<std::uint32_t>(rng.between(60, 260));
+  // What ends by time needs clocks that jump, and somebody who is away meanwhile.
+  const bool ages = rng.chance(150);
+  if (ages) limits.outbox_age_hours_max = static_cast<std::uint32_t>(rng.between(20, 100));
+  plan.mail_expires = rng.chance(100) && plan.may(Fault::kExpiredMail);
+  if (plan.mail_expires) limits.undelivered_days_max = 1;
+  if (ages || plan.mail_expires) {
+    plan.wall_jump = 20;
+    plan.partition = std::max(plan.partition, 2u);
+    plan.crash = std::max(plan.crash, 30u);
+    plan.long_absence = std::max(plan.long_absence, 300u);
+    plan.fault_every_ms = std::min<std::uint64_t>(plan.fault_every_ms, 2'000);
+  }
+  take_away(plan);
+  plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;
 }
 

@@ -1,6 +1,7 @@
 // workload.cc — the drawing of requests.
 #include "tests/sim/workload.h"
 
+#include "core/base/check.h"
 #include "core/wire/json_writer.h"
 
 namespace cm::sim {
@@ -22,34 +23,50 @@ std::uint32_t Workload::some_live_daemon(bool& found) {
   return daemon;
 }
 
+bool Workload::may_ask_more() const {
+  return wires_.oracle.requests().size() < wires_.plan.requests_max;
+}
+
+const Request* Workload::earlier(std::uint32_t daemon) {
+  const auto& requests = wires_.oracle.requests();
+  for (int attempt = 0; attempt < 4 && !requests.empty(); ++attempt) {
+    const Request& some = requests[wires_.rng.below(requests.size())];
+    if (some.daemon == daemon && !some.id.empty()) return &some;
+  }
+  return nullptr;
+}
+
 void Workload::act(std::uint64_t now_ms) {
   Rng& rng = wires_.rng;
   bool live = false;
   const std::uint32_t daemon = some_live_daemon(live);
+  if (legacy_ != nullptr && may_ask_more() && rng.chance(100)) send_as_legacy();
   if (!live) return;
   const auto& requests = wires_.oracle.requests();
   const std::uint64_t dice = rng.below(100);
-  if (dice < 50 || requests.empty()) return send(now_ms, fresh(daemon));
-  if (dice < 78) {
-    // An earlier request of this daemon that has an id by now.
-    const Request* earlier = nullptr;
-    for (int attempt = 0; attempt < 4 && earlier == nullptr; ++attempt) {
-      const Request& some = requests[rng.below(requests.size())];
-      if (some.daemon == daemon && !some.id.empty()) earlier = &some;
-    }
-    if (earlier == nullptr) return;
-    return send(now_ms, dice < 66 ? earlier->number : conflicting(*earlier));
+  if (dice < 47 || requests.empty()) {
+    if (may_ask_more()) send(now_ms, fresh(daemon));
+    return;
   }
-  if (dice < 83) {
+  if (dice < 75) {
+    const Request* old = earlier(daemon);
+    if (old == nullptr) return;
+    const bool again = dice < 63 || !may_ask_more();
+    return send(now_ms, again ? old->number : conflicting(*old));
+  }
+  if (dice < 80) {
+    if (!may_ask_more()) return;
     const std::uint32_t number = fresh(daemon);
     const bool has_id = !requests[number].id.empty();
     send(now_ms, number);
     if (has_id) send(now_ms, number);
     return;
   }
-  if (dice < 87) return burst(now_ms, daemon);
-  if (dice < 92) return read(now_ms, daemon);
-  if (dice < 95) return stream(now_ms, daemon);
+  if (dice < 84) return burst(now_ms, daemon);
+  if (dice < 89) return read(now_ms, daemon);
+  if (dice < 91) return requeue(now_ms, daemon);
+  if (dice < 93) return status(now_ms, daemon);
+  if (dice < 96) return stream(now_ms, daemon);
   if (dice < 97) return malformed(now_ms, daemon);
   if (!open_.empty()) {
     const auto [who, conn] = open_[rng.below(open_.size())];
@@ -82,17 +99,22 @@ std::uint32_t Workload::fresh(std::uint32_t daemon) {
   Rng& rng = wires_.rng;
   Request request;
   request.daemon = daemon;
+  const std::size_t targets = daemons_.size() + (legacy_ != nullptr ? 1 : 0);
+  const auto identity = [&](std::uint32_t number) -> const Identity& {
+    return number < daemons_.size() ? daemons_[number].who() : legacy_->who();
+  };
   do {
-    request.target = static_cast<std::uint32_t>(rng.below(daemons_.size()));
-  } while (request.target == daemon);
-  const Identity& target = daemons_[request.target].who();
+    request.target = static_cast<std::uint32_t>(rng.below(targets));
+  } while (identity(request.target).key == daemons_[daemon].who().key);
+  const Identity& target = identity(request.target);
   const std::uint64_t dice = rng.below(100);
   if (dice < 45) {
     request.kind = TargetKind::kKey;
     request.to = target.key_hex;
   } else if (dice < 80) {
     request.kind = TargetKind::kName;
-    request.to = rng.chance(200) ? "PEER-" + std::to_string(request.target) : target.name;
+    request.to = target.name;
+    if (rng.chance(200)) request.to[0] = 'P';
   } else if (dice < 92) {
     request.kind = TargetKind::kPrefix;
     request.to = target.key_hex.substr(0, rng.between(16, 40));
@@ -132,6 +154,7 @@ void Workload::send(std::uint64_t now_ms, std::uint32_t number) {
   const Request& request = wires_.oracle.requests()[number];
   DaemonNode& daemon = daemons_[request.daemon];
   if (!daemon.up()) return;
+  CHECK(!request.from_raw);
   ScratchArena arena(16 * 1024);
   TextBuf text(arena, request.message.size() + 256);
   wire::JsonWriter json(text);
@@ -157,14 +180,64 @@ void Workload::send(std::uint64_t now_ms, std::uint32_t number) {
 
 void Workload::burst(std::uint64_t now_ms, std::uint32_t daemon) {
   const std::uint64_t count = wires_.rng.between(3, 14);
+  if (!may_ask_more()) return;
   const std::uint32_t first = fresh(daemon);
-  for (std::uint64_t index = 0; index < count; ++index) {
+  for (std::uint64_t index = 0; index < count && may_ask_more(); ++index) {
     Request request = wires_.oracle.requests()[first];
     request.id = "id-" + std::to_string(ids_++);
     request.oversize = false;
     request.message = body_text(daemon, false);
     send(now_ms, wires_.oracle.add(std::move(request)));
   }
+}
+
+void Workload::requeue(std::uint64_t now_ms, std::uint32_t daemon) {
+  const Request* old = earlier(daemon);
+  if (old == nullptr || !may_ask_more()) return;
+  old = wires_.oracle.bound(daemon, old->id);
+  if (old == nullptr) return;
+  const bool nobodys = wires_.rng.chance(50);
+  Request request = *old;
+  request.requeue_of = nobodys ? -1 : static_cast<int>(old->number);
+  request.id = "id-" + std::to_string(ids_++);
+  request.accepted = request.unknown = request.tried_before = request.dead = false;
+  request.aborted = request.maybe_aborted = false;
+  request.accept_order = 0;
+  request.broker_id.clear();
+  const std::string old_id = nobodys ? "id-of-nobody" : old->id;
+  const std::uint32_t number = wires_.oracle.add(std::move(request));
+  Call call;
+  call.ask = {AskKind::kRequeue, number};
+  call.subject = old_id;
+  call.method = "POST";
+  call.path = "/v1/outbox/requeue";
+  call.body = R"({"id":")" + old_id + R"(","new_client_message_id":")" +
+              wires_.oracle.requests()[number].id + R"("})";
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::status(std::uint64_t now_ms, std::uint32_t daemon) {
+  const Request* old = earlier(daemon);
+  if (old == nullptr || !old->accepted) return;
+  Call call;
+  call.ask = {AskKind::kStatus, old->number};
+  call.method = "GET";
+  call.path = "/v1/message/status";
+  call.query = "id=" + old->id;
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::send_as_legacy() {
+  Rng& rng = wires_.rng;
+  Request request;
+  request.daemon = legacy_->who().number;
+  request.target = static_cast<std::uint32_t>(rng.below(daemons_.size()));
+  request.to = daemons_[request.target].who().key_hex;
+  request.id = "old-" + std::to_string(ids_++);
+  request.priority = static_cast<std::uint32_t>(rng.below(3));
+  request.from_raw = true;
+  request.message = body_text(request.daemon, false);
+  legacy_->send(wires_.oracle.add(std::move(request)));
 }
 
 void Workload::malformed(std::uint64_t now_ms, std::uint32_t daemon) {
@@ -212,7 +285,7 @@ void Workload::ask_all_again(std::uint64_t now_ms) {
   const std::size_t count = wires_.oracle.requests().size();
   for (std::uint32_t number = 0; number < count; ++number) {
     const Request& request = wires_.oracle.requests()[number];
-    if (request.id.empty() || !wires_.rng.chance(200)) continue;
+    if (request.id.empty() || request.from_raw || !wires_.rng.chance(200)) continue;
     if (wires_.rng.chance(500)) {
       send(now_ms, number);
     } else {

@@ -1,5 +1,6 @@
 // workload.h — the clients of a run: what they ask their daemons, and when.
-// Owns:   Workload: fresh sends, retries, conflicting reuse of ids, bursts in one lane, readings.
+// Owns:   Workload: fresh sends, retries, conflicting reuse of ids, bursts in one lane, requeues,
+//         questions for a message's status, readings.
 // Holds:  it draws from the run's generator alone and remembers only what it asked.
 // Why:    the promises are about retries and order, so most of what it does is ask again.
 // Not:    judging answers (oracle.h).
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/sim/legacy_client.h"
 #include "tests/sim/node.h"
 
 namespace cm::sim {
@@ -16,6 +18,8 @@ namespace cm::sim {
 class Workload {
  public:
   Workload(Wires& wires, std::vector<DaemonNode>& daemons) : wires_(wires), daemons_(daemons) {}
+  // It gets mail like a daemon, and sends some.
+  void set_legacy(LegacyClient* client) noexcept { legacy_ = client; }
 
   // Some client does something now.
   void act(std::uint64_t now_ms);
@@ -32,11 +36,18 @@ class Workload {
   void burst(std::uint64_t now_ms, std::uint32_t daemon);
   void malformed(std::uint64_t now_ms, std::uint32_t daemon);
   void read(std::uint64_t now_ms, std::uint32_t daemon);
+  void requeue(std::uint64_t now_ms, std::uint32_t daemon);
+  void status(std::uint64_t now_ms, std::uint32_t daemon);
+  void send_as_legacy();
+  // An earlier request of this daemon that has an id; null if none was found.
+  const Request* earlier(std::uint32_t daemon);
+  bool may_ask_more() const;
   void stream(std::uint64_t now_ms, std::uint32_t daemon);
   std::uint32_t some_live_daemon(bool& found);
 
   Wires& wires_;
   std::vector<DaemonNode>& daemons_;
+  LegacyClient* legacy_ = nullptr;
   std::uint32_t ids_ = 0;
   std::vector<std::pair<std::uint32_t, ConnRef>> open_;  // calls that a client may give up
 };

@@ -38,18 +38,31 @@ std::string fresh_directory(const std::string& directory) {
 
 }  // namespace
 
-World::World(std::uint64_t seed, std::string directory, bool verbose, Counters& counters)
+World::World(std::uint64_t seed, const Bounds& bounds, std::string_view plant,
+             std::string directory, bool verbose, Counters& counters, Cells& cells)
     : rng_(seed),
-      plan_(draw_plan(rng_)),
+      plan_(draw_plan(rng_, bounds)),
       counters_(counters),
       journal_(verbose),
       network_(plan_, rng_, journal_, counters_),
-      oracle_(journal_, counters_),
-      wires_{plan_, rng_, journal_, counters_, network_, oracle_},
+      oracle_(plan_, network_.relay(), journal_, counters_, plant),
+      wires_{plan_, rng_, journal_, counters_, network_, oracle_, cells},
       directory_(fresh_directory(directory)),
       broker_(wires_, directory_ + "/broker"),
       workload_(wires_, daemons_) {
   seed_sodium_rng(seed);
+  oracle_.set_inbox_reader({held_by, this});
+}
+
+Held World::held_by(void* world, std::uint32_t daemon, std::string_view sender,
+                    std::string_view id) {
+  World& self = *static_cast<World*>(world);
+  DaemonNode& node = self.daemons_[daemon];
+  if (!node.up()) return Held::kUnknown;
+  const Identity& who = node.who();
+  const store::Key key = store::inbox_dedupe_key(who.mesh_id, sender, id, who.key);
+  const bool here = !node.batch().get_index(store::TableId::kInboxKey, key.bytes()).empty();
+  return here ? Held::kYes : Held::kNo;
 }
 
 Verdict World::run(std::uint64_t turns) {
@@ -74,14 +87,43 @@ void World::set_up() {
   std::string token;
   daemons_.reserve(plan_.daemons);
   for (std::uint32_t number = 0; number < plan_.daemons; ++number) {
-    daemons_.emplace_back(wires_, directory_ + "/d" + std::to_string(number),
-                          enrol(number, slug, token));
+    Identity identity;
+    if (plan_.twin && number + 1 == plan_.daemons) {
+      identity = daemons_.front().who();
+      identity.number = number;
+      counters_.faults.add(Fault::kTwinIdentity);
+    } else {
+      identity = enrol(number, slug, token);
+    }
+    daemons_.emplace_back(wires_, directory_ + "/d" + std::to_string(number), identity);
     const Identity& who = daemons_.back().who();
     oracle_.set_member(number, who.key, who.key_hex);
+    network_.relay().set_key(number, who.key_hex);
+    daemons_.back().store_bytes = plan_.daemon_store_bytes;
     daemons_.back().clock.mono_base_ms = rng_.below(1'000'000'000);
     daemons_.back().clock.wall_offset_ms = static_cast<std::int64_t>(rng_.below(4'001)) - 2'000;
   }
-  for (DaemonNode& daemon : daemons_) daemon.start(now_ms_);
+  if (plan_.legacy_client) {
+    legacy_ = std::make_unique<LegacyClient>(wires_, enrol(plan_.daemons, slug, token));
+    oracle_.set_member(plan_.daemons, legacy_->who().key, legacy_->who().key_hex);
+    workload_.set_legacy(legacy_.get());
+    legacy_->start(now_ms_);
+  }
+  if (plan_.liar) {
+    liar_ = std::make_unique<Liar>(wires_, enrol(plan_.daemons + 1, slug, token), daemons_);
+    oracle_.set_liar(liar_->who().key_hex);
+    liar_->start(now_ms_);
+  }
+  if (plan_.twins_may_stay) {
+    CHECK(broker_.call(now_ms_, "PATCH", "/mesh/" + daemons_.front().who().mesh_id + "/settings",
+                       R"({"cloneConcurrencyPolicy":"allow_concurrent"})", "admin"));
+  }
+  if (plan_.broker_store_bytes != 0) {
+    broker_.die(now_ms_);
+    broker_.store_bytes = plan_.broker_store_bytes;
+    broker_.start(now_ms_);
+  }
+  for (DaemonNode& daemon : daemons_) start(daemon);
   act_at_ms_ = now_ms_ + workload_.pause_ms();
   strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
 }
@@ -127,15 +169,19 @@ Identity World::enrol(std::uint32_t number, std::string& slug, std::string& toke
   return who;
 }
 
+// Nodes: the broker, the daemons, the legacy client, the liar.
 std::uint64_t World::wake_of(std::uint32_t node) const {
-  return node == 0 ? broker_.wake_ms() : daemons_[node - 1].wake_ms();
+  if (node == 0) return broker_.wake_ms();
+  if (node <= daemons_.size()) return daemons_[node - 1].wake_ms();
+  if (node == daemons_.size() + 1) return legacy_ ? legacy_->wake_ms() : UINT64_MAX;
+  return liar_ ? liar_->wake_ms() : UINT64_MAX;
 }
 
 bool World::advance() {
   std::uint64_t next = std::min(network_.next_dial_ms(), broker_.restart_at_ms);
   for (const DaemonNode& daemon : daemons_) next = std::min(next, daemon.restart_at_ms);
   if (!calm_) next = std::min({next, act_at_ms_, strike_at_ms_});
-  const auto nodes = static_cast<std::uint32_t>(daemons_.size() + 1);
+  const auto nodes = static_cast<std::uint32_t>(daemons_.size() + 3);
   for (std::uint32_t node = 0; node < nodes; ++node) next = std::min(next, wake_of(node));
   if (next == UINT64_MAX) return false;
   now_ms_ = std::max(now_ms_, next);
@@ -171,11 +217,19 @@ Fate World::draw_fate() {
   if (rng_.chance(plan_.crash)) {
     fate.crash = static_cast<Crash>(rng_.between(1, 4));
     fate.effects_kept = static_cast<std::uint32_t>(rng_.below(1000));
+    constexpr Fault kKinds[] = {Fault::kCrashBeforeCommit, Fault::kCrashBeforeCommit,
+                                Fault::kCrashBeforeEffects, Fault::kCrashAmidEffects,
+                                Fault::kCrashAfterEffects};
+    if (!plan_.may(kKinds[static_cast<std::size_t>(fate.crash)])) fate.crash = Crash::kNone;
   }
   fate.commit_fails = rng_.chance(plan_.commit_failure);
+  if (plan_.slow_commit != 0 && rng_.chance(plan_.slow_commit)) {
+    fate.commit_ms = rng_.below(rng_.chance(100) ? 40'000 : 500);
+    counters_.faults.add(Fault::kSlowCommit);
+  }
   if (rng_.chance(plan_.slow_read)) {
     fate.frames = rng_.between(1, 2);
-    ++counters_.slow_reads;
+    counters_.faults.add(Fault::kSlowReads);
   }
   return fate;
 }
@@ -183,16 +237,18 @@ Fate World::draw_fate() {
 void World::count_crash(Crash crash) {
   switch (crash) {
     case Crash::kNone: break;
-    case Crash::kBeforeCommit: ++counters_.crash_before_commit; break;
-    case Crash::kBeforeEffects: ++counters_.crash_before_effects; break;
-    case Crash::kAmidEffects: ++counters_.crash_amid_effects; break;
-    case Crash::kAfterEffects: ++counters_.crash_after_effects; break;
+    case Crash::kBeforeCommit: counters_.faults.add(Fault::kCrashBeforeCommit); break;
+    case Crash::kBeforeEffects: counters_.faults.add(Fault::kCrashBeforeEffects); break;
+    case Crash::kAmidEffects: counters_.faults.add(Fault::kCrashAmidEffects); break;
+    case Crash::kAfterEffects: counters_.faults.add(Fault::kCrashAfterEffects); break;
   }
 }
 
 void World::run_node(std::uint32_t node) {
   ++turn_;
   journal_.set_now(now_ms_, turn_);
+  if (node == daemons_.size() + 1) return legacy_->iterate(now_ms_);
+  if (node > daemons_.size()) return liar_->iterate(now_ms_);
   const Fate fate = draw_fate();
   if (fate.crash != Crash::kNone || fate.commit_fails) {
     journal_.line("fate of node %u: crash %d, commit fails %d", node, static_cast<int>(fate.crash),
@@ -205,24 +261,43 @@ void World::run_node(std::uint32_t node) {
     daemons_[node - 1].iterate(now_ms_, fate);
   }
   if (fate.crash != Crash::kNone) plan_restart(node);
+  end_who_gave_up();
+}
+
+// As its process does; whoever looks after it starts it again.
+void World::end_who_gave_up() {
+  for (DaemonNode& daemon : daemons_) {
+    if (!daemon.gave_up()) continue;
+    if (!plan_.twin) oracle_.breaks("a daemon gives up only for a twin", daemon.who().name);
+    daemon.die(now_ms_);
+    daemon.restart_at_ms = now_ms_ + rng_.between(1'000, 60'000);
+  }
+}
+
+void World::start(DaemonNode& daemon) {
+  daemon.start(now_ms_);
+  oracle_.check_claims();
+  if (daemon.up()) daemon.end_reading();
 }
 
 void World::plan_restart(std::uint32_t node) {
-  const std::uint64_t away =
-      rng_.chance(plan_.long_absence) ? rng_.between(10'000, 200'000) : rng_.below(300);
+  const bool is_long = rng_.chance(plan_.long_absence);
+  const std::uint64_t away = is_long ? rng_.between(10'000, 200'000) : rng_.below(300);
+  if (is_long) counters_.faults.add(Fault::kLongAbsence);
   (node == 0 ? broker_.restart_at_ms : daemons_[node - 1].restart_at_ms) = now_ms_ + away;
 }
 
 void World::restart_due() {
   if (!broker_.up() && broker_.restart_at_ms <= now_ms_) broker_.start(now_ms_);
   for (DaemonNode& daemon : daemons_) {
-    if (!daemon.up() && daemon.restart_at_ms <= now_ms_) daemon.start(now_ms_);
+    if (!daemon.up() && daemon.restart_at_ms <= now_ms_) start(daemon);
   }
 }
 
 void World::strike() {
   const std::uint32_t weights[] = {plan_.cut,       plan_.half_open, plan_.stall,
-                                   plan_.wall_jump, plan_.block,     plan_.partition};
+                                   plan_.wall_jump, plan_.block,     plan_.partition,
+                                   plan_.slow_consumer, plan_.gave_up};
   std::uint32_t all = 0;
   for (const std::uint32_t weight : weights) all += weight;
   if (all == 0) return;
@@ -236,12 +311,14 @@ void World::strike() {
       const std::uint64_t node = rng_.below(daemons_.size() + 1);
       const std::uint64_t until = now_ms_ + rng_.below(rng_.chance(200) ? 60'000 : 2'000);
       (node == 0 ? broker_.stalled_until_ms : daemons_[node - 1].stalled_until_ms) = until;
-      ++counters_.stalls;
+      counters_.faults.add(Fault::kStall);
       journal_.line("node %u stalls", static_cast<unsigned>(node));
       break;
     }
     case 3: jump_wall_clock(); break;
     case 4: network_.block_one(now_ms_); break;
+    case 6: network_.stop_reading_one(now_ms_); break;
+    case 7: network_.give_up_one(now_ms_); break;
     default:
       network_.refuse_until(now_ms_ + rng_.below(40'000));
       journal_.line("the broker cannot be reached");
@@ -255,10 +332,14 @@ void World::jump_wall_clock() {
   const std::uint64_t dice = rng_.below(10);
   const std::uint64_t most = dice < 5 ? 25'000 : dice < 8 ? 2 * kHourMs : 200 * kHourMs;
   // Half of the jumps set a clock right again.
-  clock.wall_offset_ms = rng_.chance(500) ? 0
-                                          : static_cast<std::int64_t>(rng_.below(2 * most)) -
-                                                static_cast<std::int64_t>(most);
-  ++counters_.wall_jumps;
+  const std::int64_t offset = rng_.chance(500) ? 0
+                                               : static_cast<std::int64_t>(rng_.below(2 * most)) -
+                                                     static_cast<std::int64_t>(most);
+  const Fault kind = offset > clock.wall_offset_ms ? Fault::kClockForward : Fault::kClockBack;
+  if (offset == clock.wall_offset_ms || !plan_.may(kind)) return;
+  if (node == 0 && kind == Fault::kClockBack) network_.broker_clock_went_back = true;
+  clock.wall_offset_ms = offset;
+  counters_.faults.add(kind);
   journal_.line("node %u wall clock is off by %lld ms", static_cast<unsigned>(node),
                 static_cast<long long>(clock.wall_offset_ms));
 }
@@ -267,18 +348,38 @@ void World::heal() {
   journal_.line("the world is healed");
   calm_ = true;
   network_.heal(now_ms_);
+  if (liar_) liar_->leave(now_ms_);
   broker_.clock.wall_offset_ms = 0;
   broker_.stalled_until_ms = 0;
+  if (broker_.up() && broker_.store_bytes != 0) broker_.die(now_ms_);
+  broker_.store_bytes = 0;
   if (!broker_.up()) broker_.start(now_ms_);
   for (DaemonNode& daemon : daemons_) {
     daemon.clock.wall_offset_ms = 0;
     daemon.stalled_until_ms = 0;
-    if (!daemon.up()) daemon.start(now_ms_);
+    // Its owner makes room: a larger bound, and a new start.
+    if (daemon.up() && daemon.store_bytes != 0) daemon.die(now_ms_);
+    daemon.store_bytes = 0;
+    if (!daemon.up()) start(daemon);
+  }
+  if (plan_.twin) settle_twins();
+}
+
+void World::settle_twins() {
+  DaemonNode& first = daemons_.front();
+  DaemonNode& second = daemons_.back();
+  for (DaemonNode* alone : {&first, &second}) {
+    DaemonNode& other = alone == &first ? second : first;
+    if (other.up()) other.die(now_ms_);
+    other.restart_at_ms = UINT64_MAX;
+    if (!alone->up()) start(*alone);
+    if (!oracle_.broken()) settle();
   }
 }
 
 bool World::quiet() const {
-  if (oracle_.outstanding() != 0 || !broker_.queues_empty()) return false;
+  if (oracle_.outstanding() != 0 || !broker_.up() || !broker_.queues_empty()) return false;
+  if (legacy_ && !legacy_->outbox_empty()) return false;
   return std::all_of(daemons_.begin(), daemons_.end(),
                      [](const DaemonNode& daemon) { return daemon.outbox_empty(); });
 }
@@ -305,16 +406,32 @@ void World::restart_all() {
   broker_.die(now_ms_);
   broker_.start(now_ms_);
   for (DaemonNode& daemon : daemons_) {
-    daemon.die(now_ms_);
-    daemon.start(now_ms_);
+    if (daemon.up()) daemon.die(now_ms_);
+    start(daemon);
   }
-  workload_.ask_all_again(now_ms_);
+  if (!plan_.twin) return workload_.ask_all_again(now_ms_);
+  // What a twin is asked while the other one holds the connection waits for its turn.
+  for (DaemonNode* alone : {&daemons_.front(), &daemons_.back()}) {
+    DaemonNode& other = alone == &daemons_.front() ? daemons_.back() : daemons_.front();
+    if (other.up()) other.die(now_ms_);
+    other.restart_at_ms = UINT64_MAX;
+    if (!alone->up()) start(*alone);
+    workload_.ask_all_again(now_ms_);
+    if (!oracle_.broken()) settle();
+  }
 }
 
 void World::check_end() {
-  oracle_.check_broker(broker_.batch());
+  for (DaemonNode& daemon : daemons_) {
+    if (!daemon.up()) start(daemon);
+  }
+  // The outboxes tell the ids of those whose answer was lost.
   for (std::uint32_t number = 0; number < daemons_.size(); ++number) {
     oracle_.check_outbox(number, daemons_[number].batch(), broker_.batch());
+    daemons_[number].end_reading();
+  }
+  oracle_.check_broker(broker_.batch());
+  for (std::uint32_t number = 0; number < daemons_.size(); ++number) {
     oracle_.check_inbox(number, daemons_[number].batch());
     daemons_[number].end_reading();
   }
@@ -325,7 +442,7 @@ void World::check_end() {
   std::ifstream file(directory_ + "/broker/data.mdb", std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   CHECK(!bytes.empty());
-  oracle_.check_bytes("the broker's store", bytes);
+  oracle_.check_file(bytes);
 }
 
 }  // namespace cm::sim

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/sim/legacy_client.h"
+#include "tests/sim/liar.h"
 #include "tests/sim/node.h"
 #include "tests/sim/workload.h"
 
@@ -23,12 +25,14 @@ struct Verdict {
 class World {
  public:
   // `directory` is emptied and used for the stores.
-  World(std::uint64_t seed, std::string directory, bool verbose, Counters& counters);
+  World(std::uint64_t seed, const Bounds& bounds, std::string_view plant, std::string directory,
+        bool verbose, Counters& counters, Cells& cells);
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
   Verdict run(std::uint64_t turns);
   const Journal& journal() const noexcept { return journal_; }
+  const Plan& plan() const noexcept { return plan_; }
 
  private:
   void set_up();
@@ -44,6 +48,12 @@ class World {
   void strike();
   void jump_wall_clock();
   void heal();
+  void end_who_gave_up();
+  // Daemons with one member key never stay together: each drains alone.
+  void settle_twins();
+  void start(DaemonNode& daemon);
+  static Held held_by(void* world, std::uint32_t daemon, std::string_view sender,
+                      std::string_view id);
   bool quiet() const;
   void settle();
   void restart_all();
@@ -59,6 +69,8 @@ class World {
   std::string directory_;
   BrokerNode broker_;
   std::vector<DaemonNode> daemons_;
+  std::unique_ptr<LegacyClient> legacy_;
+  std::unique_ptr<Liar> liar_;
   Workload workload_;
   std::uint64_t now_ms_ = 0;
   std::uint64_t turn_ = 0;

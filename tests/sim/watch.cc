@@ -1,0 +1,296 @@
+// watch.cc — reading states before events.
+#include "tests/sim/watch.h"
+
+#include "core/crypto/encoding.h"
+
+#include "tests/sim/relay.h"
+
+namespace cm::sim {
+namespace {
+
+using store::TableId;
+
+std::string key_text(const Ulid& id) { return std::string(as_text(id.bytes)); }
+
+OutboxState cell_of(store::OutboxStatus status) noexcept {
+  return static_cast<OutboxState>(static_cast<std::uint8_t>(status) + 1);
+}
+
+LinkStateCell cell_of(daemon::LinkState state) noexcept {
+  return static_cast<LinkStateCell>(static_cast<std::uint8_t>(state));
+}
+
+bool has(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+}  // namespace
+
+// --- a daemon ---
+
+OutboxState DaemonWatch::state_of(store::Batch& batch, std::string_view id) {
+  Ulid ulid;
+  store::OutboxRow row;
+  const Bytes index = batch.get_index(TableId::kOutboxId, store::text_key(id).bytes());
+  const bool found = store::parse_ulid_key(index, ulid) &&
+                     batch.get(TableId::kOutbox, store::ulid_key(ulid).bytes(), row);
+  return found ? cell_of(row.fixed.status) : OutboxState::kNone;
+}
+
+void DaemonWatch::each_row(store::Batch& batch, OutboxEvent event) {
+  store::Cursor cursor(batch, TableId::kOutbox);
+  for (bool more = cursor.seek({}); more; more = cursor.next()) {
+    store::OutboxRow row;
+    if (cursor.row(row)) cells_.hit(cell_of(row.fixed.status), event);
+  }
+}
+
+void DaemonWatch::send(store::Batch& batch, std::string_view id, std::string_view payload) {
+  const OutboxState state = id.empty() ? OutboxState::kNone : state_of(batch, id);
+  bool same = true;
+  Ulid ulid;
+  store::OutboxBodyRow body;
+  if (state != OutboxState::kNone &&
+      store::parse_ulid_key(batch.get_index(TableId::kOutboxId, store::text_key(id).bytes()),
+                            ulid) &&
+      batch.get(TableId::kOutboxBody, store::ulid_key(ulid).bytes(), body)) {
+    same = body.text[store::kBodyPayload] == payload;
+  }
+  cells_.hit(state, same ? OutboxEvent::kSendSame : OutboxEvent::kSendOther);
+}
+
+void DaemonWatch::requeue(store::Batch& batch, std::string_view id) {
+  cells_.hit(state_of(batch, id), OutboxEvent::kRequeue);
+}
+
+void DaemonWatch::ack(store::Batch& batch, std::string_view frame) {
+  const OutboxState state = state_of(batch, member_of_frame(frame, "id"));
+  const bool queued = has(frame, "\"queued\":true");
+  const std::string_view error = member_of_frame(frame, "error");
+  const bool permanent = has(error, "invalid") || has(error, "forbidden") || has(error, "not_found");
+  cells_.hit(state, queued ? (has(frame, "\"duplicate\":true") ? OutboxEvent::kDuplicate
+                                                               : OutboxEvent::kAccepted)
+                           : (permanent ? OutboxEvent::kPermanent : OutboxEvent::kTransient));
+}
+
+void DaemonWatch::link_input(const daemon::Daemon& core, store::Batch& batch,
+                             const LinkInput& input) {
+  const auto& links = core.tables().links;
+  if (!links.alive(input.link)) return;
+  const LinkStateCell state = cell_of(links.get<daemon::kLinkState>(input.link));
+  const Item& item = input.item;
+  const auto hit = [&](LinkEventCell event) { cells_.hit(state, event); };
+  switch (item.kind) {
+    case ItemKind::kUp: return hit(LinkEventCell::kUp);
+    case ItemKind::kDown:
+    case ItemKind::kGaveUp:
+      hit(item.code == 4003 || item.code == 4004 ? LinkEventCell::kReplaced
+                                                 : LinkEventCell::kDown);
+      return each_row(batch, OutboxEvent::kLinkLost);
+    case ItemKind::kBlocked: return hit(LinkEventCell::kBlocked);
+    case ItemKind::kWritable: return hit(LinkEventCell::kWritable);
+    case ItemKind::kBytes: return;
+    case ItemKind::kText: break;
+  }
+  if (is_type(item.text, "hello_ack")) hit(LinkEventCell::kHelloAck);
+  if (is_type(item.text, "error")) hit(LinkEventCell::kError);
+  if (is_type(item.text, "push")) hit(LinkEventCell::kPush);
+  if (is_type(item.text, "peers_list")) hit(LinkEventCell::kPeersList);
+  if (is_type(item.text, "feature_negotiation_response")) hit(LinkEventCell::kFeatures);
+  if (!is_type(item.text, "ack")) return;
+  hit(LinkEventCell::kAck);
+  ack(batch, item.text);
+}
+
+void DaemonWatch::before_step(const daemon::Daemon& core) {
+  inflight_.clear();
+  links_.clear();
+  const auto& work = core.tables().work;
+  work.each([&](daemon::WorkRef row) {
+    inflight_[key_text(work.get<daemon::kWorkId>(row))] =
+        work.get<daemon::kWorkInflight>(row) != 0;
+  });
+  const auto& links = core.tables().links;
+  links.each([&](daemon::LinkRef link) {
+    links_[link.bits()] = cell_of(links.get<daemon::kLinkState>(link));
+  });
+}
+
+void DaemonWatch::after_step(const daemon::Daemon& core, store::Batch& batch,
+                             const std::vector<daemon::Effect>& effects) {
+  for (const daemon::Effect& effect : effects) {
+    const auto link = links_.find(effect.link.bits());
+    if (effect.kind == daemon::EffectKind::kLinkOpen && link != links_.end()) {
+      cells_.hit(link->second, LinkEventCell::kReopen);
+    }
+    if (effect.kind == daemon::EffectKind::kLinkClose && effect.text == "hello timeout") {
+      cells_.hit(link->second, LinkEventCell::kHelloTimeout);
+    }
+    if (effect.kind != daemon::EffectKind::kLinkSend || !is_type(effect.text, "send")) continue;
+    Ulid id;
+    const std::string_view name = member_of_frame(effect.text, "client_message_id");
+    const Bytes index = batch.get_index(TableId::kOutboxId, store::text_key(name).bytes());
+    if (!store::parse_ulid_key(index, id)) continue;
+    const auto before = inflight_.find(key_text(id));
+    const bool was_inflight = before != inflight_.end() && before->second;
+    cells_.hit(was_inflight ? OutboxState::kInflight : OutboxState::kPending, OutboxEvent::kSent);
+  }
+  for (const auto& [key, was_inflight] : inflight_) {
+    Ulid id;
+    store::OutboxRow row;
+    if (!store::parse_ulid_key(as_bytes(key), id)) continue;
+    const auto work = core.tables().work_of.find(id);
+    const bool is_inflight = work != core.tables().work_of.end() &&
+                             core.tables().work.get<daemon::kWorkInflight>(work->second) != 0;
+    const bool ended = work == core.tables().work_of.end();
+    if (ended == false && is_inflight == was_inflight) continue;
+    if (!batch.get(TableId::kOutbox, as_bytes(key), row)) continue;
+    const std::string_view error = row.text[store::kOutboxLastError];
+    const OutboxState before = was_inflight ? OutboxState::kInflight : OutboxState::kPending;
+    // What times out and is too old by then goes through both in one step.
+    if (was_inflight && has(error, "did not answer")) cells_.hit(before, OutboxEvent::kTimeout);
+    if (ended && error.starts_with("max_age_exceeded")) {
+      const bool timed_out = was_inflight && has(error, "did not answer");
+      cells_.hit(timed_out ? OutboxState::kPending : before, OutboxEvent::kTooOld);
+    }
+  }
+}
+
+void DaemonWatch::before_abandon(const daemon::Daemon& core) {
+  const auto& links = core.tables().links;
+  links.each([&](daemon::LinkRef link) {
+    cells_.hit(cell_of(links.get<daemon::kLinkState>(link)), LinkEventCell::kAbandon);
+  });
+}
+
+// --- the broker ---
+
+DeliveryState BrokerWatch::state_of(store::ReceiptState state) noexcept {
+  return state == store::ReceiptState::kDelivered ? DeliveryState::kDelivered
+                                                  : DeliveryState::kExpired;
+}
+
+bool BrokerWatch::is_claimed(const broker::Broker& core, const Ulid& message) const {
+  bool claimed = false;
+  const auto& claims = core.tables().claims;
+  claims.each([&](broker::ClaimRef claim) {
+    claimed = claimed || claims.get<broker::kClaimMessage>(claim) == message;
+  });
+  return claimed;
+}
+
+BrokerWatch::Row BrokerWatch::row_of(const broker::Broker& core, store::Batch& batch,
+                                     const Ulid& message) {
+  store::MessageRow row;
+  if (!batch.get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return {};
+  const auto key = crypto::public_key_parse(row.text[store::kMessageTarget]);
+  if (!key) return {};
+  const auto no = batch.get_number(TableId::kMemberKey,
+                                   store::u32_bytes_key(row.fixed.mesh_no, *key).bytes());
+  if (!no) return {};
+  const store::MailboxId box{store::MailboxKind::kMember, *no};
+  store::ReceiptRow receipt;
+  if (batch.get(TableId::kReceipt, store::receipt_key(message, box).bytes(), receipt)) {
+    return {state_of(receipt.fixed.state), *no};
+  }
+  return {is_claimed(core, message) ? DeliveryState::kClaimed : DeliveryState::kQueued, *no};
+}
+
+void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
+                             const ConnInput& input) {
+  const auto& tables = core.tables();
+  if (input.conn.slot >= tables.client_of_slot.size()) return;
+  const broker::ClientRef client = tables.client_of_slot[input.conn.slot];
+  if (!tables.clients.alive(client) ||
+      !(tables.clients.get<broker::kClientConn>(client) == input.conn)) {
+    return;
+  }
+  const std::uint32_t member_no = tables.clients.get<broker::kClientMemberNo>(client);
+  if (input.item.kind == ItemKind::kDown) {
+    for (broker::ClaimRef claim = tables.clients.get<broker::kClientClaims>(client).first; claim;
+         claim = tables.claims.get<broker::kClaimLinks>(claim).next) {
+      cells_.hit(DeliveryState::kClaimed, DeliveryEvent::kClosed);
+    }
+    const store::MailboxId box{store::MailboxKind::kMember, member_no};
+    const auto found = tables.mailbox_of.find(box.bits());
+    if (member_no != 0 && found != tables.mailbox_of.end() &&
+        tables.mailboxes.get<broker::kBoxRows>(found->second) >
+            tables.mailboxes.get<broker::kBoxClaimed>(found->second)) {
+      cells_.hit(DeliveryState::kQueued, DeliveryEvent::kClosed);
+    }
+    return;
+  }
+  if (input.item.kind != ItemKind::kText || member_no == 0) return;
+  const std::string& text = input.item.text;
+  if (is_type(text, "client_ack")) {
+    const auto message = ulid_parse(member_of_frame(text, "brokerMessageId"));
+    const Row row = message ? row_of(core, batch, *message) : Row{};
+    const bool own = row.state != DeliveryState::kNone && row.recipient_no == member_no;
+    return cells_.hit(row.state, own ? DeliveryEvent::kAck : DeliveryEvent::kWrongAck);
+  }
+  if (!is_type(text, "send")) return;
+  const std::string_view id = member_of_frame(text, "client_message_id");
+  store::DedupeRow known;
+  const store::Key key = store::u32_bytes_key(member_no, as_bytes(id));
+  if (!batch.get(TableId::kDedupe, key.bytes(), known)) {
+    return cells_.hit(DeliveryState::kNone, DeliveryEvent::kSend);
+  }
+  cells_.hit(row_of(core, batch, known.fixed.message).state, DeliveryEvent::kSendAgain);
+}
+
+void BrokerWatch::each_row(store::Batch& batch, DeliveryEvent event) {
+  store::Cursor queued(batch, TableId::kDelivery);
+  if (queued.seek({})) cells_.hit(DeliveryState::kQueued, event);
+  store::Cursor receipts(batch, TableId::kReceipt);
+  for (bool more = receipts.seek({}); more; more = receipts.next()) {
+    store::ReceiptRow row;
+    if (receipts.row(row)) cells_.hit(state_of(row.fixed.state), event);
+  }
+}
+
+void BrokerWatch::dies(const broker::Broker& core) {
+  if (core.tables().claims.count() != 0) {
+    cells_.hit(DeliveryState::kClaimed, DeliveryEvent::kStart);
+  }
+}
+
+void BrokerWatch::before_step(const broker::Broker& core) {
+  claims_.clear();
+  const auto& claims = core.tables().claims;
+  claims.each([&](broker::ClaimRef claim) {
+    claims_[key_text(claims.get<broker::kClaimMessage>(claim))] = claim;
+  });
+}
+
+void BrokerWatch::after_step(const broker::Broker& core, store::Batch& batch,
+                             const std::vector<broker::Effect>& effects,
+                             std::uint64_t expired) {
+  const auto& claims = core.tables().claims;
+  for (const auto& [key, claim] : claims_) {
+    if (claims.alive(claim)) continue;
+    Ulid id;
+    if (!store::parse_ulid_key(as_bytes(key), id)) continue;
+    const DeliveryState now = row_of(core, batch, id).state;
+    const bool too_old = now == DeliveryState::kExpired;
+    cells_.hit(DeliveryState::kClaimed,
+               too_old ? DeliveryEvent::kTooOld : DeliveryEvent::kLeaseEnds);
+    if (too_old && expired > 0) --expired;
+  }
+  if (expired > 0) cells_.hit(DeliveryState::kQueued, DeliveryEvent::kTooOld);
+  for (const broker::Effect& effect : effects) {
+    if (effect.kind != broker::EffectKind::kWsText || !is_type(effect.text, "push")) continue;
+    const auto message = ulid_parse(member_of_frame(effect.text, "messageId"));
+    if (!message) continue;
+    const auto before = claims_.find(key_text(*message));
+    const bool still = before != claims_.end() && claims.alive(before->second);
+    cells_.hit(still ? DeliveryState::kClaimed : DeliveryState::kQueued, DeliveryEvent::kPush);
+  }
+}
+
+void BrokerWatch::before_abandon(const broker::Broker& core) {
+  if (core.tables().claims.count() != 0) {
+    cells_.hit(DeliveryState::kClaimed, DeliveryEvent::kAbandon);
+  }
+}
+
+}  // namespace cm::sim
