@@ -148,8 +148,8 @@ void export_store_metrics(Runtime& runtime, store::Store& store) {
   runtime.metrics.set(Metric::kCommits, store.commits());
   // A damaged row is read again and again: it is told when their number has doubled.
   const std::uint64_t damaged = store.batch().corrupt_count();
-  if (damaged != 0 && std::bit_width(damaged) !=
-                          std::bit_width(runtime.metrics.get(Metric::kStoreDamagedReads))) {
+  if (damaged != 0 &&
+      std::bit_width(damaged) != std::bit_width(runtime.metrics.get(Metric::kStoreDamagedReads))) {
     runtime.log.error("store_row_damaged",
                       {{"table", store::info_of(store.batch().corrupt_table()).name},
                        {"reads", damaged},
@@ -157,6 +157,7 @@ void export_store_metrics(Runtime& runtime, store::Store& store) {
   }
   runtime.metrics.set(Metric::kStoreDamagedReads, damaged);
   runtime.metrics.set(Metric::kStoreUsedBytes, store.used_estimate());
+  runtime.metrics.set(Metric::kStoreFillPercent, store.batch().fill_percent());
   runtime.metrics.set(Metric::kStoreBoundBytes, store.bound_bytes());
   runtime.metrics.set(Metric::kDurabilitySync, store.durability() == store::Durability::kSync);
 }

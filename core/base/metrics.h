@@ -28,8 +28,6 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Admission bound of the store in bytes")                                                       \
   X(StoreFillPercent, Both, Gauge, "cm_store_fill_percent", "",                                    \
     "Share of the admission bound that is in use")                                                 \
-  X(StorePressure, Both, Gauge, "cm_store_pressure", "",                                           \
-    "Disk pressure: 0 none, 1 high (80 %), 2 refusing (95 %), 3 degraded (100 %)")                 \
   X(DurabilitySync, Both, Gauge, "cm_store_durability_sync", "",                                   \
     "1 if every commit is flushed to the disk, 0 in relaxed mode")                                 \
   X(LogDropped, Both, Counter, "cm_log_dropped_total", "", "Log lines that could not be written")  \
@@ -91,6 +89,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
     "Requests other than messages refused because their member asks for too much")                 \
   X(BrokerLeasesExpired, Broker, Counter, "broker_presence_leases_expired_total", "",              \
     "Presence leases that ran out")                                                                \
+  X(BrokerPressureLevel, Broker, Gauge, "cm_broker_pressure_level", "",                            \
+    "0 normal, 1 high, 2 refusing messages, 3 degraded")                                           \
   X(BrokerDedupeExpired, Broker, Counter, "cm_broker_dedupe_expired_total", "",                    \
     "Dedupe rows erased because their retention was over")                                         \
   X(BrokerMessagesPruned, Broker, Counter, "cm_broker_messages_pruned_total", "",                  \

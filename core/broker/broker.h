@@ -640,7 +640,7 @@ class Broker {
   std::uint64_t retention_check_ms_ = UINT64_MAX;
   Retention retention_;
   Retention retention_committed_;  // as of the last commit
-  Pressure pressure_ = Pressure::kNone;
+  Pressure pressure_ = Pressure::kNormal;
 };
 
 }  // namespace cm::broker

@@ -15,9 +15,8 @@ namespace cm::broker {
 // Once an iteration; says something only when the step changes.
 void Broker::watch_disk() {
   const std::uint32_t percent = batch().fill_percent();
-  metrics_.set(Metric::kStoreFillPercent, percent);
-  const Pressure now = pressure_of(percent);
-  metrics_.set(Metric::kStorePressure, static_cast<std::uint64_t>(now));
+  const Pressure now = pressure_of(percent, pressure_);
+  metrics_.set(Metric::kBrokerPressureLevel, static_cast<std::uint64_t>(now));
   if (now == pressure_) return;
   const bool is_worse = now > pressure_;
   pressure_ = now;
@@ -39,7 +38,7 @@ void Broker::watch_disk() {
 
 // For what would stay in the store. `what` begins the sentence.
 Status Broker::check_disk(std::string_view what) {
-  if (batch().admits()) return {};
+  if (batch().admits() && pressure_ < Pressure::kRefusing) return {};
   return fail(Err::kDiskFull, std::string(what) + " is refused: the broker's store is " +
                                   std::to_string(batch().fill_percent()) +
                                   " % full; retried until there is room");

@@ -19,42 +19,18 @@ namespace {
 
 using store::TableId;
 
-struct Step {
-  Pressure level;
-  std::string_view text;
-  std::uint64_t from, below;  // percent: begins at `from`, ends below `below`
-};
-constexpr Step kSteps[] = {{Pressure::kNormal, "normal", 0, 0},
-                           {Pressure::kHigh, "high", 80, 70},
-                           {Pressure::kRefusing, "refusing", 95, 90},
-                           {Pressure::kDegraded, "degraded", 100, 98}};
-constexpr std::uint64_t kRefusingFrom = 95;
-constexpr std::uint64_t kTombstonesFrom = 80;
-constexpr std::uint64_t kTombstonesBelow = 70;
+constexpr std::uint64_t kRefusingFrom = step_of(Pressure::kRefusing).from;
 constexpr std::uint64_t kRefusalEventMs = 1'000;
 
 // What is told by an event beside its answer.
 constexpr Err kToldRefusals[] = {Err::kTooBig, Err::kBusy, Err::kTooManyRequests,
                                  Err::kTooManyStreams, Err::kDiskFull};
 
-// The highest level that has begun, or that was there and has not ended.
-Pressure level_of(std::uint64_t percent, Pressure before) noexcept {
-  Pressure level = Pressure::kNormal;
-  for (const Step& step : kSteps) {
-    if (percent >= (step.level <= before ? step.below : step.from)) level = step.level;
-  }
-  return level;
-}
-
 std::uint64_t share(std::uint64_t part, std::uint64_t whole) noexcept {
   return part * 100 / std::max<std::uint64_t>(1, whole);
 }
 
 }  // namespace
-
-std::string_view text_of(Pressure level) noexcept {
-  return kSteps[static_cast<std::size_t>(level)].text;
-}
 
 std::uint64_t Daemon::rows_percent() const noexcept {
   return share(tables_.work.count(), limits_.outbox_rows_max);
@@ -73,7 +49,7 @@ void Daemon::measure_pressure() {
 
 void Daemon::watch_pressure() {
   measure_pressure();
-  const Pressure level = level_of(pressure_.percent, pressure_.level);
+  const Pressure level = pressure_of(pressure_.percent, pressure_.level);
   if (level != pressure_.level) {
     pressure_.level = level;
     emit_pressure();
@@ -97,8 +73,9 @@ void Daemon::emit_pressure() {
 }
 
 void Daemon::watch_tombstones() {
-  const bool high = pressure_.tombstone_percent >=
-                    (pressure_.tombstones_high ? kTombstonesBelow : kTombstonesFrom);
+  constexpr PressureStep kHigh = step_of(Pressure::kHigh);
+  const bool high =
+      pressure_.tombstone_percent >= (pressure_.tombstones_high ? kHigh.below : kHigh.from);
   if (high == pressure_.tombstones_high) return;
   pressure_.tombstones_high = high;
   TextBuf data(scratch());

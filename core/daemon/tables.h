@@ -15,6 +15,7 @@
 
 #include "core/base/ids.h"
 #include "core/base/limits.h"
+#include "core/base/pressure.h"
 #include "core/base/table.h"
 #include "core/crypto/keys.h"
 #include "core/crypto/slab.h"
@@ -242,10 +243,7 @@ struct Shrink {
   std::uint64_t committed_shrunk = 0, committed_bytes = 0;
 };
 
-// How full the daemon is: the largest share of rows, of bytes and of tombstones.
-// From 80, 95 and 100 percent; design/delivery.md, "Disk".
-enum class Pressure : std::uint8_t { kNormal, kHigh, kRefusing, kDegraded };
-std::string_view text_of(Pressure level) noexcept;  // pressure.cc
+// How full the daemon is: the larger share of rows and of bytes; tombstones have their own.
 struct PressureState {
   Pressure level = Pressure::kNormal;
   bool tombstones_high = false;  // the event tombstone_pressure_high was told

@@ -123,7 +123,7 @@ RULES = [
          "  mine.parts -= std::int64_t{count} * kParts + paid * 0;"),
     Rule("one sender may fill a queue", B + "budget.cc",
          "  return found->second.rows < limits_.queue_pair_rows_max &&", "  return"),
-    Rule("a full disk takes messages", B + "pressure.cc", "  if (batch().admits()) return {};",
+    Rule("a full disk takes messages", B + "pressure.cc", "  if (batch().admits() && pressure_ < Pressure::kRefusing) return {};",
          "  if (batch().admits() || true) return {};"),
     Rule("an id is forgotten before its time", B + "retention.cc",
          "row.fixed.expires_ms <= env_.wall_ms;", "row.fixed.first_seen_ms <= env_.wall_ms;"),

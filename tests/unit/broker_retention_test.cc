@@ -217,7 +217,7 @@ TEST_F(BrokerPressureTest, at_80_percent_it_is_told_and_nothing_is_refused) {
   const ConnRef alice = connect(members_[0]);
   EXPECT_EQ(field(send(alice, members_[1].hex, "one"), "queued"), "true");
   EXPECT_TRUE(has(parts_.logged, R"("event":"disk_pressure","level":"high")")) << parts_.logged;
-  EXPECT_EQ(parts_.metrics.get(Metric::kStorePressure), 1u);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerPressureLevel), 1u);
   const std::string health = http("GET", "/health");
   EXPECT_EQ(field(health, "disk_pressure"), "high");
 }
@@ -233,7 +233,7 @@ TEST_F(BrokerPressureTest, at_95_percent_messages_are_refused_for_now_and_delive
   EXPECT_TRUE(has(refused, "% full")) << refused;
   EXPECT_EQ(parts_.metrics.get(Metric::kBrokerRejectedDisk), 1u);
   EXPECT_EQ(parts_.count(TableId::kDedupe), 1u);  // a refusal consumes nothing
-  EXPECT_EQ(parts_.metrics.get(Metric::kStorePressure), 2u);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerPressureLevel), 2u);
   const ConnRef bob = connect(members_[1]);
   ack(bob, waiting);
   EXPECT_EQ(parts_.count(TableId::kDelivery), 0u);
@@ -252,7 +252,7 @@ TEST_F(BrokerPressureTest, at_100_percent_nothing_new_is_kept_and_acks_are) {
   EXPECT_EQ(field(summary, "code"), "insufficient_storage") << summary;
   ack(bob, waiting);
   EXPECT_EQ(parts_.count(TableId::kDelivery), 0u);
-  EXPECT_EQ(parts_.metrics.get(Metric::kStorePressure), 3u);
+  EXPECT_EQ(parts_.metrics.get(Metric::kBrokerPressureLevel), 3u);
   EXPECT_TRUE(has(parts_.logged, R"("level":"degraded")"));
 }
 

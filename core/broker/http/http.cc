@@ -128,7 +128,7 @@ void Broker::reply_health(ConnRef conn) {
   json.field("durability", config_.durability_sync ? "sync" : "relaxed");
   json.field("connections", tables_.clients.count()).field("queued", queued_rows_);
   json.field("store_percent", batch().fill_percent());
-  json.field("disk_pressure", text_of(pressure_of(batch().fill_percent()))).end_object();
+  json.field("disk_pressure", text_of(pressure_)).end_object();
   effects_.http_reply(conn, 200, text.view());
 }
 
