@@ -76,6 +76,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(BrokerRedeliveries, Broker, Counter, "broker_redeliveries_total", "",                          \
     "Claims released unacknowledged and queued again")                                             \
   X(BrokerAcks, Broker, Counter, "broker_client_acks_total", "", "Deliveries acknowledged")        \
+  X(BrokerReceiptsSigned, Broker, Counter, "cm_broker_receipts_signed_total", "",                  \
+    "Deliveries acknowledged with the recipient's signature")                                      \
   X(BrokerQueueDepth, Broker, Gauge, "broker_queue_depth", "", "Undelivered rows")                 \
   X(BrokerFrameErrors, Broker, Counter, "broker_frame_errors_total", "",                           \
     "Frames answered with an error")                                                               \
@@ -169,7 +171,13 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonPluginSlow, Daemon, Counter, "cm_daemon_plugin_slow_calls_total", "",                    \
     "Calls into a transport plugin that took longer than their budget")                            \
   X(DaemonCloneSuspected, Daemon, Counter, "cm_daemon_clone_suspected_total", "",                  \
-    "Signs that another daemon serves the same member: broker closes 4003 and 4004")
+    "Signs that another daemon serves the same member: broker closes 4003 and 4004")               \
+  X(DaemonReceiptsInvalid, Daemon, Counter, "cm_daemon_receipts_invalid_total", "",                \
+    "Receipts of recipients whose signature does not verify")                                      \
+  X(DaemonSeenReports, Daemon, Counter, "cm_daemon_seen_reports_total", "",                        \
+    "Reports of seen messages that a broker has taken")                                            \
+  X(DaemonSeenDropped, Daemon, Counter, "cm_daemon_seen_reports_dropped_total", "",                \
+    "Reports of seen messages that were given up: too many waited, or nobody takes them")
 
 enum class Metric : std::uint16_t {
 #define CM_METRIC_NAME(name, ...) k##name,

@@ -103,6 +103,8 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
                            ? std::min(limits_.outbox_age_hours_max, kAgeHoursMost)
                            : age_hours_of(answer.dedupe_days);
   features.names.assign(answer.names.begin(), answer.names.end());
+  features.receipts = features.receipts || answer.receipts;
+  tables_.seen.ready = true;
   age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
   env_.log->info("broker_features", {{"mesh", config_of(mesh).slug},
                                      {"inline_bytes", payload_limit(mesh)},
@@ -118,6 +120,7 @@ void Daemon::become_legacy(LinkRef link, std::string_view why) {
   }
   features = {};
   features.state = FeatureState::kLegacy;
+  tables_.seen.ready = true;
   env_.log->info("broker_legacy",
                  {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug}, {"detail", why}});
 }

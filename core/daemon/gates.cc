@@ -77,6 +77,7 @@ const Daemon::Route Daemon::kRoutes[] = {
     {"GET", "/v1/outbox", false, &Daemon::get_outbox},
     {"POST", "/v1/outbox/requeue", false, &Daemon::post_requeue},
     {"GET", "/v1/message/status", false, &Daemon::get_message_status},
+    {"GET", "/v1/message/explain", false, &Daemon::get_message_explain},
     {"GET", "/v1/inbox", false, &Daemon::get_inbox},
     {"POST", "/v1/inbox/seen", false, &Daemon::post_seen},
     {"DELETE", "/v1/inbox", false, &Daemon::delete_inbox},

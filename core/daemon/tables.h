@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -84,6 +85,7 @@ struct Features {
   std::uint64_t deadline_ms = 0;   // monotonic, while asked
   std::uint32_t inline_bytes = 0;  // largest encoded frame; 0: not told
   std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
+  bool receipts = false;           // it takes them, by its hello_ack or its answer
   std::vector<std::string> names;
 };
 // Attempts that failed since the link was open last: a reason is logged when it changes, and then
@@ -178,6 +180,7 @@ enum class CallKind : std::uint8_t {
   kGroupJoin,
   kGroupLeave,
   kMessageStatus,
+  kMessageExplain,
   kCount
 };
 
@@ -195,6 +198,7 @@ struct Job {
   CallKind kind = CallKind::kPeers;
   std::string subject;  // the key, name or id that was asked about
   std::string extra;    // JSON members for the answer, each with a comma before it
+  std::string next;     // kMessageExplain: what happens next, as far as this machine knows
   std::uint32_t open = 0;
   std::vector<CallResult> results;
 };
@@ -226,6 +230,21 @@ struct Purge {
   Ulid committed_position{};
   std::uint64_t removed = 0;
   std::uint64_t committed_removed = 0;
+};
+
+// Reports of seen that brokers are to be told, each a row of kSeenDue: in the order in which they
+// are sent, by mesh id, and those that wait for their answer, by the serial in their `_reqId`.
+struct SentReport {
+  Ulid id;  // of the inbox row
+  LinkRef link;
+  std::string mesh_id;
+  std::uint64_t due_ms = 0;  // monotonic; sent again then
+};
+struct SeenReports {
+  std::unordered_map<std::string, std::deque<Ulid>> waiting;
+  std::map<std::uint64_t, SentReport> sent;
+  std::size_t rows = 0;  // of both
+  bool ready = false;    // something may be sent
 };
 
 struct KeptEvent {
@@ -279,6 +298,7 @@ struct Tables {
   std::vector<LinkRef> left;      // links of meshes that were left in this iteration
   std::deque<KeptEvent> ring;     // the last events, oldest first
   std::deque<Purge> purges;
+  SeenReports seen;
 };
 
 }  // namespace cm::daemon
