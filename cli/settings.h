@@ -39,6 +39,7 @@ enum class Setting : std::uint8_t {
   kAllowedOrigins,
   kOutboxMaxAgeHours,
   kLegacyBroker,
+  kReceiptLevel,
   kClonePolicy,
   kCount
 };

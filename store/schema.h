@@ -239,7 +239,8 @@ struct InboxFixed {
   std::uint8_t body_missing = 0;  // 1: body is null, kInboxReason says why
   std::uint8_t has_member = 0;    // 1: sender_member is proved by the box that it made
   std::uint8_t plaintext = 0;     // 1: it came unencrypted, as broadcasts, groups and topics do
-  std::uint8_t told = 0;  // 1 + ReportLevel that went with the first ack; 0: no receipt went with it
+  std::uint8_t told =
+      0;  // 1 + ReportLevel that went with the first ack; 0: no receipt went with it
   std::uint8_t pad0[2] = {};
   KeyBytes sender_member{};  // as the broker said; zero if it did not
   KeyBytes recipient{};

@@ -324,7 +324,8 @@ class Broker {
                          const std::vector<RecipientView>& recipients, wire::JsonWriter& json);
 
   // receipts.cc
-  static constexpr std::size_t kReceiptRecipientsMax = 64;  // of a message whose sender is told live
+  static constexpr std::size_t kReceiptRecipientsMax =
+      64;  // of a message whose sender is told live
   void take_receipts(ClientRef client);
   void handle_receipt(ClientRef client, const Frame& frame);
   bool record_seen(ClientRef client, const Ulid& message, MailboxId mailbox, std::uint64_t at_ms);

@@ -31,9 +31,9 @@ void Broker::write_explanation(const Ulid& id, const store::MessageRow& row,
   const std::string_view client_id = row.text[store::kMessageClientId];
   store::DedupeRow dedupe;
   if (!client_id.empty() &&
-      batch().get(
-          TableId::kDedupe,
-          store::u32_bytes_key(row.fixed.sender_member_no, as_bytes(client_id)).bytes(), dedupe)) {
+      batch().get(TableId::kDedupe,
+                  store::u32_bytes_key(row.fixed.sender_member_no, as_bytes(client_id)).bytes(),
+                  dedupe)) {
     say("dedupe", client_id,
         "accepted once, at " + time_of(dedupe.fixed.first_seen_ms) +
             "; a retry of this id is a duplicate " +

@@ -100,8 +100,7 @@ bool Broker::is_hidden(const MemberMirror& owner, MailboxId mailbox,
 }
 
 // May the sender see more of this recipient than that the message is stored?
-bool Broker::is_reported(const store::MessageRow& row, MailboxId mailbox,
-                         std::uint32_t member_no) {
+bool Broker::is_reported(const store::MessageRow& row, MailboxId mailbox, std::uint32_t member_no) {
   const MemberMirror* recipient = member(member_no);
   if (recipient == nullptr ||
       is_hidden(*recipient, mailbox, routing_key(row, mailbox, recipient))) {
@@ -174,12 +173,13 @@ bool Broker::write_receipt(const ChangedReceipt& changed, wire::JsonWriter& json
   store::ReceiptRow receipt;
   if (!batch().get(TableId::kMessage, store::ulid_key(changed.message).bytes(), row) ||
       row.fixed.many != 0 ||
-      !batch().get(TableId::kReceipt,
-                   store::receipt_key(changed.message, changed.mailbox).bytes(), receipt)) {
+      !batch().get(TableId::kReceipt, store::receipt_key(changed.message, changed.mailbox).bytes(),
+                   receipt)) {
     return false;
   }
-  const RecipientView view = view_of(changed.message, row, changed.mailbox,
-                                     receipt.fixed.recipient_member_no, &receipt, changed.sender_no);
+  const RecipientView view =
+      view_of(changed.message, row, changed.mailbox, receipt.fixed.recipient_member_no, &receipt,
+              changed.sender_no);
   if (view.state == ReceiptState::kQueued) return false;
   const UlidText id = ulid_text(changed.message);
   crypto::HexText64 key;

@@ -91,10 +91,11 @@ struct ClaimList {
   ClaimRef first;
   ClaimRef last;
 };
-using ClientTable = Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t,
-                          std::uint32_t, ClientClass, std::uint64_t, ClaimList, std::uint32_t,
-                          std::uint64_t, LapsedLanes, std::uint32_t, std::uint64_t, std::uint8_t,
-                          wire::PeerAddress, std::uint8_t, std::uint32_t, std::uint64_t, std::uint8_t>;
+using ClientTable =
+    Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
+          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, LapsedLanes, std::uint32_t,
+          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t, std::uint32_t,
+          std::uint64_t, std::uint8_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -179,8 +180,8 @@ struct RowEnd {
   store::ReceiptState state = store::ReceiptState::kDelivered;
   std::string_view reason = {};  // of an expired one
   store::ReportLevel level = store::ReportLevel::kHanded;
-  std::uint64_t claimed_ms = 0;  // 0: not known
-  std::uint64_t signed_ms = 0;   // 0: unsigned
+  std::uint64_t claimed_ms = 0;     // 0: not known
+  std::uint64_t signed_ms = 0;      // 0: unsigned
   std::string_view signature = {};  // 64 bytes, or empty
 };
 

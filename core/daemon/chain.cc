@@ -156,9 +156,9 @@ Status Daemon::append_message_status(CallRef call, const wire::BrokerFrame& fram
   // The broker names the client's id of a message that was asked for by its own id.
   const std::string_view full = text_at(tape, tape.root(), "fullMessageId");
   Sent sent;
-  const bool found = find_sent(tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call)).subject,
-                               sent) ||
-                     find_sent(text_at(tape, tape.root(), "clientMessageId"), sent = {});
+  const bool found =
+      find_sent(tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call)).subject, sent) ||
+      find_sent(text_at(tape, tape.root(), "clientMessageId"), sent = {});
   const bool ours = found && sent.mesh_id == config_of(mesh).mesh_id && !sent.broker_id.empty() &&
                     (full.empty() ? sent.broker_id.starts_with(id) : sent.broker_id == full);
   if (ours) hash_body(sent);
@@ -203,7 +203,8 @@ std::string_view Daemon::append_recipient(MeshRef mesh, const wire::JsonTape& ta
   json.begin_object();
   for (std::uint32_t at = tape.first(row); at < row.next; at = tape.at(at).next) {
     const JsonNode& member = tape.at(at);
-    if (member.key == "chain" || member.key == "signature" || member.key == "signatureWhy") continue;
+    if (member.key == "chain" || member.key == "signature" || member.key == "signatureWhy")
+      continue;
     json.key(member.key);
     if (invalid && member.key == "status") {
       json.text("held");
@@ -258,10 +259,9 @@ void Daemon::on_live_receipts(LinkRef link, const wire::BrokerFrame& frame) {
       continue;
     }
     Sent sent;
-    const bool ours = !receipt.client_message_id.empty() &&
-                      find_sent(receipt.client_message_id, sent) &&
-                      sent.mesh_id == config_of(mesh).mesh_id &&
-                      sent.broker_id == receipt.message_id;
+    const bool ours =
+        !receipt.client_message_id.empty() && find_sent(receipt.client_message_id, sent) &&
+        sent.mesh_id == config_of(mesh).mesh_id && sent.broker_id == receipt.message_id;
     Verdict verdict{"unsigned", {}};
     if (receipt.is_signed) {
       if (ours) hash_body(sent);

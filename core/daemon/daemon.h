@@ -49,8 +49,8 @@ struct Config {
   std::string cwd;
   std::int64_t pid = 0;
   bool durability_sync = true;
-  bool public_health = false;          // GET /v1/health without bearer on TCP
-  bool legacy_brokers = true;          // false: one that cannot negotiate is refused with 4010
+  bool public_health = false;  // GET /v1/health without bearer on TCP
+  bool legacy_brokers = true;  // false: one that cannot negotiate is refused with 4010
   // How far senders may see what became of their messages here.
   store::ReportLevel report_level = store::ReportLevel::kHanded;
   std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
@@ -334,7 +334,7 @@ class Daemon {
   bool find_sent(std::string_view id, Sent& sent);
   void hash_body(Sent& sent);
   void append_sent(const Sent& sent, wire::JsonWriter& json) const;
-  struct Signed {  // by a recipient, as its broker tells it
+  struct Signed {                           // by a recipient, as its broker tells it
     std::string_view signature, recipient;  // hex
     std::uint64_t handed_ms = 0;
   };
@@ -553,7 +553,7 @@ class Daemon {
   std::uint64_t event_reserved_ = 0;   // the store says that ids up to here may be in use
   std::uint64_t event_committed_ = 0;  // event_serial_ at the last commit
   std::size_t ring_bytes_ = 0;
-  bool had_stream_ = false;        // somebody may come back for an event of this process
+  bool had_stream_ = false;  // somebody may come back for an event of this process
   static constexpr std::uint32_t kChecksAtOnce = 128;  // signatures in an iteration, at 60 us
   std::uint32_t checks_left_ = kChecksAtOnce;
 

@@ -144,12 +144,13 @@ void Daemon::explain_locally(std::string_view id, const Sent* sent, Job& job) {
     store::InboxRow row;
     const auto ulid = ulid_parse(id);
     if (!ulid || !batch().get(TableId::kInbox, store::ulid_key(*ulid).bytes(), row)) return;
-    append_own(json, "inbox", id,
-               "received at " + time_of(row.fixed.received_ms) +
-                   (row.fixed.seen_ms == 0 ? ", unread" : ", seen at " + time_of(row.fixed.seen_ms)) +
-                   (row.fixed.told == 0 ? "; its broker takes no receipts"
-                                        : "; its sender may know that it is here, as far as "
-                                          "'receipts.level' let it then"));
+    append_own(
+        json, "inbox", id,
+        "received at " + time_of(row.fixed.received_ms) +
+            (row.fixed.seen_ms == 0 ? ", unread" : ", seen at " + time_of(row.fixed.seen_ms)) +
+            (row.fixed.told == 0 ? "; its broker takes no receipts"
+                                 : "; its sender may know that it is here, as far as "
+                                   "'receipts.level' let it then"));
     job.extra = rows.view();
     job.next = "nothing: it is here";
     return;
@@ -167,8 +168,8 @@ void Daemon::explain_locally(std::string_view id, const Sent* sent, Job& job) {
       says += ", in flight, attempt " + std::to_string(sent->attempts);
       break;
     case OutboxStatus::kDone:
-      says += ", done: stored by the broker at " + time_of(sent->stored_ms) + " as " +
-              sent->broker_id;
+      says +=
+          ", done: stored by the broker at " + time_of(sent->stored_ms) + " as " + sent->broker_id;
       break;
     case OutboxStatus::kDead: says += ", dead"; break;
     case OutboxStatus::kAborted: says += ", aborted, superseded by " + sent->superseded_by; break;

@@ -35,8 +35,7 @@ std::string_view text_of(ReportLevel level) noexcept {
 }
 
 std::optional<ReportLevel> report_level_parse(std::string_view text) noexcept {
-  for (const ReportLevel level :
-       {ReportLevel::kHanded, ReportLevel::kStored, ReportLevel::kSeen}) {
+  for (const ReportLevel level : {ReportLevel::kHanded, ReportLevel::kStored, ReportLevel::kSeen}) {
     if (text == text_of(level)) return level;
   }
   return std::nullopt;
