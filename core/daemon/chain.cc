@@ -144,6 +144,34 @@ Daemon::Verdict Daemon::check_receipt(MeshRef mesh, const Sent* sent, const Sign
   return {"invalid", {}};
 }
 
+bool Daemon::find_answered(CallRef call, const wire::BrokerFrame& frame, Sent& sent) {
+  const wire::JsonTape& tape = frame.tape;
+  const std::string_view id = text_at(tape, tape.root(), "messageId");
+  const std::string_view full = text_at(tape, tape.root(), "fullMessageId");
+  // The broker names the client's id of a message that was asked for by its own id.
+  const Job& job = tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call));
+  if (!find_sent(job.subject, sent) &&
+      !find_sent(text_at(tape, tape.root(), "clientMessageId"), sent = {})) {
+    return false;
+  }
+  if (sent.mesh_id != config_of(tables_.calls.get<kCallMesh>(call)).mesh_id ||
+      sent.broker_id.empty() ||
+      !(full.empty() ? sent.broker_id.starts_with(id) : sent.broker_id == full)) {
+    return false;
+  }
+  hash_body(sent);
+  return true;
+}
+
+Daemon::Verdict Daemon::verdict_of(MeshRef mesh, const wire::JsonTape& tape, const JsonNode& row,
+                                   const Sent* sent) {
+  const std::string_view state = text_at(tape, row, "state");
+  if ((state.empty() ? text_at(tape, row, "status") : state) != "delivered") return {};
+  return check_receipt(mesh, sent,
+                       {text_at(tape, row, "handedSignature"), text_at(tape, row, "recipientKey"),
+                        time_at(tape, row, "handedAt")});
+}
+
 // message_status_result as the IPC shows it: the chain begins at this machine, and each signature
 // has a verdict.
 Status Daemon::append_message_status(CallRef call, const wire::BrokerFrame& frame, TextBuf& out) {
@@ -153,15 +181,8 @@ Status Daemon::append_message_status(CallRef call, const wire::BrokerFrame& fram
   const std::string_view id = fields.text("messageId", wire::kRequestIdMax);
   bool delivered = fields.boolean("delivered", false);
   if (!fields.ok()) return fields.take();
-  // The broker names the client's id of a message that was asked for by its own id.
-  const std::string_view full = text_at(tape, tape.root(), "fullMessageId");
   Sent sent;
-  const bool found =
-      find_sent(tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call)).subject, sent) ||
-      find_sent(text_at(tape, tape.root(), "clientMessageId"), sent = {});
-  const bool ours = found && sent.mesh_id == config_of(mesh).mesh_id && !sent.broker_id.empty() &&
-                    (full.empty() ? sent.broker_id.starts_with(id) : sent.broker_id == full);
-  if (ours) hash_body(sent);
+  const bool ours = find_answered(call, frame, sent);
   TextBuf rows(scratch(), 1024);
   wire::JsonWriter recipients(rows);
   recipients.begin_array();
@@ -190,15 +211,8 @@ std::string_view Daemon::append_recipient(MeshRef mesh, const wire::JsonTape& ta
                                           const JsonNode& row, const Sent* sent,
                                           wire::JsonWriter& json) {
   if (row.type != JsonType::kObject) return {};
-  const std::string_view state = text_at(tape, row, "state");
-  const bool handed =
-      state == "delivered" || (state.empty() && text_at(tape, row, "status") == "delivered");
-  Verdict verdict;
-  if (handed) {
-    verdict = check_receipt(mesh, sent,
-                            {text_at(tape, row, "handedSignature"),
-                             text_at(tape, row, "recipientKey"), time_at(tape, row, "handedAt")});
-  }
+  const Verdict verdict = verdict_of(mesh, tape, row, sent);
+  const bool handed = !verdict.word.empty();
   const bool invalid = verdict.word == "invalid";
   json.begin_object();
   for (std::uint32_t at = tape.first(row); at < row.next; at = tape.at(at).next) {

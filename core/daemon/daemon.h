@@ -308,7 +308,7 @@ class Daemon {
   // What goes with the ack of a push: nothing, if the broker takes no receipts.
   const wire::AckReceipt* receipt_for(LinkRef link, const wire::Push& push,
                                       const std::optional<Bytes>& sealed, wire::AckReceipt& room);
-  void load_seen_reports();
+  void load_seen_reports(bool at_start);
   void note_seen(const Ulid& id, MeshRef mesh);
   void send_seen_reports();
   void send_seen_of(MeshRef mesh, std::deque<Ulid>& waiting);
@@ -344,6 +344,11 @@ class Daemon {
   };
   Verdict check_receipt(MeshRef mesh, const Sent* sent, const Signed& receipt);
   bool is_known_key(MeshRef mesh, const PublicKey& key);
+  // The message that an answer is about, if it was sent from here.
+  bool find_answered(CallRef call, const wire::BrokerFrame& frame, Sent& sent);
+  // Of a row of message_status_result; the empty word if it is not handed.
+  Verdict verdict_of(MeshRef mesh, const wire::JsonTape& tape, const wire::JsonNode& row,
+                     const Sent* sent);
   Status append_message_status(CallRef call, const wire::BrokerFrame& frame, TextBuf& out);
   std::string_view append_recipient(MeshRef mesh, const wire::JsonTape& tape,
                                     const wire::JsonNode& row, const Sent* sent,

@@ -66,7 +66,7 @@ Status Daemon::start() {
   if (Status loaded = load_outbox(true); !loaded) return loaded;
   load_bound_names();
   seed_events();
-  load_seen_reports();
+  load_seen_reports(true);
   prune_ms_ = env_.mono_ms;
   tables_.links.each([&](LinkRef link) { open_link(link); });
   return {};
@@ -204,7 +204,7 @@ void Daemon::abandon(Err why) {
   inflight_ = 0;
   const Status loaded = load_outbox(false);
   if (!loaded) env_.log->error("outbox_reload_failed", {{"detail", loaded.error().detail}});
-  load_seen_reports();
+  load_seen_reports(false);
   metrics_.set(Metric::kDaemonStreams, tables_.streams.size());
   event_committed_ = event_serial_;  // those since are of connections, and leave
 }

@@ -57,8 +57,8 @@ const wire::AckReceipt* Daemon::receipt_for(LinkRef link, const wire::Push& push
 }
 
 // Memory says what the store says, and nothing is on its way. Rows of messages that are gone, or of
-// meshes that are not joined any more, have nobody to be reported to.
-void Daemon::load_seen_reports() {
+// meshes that are not joined any more, have nobody to be reported to: the next start drops them.
+void Daemon::load_seen_reports(bool at_start) {
   SeenReports& seen = tables_.seen;
   seen = {};
   seen.ready = true;
@@ -70,11 +70,11 @@ void Daemon::load_seen_reports() {
       if (!store::parse_ulid_key(cursor.key(), id)) continue;
       store::InboxRow row;
       const bool found = batch().get(TableId::kInbox, store::ulid_key(id).bytes(), row);
-      if (!found || !mesh_by_id(row.text[store::kInboxMesh])) {
+      if (at_start && (!found || !mesh_by_id(row.text[store::kInboxMesh]))) {
         orphans.push_back(id);
         continue;
       }
-      seen.waiting[std::string(row.text[store::kInboxMesh])].push_back(id);
+      seen.waiting[found ? std::string(row.text[store::kInboxMesh]) : std::string()].push_back(id);
       ++seen.rows;
     }
   }

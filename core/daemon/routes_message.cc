@@ -28,6 +28,10 @@ constexpr std::size_t kPrefixLeast = 8;
 constexpr std::uint32_t kRowsMax = 256;
 constexpr std::size_t kSaysMax = 512;
 
+constexpr const char* kForged =
+    "a recipient did not sign what the broker says that it has: ask it, compare keys with "
+    "'claudemesh peer verify', and trust this broker no further";
+
 std::string time_of(std::uint64_t ms) { return std::string(view(iso_text(ms))); }
 
 // What becomes of a row of the outbox when nobody does anything, or what somebody can do.
@@ -214,8 +218,20 @@ Status Daemon::append_explanation(CallRef call, const wire::BrokerFrame& frame, 
     const bool all = delivered != nullptr && delivered->boolean;
     json.field("says", all ? "delivered" : "not delivered, or not all of it").end_object();
   }
+  const MeshRef mesh = tables_.calls.get<kCallMesh>(call);
+  Sent sent;
+  const bool ours = find_answered(call, frame, sent);
+  bool invalid = false;
+  if (const JsonNode* list = wire::array_of(frame, {"recipients"}); list != nullptr) {
+    for (std::uint32_t at = tape.first(*list); at < list->next; at = tape.at(at).next) {
+      const Verdict verdict = verdict_of(mesh, tape, tape.at(at), ours ? &sent : nullptr);
+      invalid = invalid || verdict.word == "invalid";
+    }
+  }
   Job& job = tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call));
-  job.results[tables_.calls.get<kCallIndex>(call)].detail = next_of(frame);
+  // Asked for by the broker's id: now we know which row of ours it is.
+  if (ours && job.extra.empty()) explain_locally(sent.client_id, &sent, job);
+  job.results[tables_.calls.get<kCallIndex>(call)].detail = invalid ? kForged : next_of(frame);
   return {};
 }
 

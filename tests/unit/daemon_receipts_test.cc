@@ -475,10 +475,27 @@ TEST_F(DaemonReceipts, explain_lists_the_rows_of_both_sides_and_says_what_comes_
       << reply_;
   EXPECT_TRUE(has(reply_, R"("next":"the broker pushes it)")) << reply_;
   conn = get("/v1/message/explain", "id=c1");
+  answer(sent("message_status"), "message_status_result",
+         R"("messageId":")" + kBroker + R"(","delivered":true,"recipients":[)" +
+             handed(bob_, std::string(128, 'a')) + R"(],"rows":[])");
+  EXPECT_EQ(status(conn), 200u);
+  EXPECT_TRUE(has(reply_, R"("next":"a recipient did not sign what)")) << reply_;
+  conn = get("/v1/message/explain", "id=c1");
   frame(R"({"type":"error","code":"not_found","message":"none","_reqId":")" +
         field(sent("message_status"), "_reqId") + "\"}");
   EXPECT_EQ(status(conn), 200u);
   EXPECT_TRUE(has(reply_, R"("next":"the broker has no row of it any more)")) << reply_;
+}
+
+TEST_F(DaemonReceipts, explain_by_the_brokers_id_finds_the_rows_of_this_machine) {
+  up();
+  sent_to_bob("c1");
+  const ConnRef conn = get("/v1/message/explain", "id=" + kBroker);
+  answer(sent("message_status"), "message_status_result",
+         R"("messageId":")" + kBroker + R"(","fullMessageId":")" + kBroker +
+             R"(","clientMessageId":"c1","delivered":false,"recipients":[],"rows":[])");
+  EXPECT_EQ(status(conn), 200u);
+  EXPECT_TRUE(has(reply_, R"("table":"outbox_id","key":"c1")")) << reply_;
 }
 
 TEST_F(DaemonReceipts, explain_of_what_died_names_the_way_on_and_of_nothing_is_404) {
