@@ -10,6 +10,7 @@
 #include "cli/http.h"
 #include "core/crypto/encoding.h"
 #include "core/crypto/random.h"
+#include "core/wire/receipts.h"
 
 namespace cm::cli {
 namespace {
@@ -70,6 +71,12 @@ void append_shell_metrics(const void* context, TextBuf& out) {
           stats.dropped_slow);
 }
 
+store::ReportLevel report_level(const Settings& settings) {
+  const auto level = wire::report_level_parse(settings.text(Setting::kReceiptLevel));
+  CHECK(level);  // checked when it was read
+  return static_cast<store::ReportLevel>(*level);
+}
+
 daemon::Config make_config(const Runtime& runtime, const Settings& settings) {
   daemon::Config config;
   config.version = kVersion;
@@ -82,6 +89,7 @@ daemon::Config make_config(const Runtime& runtime, const Settings& settings) {
   config.public_health = settings.is_on(Setting::kPublicHealth);
   config.allowed_origins = words_of(settings.text(Setting::kAllowedOrigins));
   config.legacy_brokers = settings.text(Setting::kLegacyBroker) == "allow";
+  config.report_level = report_level(settings);
   config.outbox_age_hours =
       static_cast<std::uint32_t>(settings.number(Setting::kOutboxMaxAgeHours));
   config.tombstone_bytes = static_cast<std::uint64_t>(settings.number(Setting::kTombstoneBytes));

@@ -24,6 +24,9 @@ struct ShellMetrics {
 };
 void append_shell_metrics(const void* shell_metrics, TextBuf& out);
 
+// `receipts.level`.
+store::ReportLevel report_level(const Settings& settings);
+
 daemon::Config make_config(const Runtime& runtime, const Settings& settings);
 
 // All meshes of the file with their secrets in the slab, or what is wrong with one of them; then

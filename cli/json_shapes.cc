@@ -66,8 +66,8 @@ constexpr Shape kShapes[] = {
      "[{id: text, client_message_id: text, broker_message_id: text, mesh: text, topic: text|null, "
      "sender_pubkey: text, unattested?: bool, sender_name: text, name_conflict?: bool, subtype?: "
      "text, body: text|null, body_missing?: text, encrypted: bool, priority: text, received_at: "
-     "text, reply_to_id: text|null, seen_at: text|null, recipient_pubkey: text, recipient_kind: "
-     "text}]"},
+     "text, reply_to_id: text|null, seen_at: text|null, receipt: text|null, receipt_due?: bool, "
+     "recipient_pubkey: text, recipient_kind: text}]"},
     {"inbox flush", "{ok: bool, removed: number}"},
     {"inbox delete", "{ok: bool, id: text}"},
     {"outbox list",
@@ -94,10 +94,15 @@ constexpr Shape kShapes[] = {
     {"message status",
      "{id: text, messageId: text, targetSpec: text, delivered: bool, deliveredAt: text|null, "
      "recipients: [{name: text, pubkey?: text, kind?: text, status: text, state?: text, reason?: "
-     "text, storedAt?: text|null, endedAt?: text|null}], receipts?: [any], mesh: text, outbox?: "
+     "text, storedAt?: text|null, endedAt?: text|null, recipientKey?: text, level?: text, "
+     "handedAt?: text, handedSignature?: text, seenAt?: text|null, chain: [{state: text, at: "
+     "text|null, reason?: text}], signature?: text, signatureWhy?: text}], mesh: text, outbox?: "
      "{client_message_id: text, status: text, attempts: number, mesh: text, target: text, "
      "accepted_at: text, stored_at: text|null, broker_message_id: text|null, last_error: "
-     "text|null}, errors?: " CM_ERRORS "}"},
+     "text|null, tombstone?: bool}, errors?: " CM_ERRORS "}"},
+    {"message explain",
+     "{id: text, rows: [{where: text, table: text, key: text, says: text}], next: text, "
+     "errors?: " CM_ERRORS "}"},
     {"peer list", "[" CM_PEER_ROW "] | [{mesh: text, peers: [" CM_PEER_ROW "]}]"},
     {"peer verify", "[{mesh: text, peer: text, pubkey: text, safetyNumber: text}]"},
     {"group join", "{group: text, role: text|null, mesh: text, confirmed: bool}"},

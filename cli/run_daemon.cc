@@ -210,6 +210,7 @@ class DaemonRole {
     if (!outcome || !with_settings) return outcome;
     core_.set_options(settings->is_on(Setting::kPublicHealth),
                       settings->text(Setting::kLegacyBroker) == "allow");
+    core_.set_report_level(report_level(*settings));
     core_.set_allowed_origins(words_of(settings->text(Setting::kAllowedOrigins)));
     outcome->waiting = waiting_for_restart(options_.settings, *settings);
     if (!outcome->waiting.empty()) {

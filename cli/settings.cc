@@ -58,6 +58,9 @@ constexpr SettingInfo kTable[kSettingCount] = {
     {"features", "legacy_broker", Type::kWord, "allow|refuse", 0, 0, "allow",
      "CLAUDEMESH_LEGACY_BROKER", "--refuse-legacy-broker", "refuse", true,
      "Leave brokers that cannot negotiate features (close 4010)"},
+    {"receipts", "level", Type::kWord, "stored|handed|seen", 0, 0, "handed",
+     "CLAUDEMESH_RECEIPT_LEVEL", "--receipt-level", nullptr, true,
+     "How far senders see it: stored at the broker, handed to this machine, or seen"},
     {"clone", "policy", Type::kWord, "refuse|warn|allow", 0, 0, "refuse", nullptr, nullptr, nullptr,
      false, "What a store that was made on another host means"},
 };

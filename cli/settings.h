@@ -40,6 +40,7 @@ enum class Setting : std::uint8_t {
   kOutboxMaxAgeHours,
   kTombstoneBytes,
   kLegacyBroker,
+  kReceiptLevel,
   kClonePolicy,
   kCount
 };

@@ -48,6 +48,8 @@ constexpr Verb kVerbs[] = {
      run_outbox_prune, JsonForm::kLine},
     {kMessages, "message status", "Show how far a message has come", declare_message_status,
      run_message_status},
+    {kMessages, "message explain", "Show which rows say where a message is, and what comes next",
+     declare_message_status, run_message_explain},
     {kPeers, "peer list", "List the peers that are online or leased", declare_peer_list,
      run_peer_list, JsonForm::kRows},
     {kPeers, "peer verify", "Show safety numbers to compare with peers", declare_peer_verify,

@@ -114,6 +114,7 @@ int run_outbox_prune();
 // verbs/message_status.cc
 void declare_message_status(CLI::App& app);
 int run_message_status();
+int run_message_explain();
 // verbs/peer.cc
 void declare_peer_list(CLI::App& app);
 int run_peer_list();

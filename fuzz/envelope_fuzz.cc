@@ -48,11 +48,42 @@ void check_equal(const Hello& left, const Hello& right) {
   CHECK(left.cwd == right.cwd && left.hostname == right.hostname && left.model == right.model);
   CHECK(left.peer_type == right.peer_type && left.channel == right.channel);
   CHECK(left.timestamp_ms == right.timestamp_ms && left.pid == right.pid);
+  CHECK(left.receipts == right.receipts);
 }
 
 void check_equal(const ClientAck& left, const ClientAck& right) {
   CHECK(left.client_message_id == right.client_message_id);
   CHECK(left.broker_message_id == right.broker_message_id);
+  CHECK(left.has_receipt == right.has_receipt);
+  CHECK(left.receipt.level == right.receipt.level && left.receipt.at_ms == right.receipt.at_ms);
+  CHECK(left.receipt.is_signed == right.receipt.is_signed);
+  CHECK(left.receipt.signature == right.receipt.signature);
+}
+
+void check_equal(const SeenReport& left, const SeenReport& right) {
+  CHECK(left.message_id == right.message_id && left.at_ms == right.at_ms);
+  CHECK(left.client_message_id == right.client_message_id);
+}
+
+void write_seen(const SeenReport& report, TextBuf& out) { write_seen_report(report, {}, out); }
+
+void round_trip_receipts(Context& context, const BrokerFrame& frame) {
+  const JsonNode* list = frame.tape.find("receipts");
+  if (list == nullptr || list->type != JsonType::kArray) return;
+  for (std::uint32_t at = frame.tape.first(*list); at < list->next; at = frame.tape.at(at).next) {
+    LiveReceipt first;
+    if (!parse_live_receipt(frame.tape, frame.tape.at(at), first)) continue;
+    TextBuf text(context.scratch);
+    JsonWriter json(text);
+    write_live_receipt(first, json);
+    JsonTape tape;
+    CHECK(context.parser.parse(text.view(), context.scratch, tape));
+    LiveReceipt second;
+    CHECK(parse_live_receipt(tape, tape.root(), second));
+    CHECK(first.message_id == second.message_id && first.state == second.state);
+    CHECK(first.recipient == second.recipient && first.at_ms == second.at_ms);
+    CHECK(first.is_signed == second.is_signed && first.signature == second.signature);
+  }
 }
 
 // An ack has three forms, and each writes its own members: the text is compared alone.
@@ -125,9 +156,11 @@ CM_FUZZ_TARGET(envelope) {
   round_trip<Push>(context, frame, parse_push, write_push);
   round_trip<Hello>(context, frame, parse_hello, write_hello);
   round_trip<ClientAck>(context, frame, parse_client_ack, write_client_ack);
+  round_trip<SeenReport>(context, frame, parse_seen_report, write_seen);
   round_trip<Ack>(context, frame, parse_ack, write_ack);
   round_trip<ErrorFrame>(context, frame, parse_error, write_error);
   round_trip<HelloAck>(context, frame, parse_hello_ack, write_hello_ack_90);
   round_trip_peers(context, frame);
+  round_trip_receipts(context, frame);
   return 0;
 }

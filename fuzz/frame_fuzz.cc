@@ -94,6 +94,17 @@ void run_client_ack(const ClientFrame& frame) {
   CHECK(!ack.client_message_id.empty() || !ack.broker_message_id.empty());
   CHECK(ack.client_message_id.size() <= kClientIdMax);
   CHECK(ack.broker_message_id.size() <= kRequestIdMax);
+  CHECK(ack.receipt.at_ms <= static_cast<std::uint64_t>(kReceiptTimeMax));
+  CHECK_IMPLIES(ack.has_receipt, ack.receipt.at_ms != 0);
+}
+
+void run_seen_report(const ClientFrame& frame) {
+  SeenReport report;
+  if (const Status status = parse_seen_report(frame, report); !status) {
+    return check_field_refusal(status);
+  }
+  CHECK(!report.message_id.empty() && report.message_id.size() <= kRequestIdMax);
+  CHECK(report.at_ms != 0 && report.at_ms <= static_cast<std::uint64_t>(kReceiptTimeMax));
 }
 
 void run_push(const BrokerFrame& frame) {
@@ -167,6 +178,7 @@ CM_FUZZ_TARGET(frame) {
   run_hello(frame);
   run_send(frame);
   run_client_ack(frame);
+  run_seen_report(frame);
   run_push(frame);
   run_peers(frame);
   run_answers(frame);

@@ -241,7 +241,9 @@ struct InboxFixed {
   std::uint8_t body_missing = 0;  // 1: body is null, kInboxReason says why
   std::uint8_t has_member = 0;    // 1: sender_member is proved by the box that it made
   std::uint8_t plaintext = 0;     // 1: it came unencrypted, as broadcasts, groups and topics do
-  std::uint8_t pad0[3] = {};
+  std::uint8_t told =
+      0;  // 1 + ReportLevel that went with the first ack; 0: no receipt went with it
+  std::uint8_t pad0[2] = {};
   KeyBytes sender_member{};  // as the broker said; zero if it did not
   KeyBytes recipient{};
 };
@@ -354,7 +356,8 @@ struct MessageFixed {
   Priority priority = Priority::kNext;
   std::uint8_t has_fingerprint = 0;
   std::uint8_t sender_is_session = 0;
-  std::uint8_t pad0[5] = {};
+  std::uint8_t many = 0;  // 1: so many recipients that its sender is not told of each as it happens
+  std::uint8_t pad0[4] = {};
   std::array<std::uint8_t, 32> fingerprint{};  // wire form, as the sender supplied it
   KeyBytes sender_key{};                       // session key, else member key
 };

@@ -82,6 +82,8 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(BrokerRedeliveries, Broker, Counter, "broker_redeliveries_total", "",                          \
     "Claims released unacknowledged and queued again")                                             \
   X(BrokerAcks, Broker, Counter, "broker_client_acks_total", "", "Deliveries acknowledged")        \
+  X(BrokerReceiptsSigned, Broker, Counter, "cm_broker_receipts_signed_total", "",                  \
+    "Deliveries acknowledged with the recipient's signature")                                      \
   X(BrokerQueueDepth, Broker, Gauge, "broker_queue_depth", "", "Undelivered rows")                 \
   X(BrokerFrameErrors, Broker, Counter, "broker_frame_errors_total", "",                           \
     "Frames answered with an error")                                                               \
@@ -201,7 +203,13 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonPressureLevel, Daemon, Gauge, "cm_daemon_pressure_level", "",                            \
     "0 normal, 1 high, 2 refusing sends, 3 degraded")                                              \
   X(DaemonInboxSetAside, Daemon, Counter, "cm_daemon_inbox_set_aside_total", "",                   \
-    "Damaged inbox rows that a start wrote to a file and removed")
+    "Damaged inbox rows that a start wrote to a file and removed") \
+  X(DaemonReceiptsInvalid, Daemon, Counter, "cm_daemon_receipts_invalid_total", "",                \
+    "Receipts of recipients whose signature does not verify")                                      \
+  X(DaemonSeenReports, Daemon, Counter, "cm_daemon_seen_reports_total", "",                        \
+    "Reports of seen messages that a broker has taken")                                            \
+  X(DaemonSeenDropped, Daemon, Counter, "cm_daemon_seen_reports_dropped_total", "",                \
+    "Reports of seen messages that were given up: too many waited, or nobody takes them")
 
 enum class Metric : std::uint16_t {
 #define CM_METRIC_NAME(name, ...) k##name,

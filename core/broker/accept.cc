@@ -246,6 +246,7 @@ void Broker::put_message(ClientRef client, const Ulid& id, const wire::Send& sen
   message.fixed.sender_is_session = sender.kind == MailboxKind::kSession;
   message.fixed.fingerprint = send.fingerprint;
   message.fixed.sender_key = sender.key;
+  message.fixed.many = recipients_.size() > kReceiptRecipientsMax;
   message.text[store::kMessageClientId] = send.client_message_id;
   message.text[store::kMessageTarget] = route.target;
   message.text[store::kMessageNonce] = send.nonce;

@@ -48,6 +48,7 @@ void Broker::admit(ClientRef client, const wire::Hello& hello, const HelloFacts&
   store_presence(presence);
   MemberMirror* owner = member(facts.member_no);
   owner->clients.push_back(client);
+  if (hello.receipts >= wire::kReceiptVersion) take_receipts(client);
   note_concurrent(client);
   ++mesh(facts.mesh_no)->clients;
   const ConnRef conn = clients.get<kClientConn>(client);
@@ -82,6 +83,7 @@ void Broker::acknowledge_hello(ClientRef client, PresenceRef presence, const Hel
   ack.has_services = !facts.proved;
   ack.groups = info.groups_json;
   ack.restored = restored;
+  ack.receipts = tables_.clients.get<kClientReceipts>(client) != 0 ? wire::kReceiptVersion : 0;
   store::MemberProfileRow profile;
   if (batch().get(TableId::kMemberProfile, store::u32_key(facts.member_no).bytes(), profile)) {
     ack.role_tag = scratch().copy(profile.text[store::kProfileRoleTag]);

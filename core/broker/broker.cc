@@ -22,6 +22,7 @@ constexpr bool kGrows = true;  // it is refused in a store that is full
 const Broker::FrameRoute Broker::kFrameRoutes[] = {
     {"send", &Broker::handle_send, kCapNone},
     {"client_ack", &Broker::handle_client_ack, kCapNone},
+    {"receipt", &Broker::handle_receipt, kCapNone},
     {"list_peers", &Broker::handle_list_peers, kCapNone, Cost::kReply},
     {"message_status", &Broker::handle_message_status, kCapNone, Cost::kReply},
     {"feature_negotiation_request", &Broker::handle_negotiation, kCapNone},
@@ -140,6 +141,7 @@ void Broker::on_closed(ConnRef conn, std::uint16_t code) {
     mark_mailboxes_of(client);  // what waited for this connection's window goes to another one
     detach(client);
     std::erase(member(member_no)->clients, client);
+    if (tables_.clients.get<kClientReceipts>(client) != 0) --member(member_no)->receipts;
     MeshMirror* where = mesh(tables_.clients.get<kClientMeshNo>(client));
     CHECK(where->clients > 0);
     --where->clients;
@@ -241,6 +243,7 @@ void Broker::step() {
     ++done;
   }
   dirty.erase(dirty.begin(), dirty.begin() + static_cast<std::ptrdiff_t>(done));
+  send_receipts();
   metrics_.set(Metric::kBrokerConnections, tables_.clients.count());
   metrics_.set(Metric::kBrokerQueueDepth, queued_rows_);
 }

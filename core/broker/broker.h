@@ -4,9 +4,10 @@
 //         (status, summary, groups), peer_state.cc (what a member gets back), peers.cc (lists,
 //         events), accept.cc (sends), route.cc (who gets them), queue.cc and claim.cc (pushes,
 //         redelivery, acks), retention.cc (what expires), pressure.cc (a disk that fills),
-//         message_status.cc, negotiate.cc, meter.cc (what frames cost), load.cc (mirrors),
-//         verify.cc; shared/ (topics, state, memory, skills: what a mesh keeps
-//         for its members); http/ (routes, authority, enrollment, administration).
+//         receipts.cc (what senders are told), message_status.cc, explain.cc, negotiate.cc,
+//         meter.cc (what frames cost), load.cc (mirrors), verify.cc; shared/ (topics, state,
+//         memory, skills: what a mesh keeps for its members); http/ (routes, authority,
+//         enrollment, administration).
 // Holds:  within a handler: parse, validate, authorise, then mutate. Nothing is written before
 //         every check has passed. All calls come between store begin and commit, by the loop.
 // Why:    the same object code runs in the product and in the simulator.
@@ -268,14 +269,14 @@ class Broker {
   bool is_gated(ClientRef client, const store::DeliveryKeyParts& key) const;
   void end_refused_rows();
   void expire_old_mail();
-  bool end_row(MailboxRef box, std::uint8_t priority, const Ulid& message,
-               store::ReceiptState state, std::string_view reason);
+  bool end_row(MailboxRef box, std::uint8_t priority, const Ulid& message, const RowEnd& end);
   // The claim of this row; without a mailbox, the first one of this message.
   ClaimRef find_claim(ClientRef client, const Ulid& message, MailboxRef box = {}) const;
   ClaimRef find_claim_by_client_id(ClientRef client, std::string_view id, bool& ambiguous);
   void handle_client_ack(ClientRef client, const Frame& frame);
-  void acknowledge_late(ClientRef client, const Ulid& message);
-  bool end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message);
+  void acknowledge_late(ClientRef client, const Ulid& message, const wire::ClientAck& ack);
+  RowEnd delivered_by(ClientRef client, const wire::ClientAck& ack) const;
+  bool end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message, const RowEnd& end);
   void unlink_claim(ClientRef client, ClaimRef claim);
   void release_claims_of(ClientRef client);
   void expire_claims();
@@ -299,11 +300,47 @@ class Broker {
   Status find_own_message(ClientRef client, std::string_view text, Ulid& id,
                           store::MessageRow& row);
   bool concerns(ClientRef client, const Ulid& id, const store::MessageRow& row);
-  void write_recipients(const Ulid& id, const store::MessageRow& row, std::uint32_t only,
-                        TextBuf& out, std::uint64_t& delivered_ms, bool& all_delivered);
-  void write_recipient(const Ulid& id, MailboxId mailbox, std::uint32_t member_no,
-                       const store::ReceiptRow* receipt, TextBuf& out);
   bool concerns_at(ClientRef client, const Ulid& id);
+  // A recipient's row as its asker may see it: kQueued also where the chain ends at `stored`.
+  // Views live until the next write.
+  struct RecipientView {
+    MailboxId mailbox;
+    std::uint32_t member_no = 0;
+    store::ReceiptState state = store::ReceiptState::kQueued;
+    bool claimed = false;  // of a queued one: pushed at claimed_ms
+    bool online = false;
+    bool has_times = false;  // of a direct message only once it has ended
+    std::uint64_t stored_ms = 0, claimed_ms = 0, ended_ms = 0, seen_ms = 0, signed_ms = 0;
+    store::ReportLevel level = store::ReportLevel::kHanded;
+    std::string_view reason, signature;
+    std::optional<PublicKey> key;  // routing key, where it is known
+  };
+  RecipientView view_of(const Ulid& id, const store::MessageRow& row, MailboxId mailbox,
+                        std::uint32_t member_no, const store::ReceiptRow* receipt,
+                        std::uint32_t asker_no);
+  // Of all recipients, for the sending member; else of the asker's own rows.
+  std::vector<RecipientView> recipients_of(const Ulid& id, const store::MessageRow& row,
+                                           std::uint32_t asker_no);
+  void write_recipient(const RecipientView& view, bool with_chain, TextBuf& out);
+
+  // explain.cc
+  void write_explanation(const Ulid& id, const store::MessageRow& row,
+                         const std::vector<RecipientView>& recipients, wire::JsonWriter& json);
+
+  // receipts.cc
+  static constexpr std::size_t kReceiptRecipientsMax =
+      64;  // of a message whose sender is told live
+  void take_receipts(ClientRef client);
+  void handle_receipt(ClientRef client, const Frame& frame);
+  bool record_seen(ClientRef client, const Ulid& message, MailboxId mailbox, std::uint64_t at_ms);
+  bool is_hidden(const MemberMirror& owner, MailboxId mailbox,
+                 const std::optional<PublicKey>& key) const;
+  bool is_reported(const store::MessageRow& row, MailboxId mailbox, std::uint32_t member_no);
+  std::optional<PublicKey> routing_key(const store::MessageRow& row, MailboxId mailbox,
+                                       const MemberMirror* owner) const;
+  void note_receipt(std::uint32_t sender_no, const Ulid& message, MailboxId mailbox);
+  void send_receipts();
+  bool write_receipt(const ChangedReceipt& changed, wire::JsonWriter& json);
 
   // shared/topics.cc, shared/topic_history.cc
   struct TopicFacts {

@@ -3,7 +3,7 @@
 //         connection share one lease, renewed by each ack in that lane; what is released is pushed
 //         again in order.
 // Source: docs/PROTOCOL.md §5.2; design/delivery.md, "Queue: claim, lease, ack".
-// Not:    pushing (queue.cc), acceptance (accept.cc).
+// Not:    pushing (queue.cc), acceptance (accept.cc), what senders see of it (receipts.cc).
 #include <algorithm>
 
 #include "core/base/hash.h"
@@ -58,7 +58,7 @@ void Broker::handle_client_ack(ClientRef client, const Frame& frame) {
     if (!message) return;  // an id of another broker or of a system push: nothing of ours
     claim = find_claim(client, *message);
     if (!claim) {
-      acknowledge_late(client, *message);
+      acknowledge_late(client, *message, ack);
       return;
     }
   } else {
@@ -68,8 +68,10 @@ void Broker::handle_client_ack(ClientRef client, const Frame& frame) {
   }
   const MailboxRef box = tables_.claims.get<kClaimMailbox>(claim);
   const LaneRef lane = tables_.claims.get<kClaimLane>(claim);
+  RowEnd end = delivered_by(client, ack);
+  end.claimed_ms = tables_.claims.get<kClaimPushed>(claim);
   const bool ended = end_delivery(box, tables_.claims.get<kClaimPriority>(claim),
-                                  tables_.claims.get<kClaimMessage>(claim));
+                                  tables_.claims.get<kClaimMessage>(claim), end);
   if (!ended && !batch().failed()) {
     env_.log->error("delivery_row_unreadable", {{"message", ack.broker_message_id}});
   }
@@ -80,7 +82,7 @@ void Broker::handle_client_ack(ClientRef client, const Frame& frame) {
 
 // The lease had run out, or the push went over an earlier connection. The row still ends here:
 // the recipient has it.
-void Broker::acknowledge_late(ClientRef client, const Ulid& message) {
+void Broker::acknowledge_late(ClientRef client, const Ulid& message, const wire::ClientAck& ack) {
   store::MessageRow row;
   if (!batch().get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return;
   const auto priority = static_cast<std::uint8_t>(row.fixed.priority);
@@ -95,8 +97,23 @@ void Broker::acknowledge_late(ClientRef client, const Ulid& message) {
   if (found == tables_.mailbox_of.end()) return;
   const MailboxRef box = found->second;
   drop_claim(box, message);
-  end_delivery(box, priority, message);
+  end_delivery(box, priority, message, delivered_by(client, ack));
   mark_dirty(box);
+}
+
+// What the recipient tells of it. Of what a hidden one took, nothing is kept to be told later.
+RowEnd Broker::delivered_by(ClientRef client, const wire::ClientAck& ack) const {
+  RowEnd end;
+  if (ack.has_receipt) end.level = static_cast<store::ReportLevel>(ack.receipt.level);
+  if (tables_.presences.get<kPresStatus>(presence_of(client)).hidden != 0) {
+    end.level = store::ReportLevel::kStored;
+  }
+  if (!ack.has_receipt || !ack.receipt.is_signed || end.level == store::ReportLevel::kStored) {
+    return end;
+  }
+  end.signed_ms = ack.receipt.at_ms;
+  end.signature = as_text(ack.receipt.signature);
+  return end;
 }
 
 // The row is about to end: whoever holds it holds it no more.
@@ -134,29 +151,35 @@ void Broker::note_too_large(ClientRef client) {
   noted.erase(known);
   const std::uint8_t priority = tables_.claims.get<kClaimPriority>(largest);
   drop_claim(box, message);
-  end_row(box, priority, message, store::ReceiptState::kExpired, "too_large");
+  end_row(box, priority, message, {store::ReceiptState::kExpired, "too_large"});
   mark_dirty(box);
 }
 
-bool Broker::end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message) {
-  if (!end_row(box, priority, message, store::ReceiptState::kDelivered, {})) return false;
+bool Broker::end_delivery(MailboxRef box, std::uint8_t priority, const Ulid& message,
+                          const RowEnd& end) {
+  if (!end_row(box, priority, message, end)) return false;
   metrics_.add(Metric::kBrokerAcks);
+  if (!end.signature.empty()) metrics_.add(Metric::kBrokerReceiptsSigned);
   return true;
 }
 
 // A delivery row becomes a receipt; the counts of its mailbox and its sender follow.
 bool Broker::end_row(MailboxRef box, std::uint8_t priority, const Ulid& message,
-                     store::ReceiptState state, std::string_view reason) {
+                     const RowEnd& end) {
   const MailboxId id = tables_.mailboxes.get<kBoxId>(box);
   const store::Key key = store::delivery_key(id, priority, message);
   store::DeliveryRow row;
   if (!batch().get(TableId::kDelivery, key.bytes(), row)) return false;
   store::ReceiptRow receipt;
-  receipt.fixed.state = state;
+  receipt.fixed.state = end.state;
+  receipt.fixed.level = end.level;
   receipt.fixed.recipient_member_no = row.fixed.recipient_member_no;
   receipt.fixed.stored_ms = row.fixed.stored_ms;
   receipt.fixed.ended_ms = env_.wall_ms;
-  receipt.text[store::kReceiptReason] = reason;
+  receipt.fixed.claimed_ms = end.claimed_ms;
+  receipt.fixed.signed_ms = end.signed_ms;
+  receipt.text[store::kReceiptReason] = end.reason;
+  receipt.text[store::kReceiptSignature] = end.signature;
   batch().put(TableId::kReceipt, store::receipt_key(message, id).bytes(), receipt);
   batch().erase(TableId::kDelivery, key.bytes());
   CHECK(tables_.mailboxes.get<kBoxRows>(box) > 0 &&
@@ -165,7 +188,8 @@ bool Broker::end_row(MailboxRef box, std::uint8_t priority, const Ulid& message,
   tables_.mailboxes.get<kBoxBytes>(box) -= row.fixed.bytes;
   tables_.budget.ended(row.fixed.sender_member_no, id.bits(), row.fixed.bytes);
   --queued_rows_;
-  if (state == store::ReceiptState::kExpired) metrics_.add(Metric::kBrokerExpired);
+  if (end.state == store::ReceiptState::kExpired) metrics_.add(Metric::kBrokerExpired);
+  note_receipt(row.fixed.sender_member_no, message, id);
   return true;
 }
 

@@ -249,6 +249,7 @@ void Broker::forget_mirrors() {
   tables_.touched.clear();
   tables_.starved.clear();
   tables_.refused.clear();
+  tables_.changed_receipts.clear();
   drop_changed_indexes();
   leases_left_ = false;
 }
@@ -268,7 +269,7 @@ void Broker::restore_unstored(const PresenceKey& key, const Unstored& kept) {
 }
 
 void Broker::reattach(const Survivor& survivor) {
-  static_assert(kClientSessionHash == 17,
+  static_assert(kClientReceipts == 18,
                 "a new column stays as it is; if it names rows of a table that was cleared, it is "
                 "reset here");
   const ClientRef client = survivor.client;
@@ -290,6 +291,7 @@ void Broker::reattach(const Survivor& survivor) {
   tables_.presences.get<kPresDeadline>(presence->second) = 0;
   tables_.presences.get<kPresStatus>(presence->second).caps = survivor.caps;
   owner->clients.push_back(client);
+  if (clients.get<kClientReceipts>(client) != 0) ++owner->receipts;
   ++mesh(owner->mesh_no)->clients;
   mark_mailboxes_of(client);
 }

@@ -21,7 +21,9 @@ namespace {
 constexpr int kFeatureVersion = 1;
 constexpr std::size_t kFeaturesMax = 64;
 constexpr std::string_view kPolicy = "concurrent_connection_policy";
-constexpr std::string_view kSupported[] = {"client_message_id_dedupe", kPolicy, "max_payload"};
+constexpr std::string_view kReceipts = "receipts";
+constexpr std::string_view kSupported[] = {"client_message_id_dedupe", kPolicy, "max_payload",
+                                           kReceipts};
 constexpr std::uint32_t kCloseReplaced = 4003;
 constexpr std::uint32_t kCloseTaken = 4004;
 
@@ -65,7 +67,9 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   json.end_object().end_object();
   json.key("max_payload").begin_object().key("params").begin_object();
   json.field("version", kFeatureVersion).field("inline_bytes", limits_.frame_bytes_max);
-  json.end_object().end_object().end_object();
+  json.end_object().end_object();
+  json.key(kReceipts).begin_object().key("params").begin_object();
+  json.field("version", wire::kReceiptVersion).end_object().end_object().end_object();
   json.key("missing_required").begin_array();
   if (required != nullptr) {
     for (std::uint32_t index = frame.tape.first(*required); index < required->next;
@@ -75,6 +79,9 @@ void Broker::handle_negotiation(ClientRef client, const Frame& frame) {
   }
   json.end_array();
   finish_reply(client, frame, json, text);
+  if (names(frame.tape, required, kReceipts) || names(frame.tape, optional, kReceipts)) {
+    take_receipts(client);
+  }
   if (names(frame.tape, required, kPolicy) || names(frame.tape, optional, kPolicy)) {
     apply_connection_policy(client);
   }

@@ -196,6 +196,7 @@ bool Broker::push_row(MailboxRef box, ClientRef client, const store::DeliveryKey
   tables_.claims.get<kClaimLane>(claim) = lane;
   tables_.claims.get<kClaimBytes>(claim) = row.fixed.bytes;
   tables_.claims.get<kClaimPriority>(claim) = key.priority;
+  tables_.claims.get<kClaimPushed>(claim) = env_.wall_ms;
   tables_.claims.get<kClaimClientId>(claim) =
       hash64(as_bytes(message.text[store::kMessageClientId]));
   ClaimList& list = clients.get<kClientClaims>(client);
@@ -245,8 +246,8 @@ std::string_view Broker::refusal_of(const store::MessageRow& message, std::uint3
 void Broker::end_refused_rows() {
   for (const RefusedRow& refused : tables_.refused) {
     if (!tables_.mailboxes.alive(refused.box)) continue;
-    end_row(refused.box, refused.priority, refused.message, store::ReceiptState::kExpired,
-            refused.reason);
+    end_row(refused.box, refused.priority, refused.message,
+            {store::ReceiptState::kExpired, refused.reason});
     mark_dirty(refused.box);  // it may be empty now
   }
   tables_.refused.clear();

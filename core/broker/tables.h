@@ -61,6 +61,7 @@ enum ClientCol {
   kClientKnowsPolicy,  // negotiated concurrent_connection_policy
   kClientSessionNo,    // of its session key; 0 without one
   kClientSessionHash,  // of its hello's sessionId; compared within one presence only
+  kClientReceipts,     // knows receipts (docs/PROTOCOL.md §5.5)
 };
 // Lanes as hash_of(mailbox, lane). When there are too many of them, all: who never acks is
 // bounded, too.
@@ -90,10 +91,11 @@ struct ClaimList {
   ClaimRef first;
   ClaimRef last;
 };
-using ClientTable = Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t,
-                          std::uint32_t, ClientClass, std::uint64_t, ClaimList, std::uint32_t,
-                          std::uint64_t, LapsedLanes, std::uint32_t, std::uint64_t, std::uint8_t,
-                          wire::PeerAddress, std::uint8_t, std::uint32_t, std::uint64_t>;
+using ClientTable =
+    Table<ClientTag, ConnRef, std::uint64_t, PresenceRef, std::uint32_t, std::uint32_t, ClientClass,
+          std::uint64_t, ClaimList, std::uint32_t, std::uint64_t, LapsedLanes, std::uint32_t,
+          std::uint64_t, std::uint8_t, wire::PeerAddress, std::uint8_t, std::uint32_t,
+          std::uint64_t, std::uint8_t>;
 
 enum PresenceCol {
   kPresKey,       // kind and key
@@ -173,6 +175,23 @@ struct RefusedRow {
   std::string_view reason;  // a literal
 };
 
+// How a delivery row ends. Views live until the next write.
+struct RowEnd {
+  store::ReceiptState state = store::ReceiptState::kDelivered;
+  std::string_view reason = {};  // of an expired one
+  store::ReportLevel level = store::ReportLevel::kHanded;
+  std::uint64_t claimed_ms = 0;     // 0: not known
+  std::uint64_t signed_ms = 0;      // 0: unsigned
+  std::string_view signature = {};  // 64 bytes, or empty
+};
+
+// A receipt that changed in this iteration: its sender is told at the end of it.
+struct ChangedReceipt {
+  std::uint32_t sender_no = 0;
+  Ulid message;
+  MailboxId mailbox;
+};
+
 // A row after which its recipient closed with 1009.
 struct TooLarge {
   MailboxId box;
@@ -204,14 +223,15 @@ enum ClaimCol {
   kClaimBytes,
   kClaimPriority,
   kClaimLinks,
-  kClaimClientId  // hash of the client_message_id: an ack by an unknown one reads no rows
+  kClaimClientId,  // hash of the client_message_id: an ack by an unknown one reads no rows
+  kClaimPushed     // wall clock; goes into the receipt
 };
 struct ClaimLinks {
   ClaimRef previous;
   ClaimRef next;
 };
 using ClaimTable = Table<ClaimTag, Ulid, MailboxRef, LaneRef, std::uint32_t, std::uint8_t,
-                         ClaimLinks, std::uint64_t>;
+                         ClaimLinks, std::uint64_t, std::uint64_t>;
 
 // The lease that the unacked rows of one lane on one connection share.
 enum LaneCol { kLaneDeadline, kLaneClient, kLaneMailbox, kLaneHash, kLaneClaims };
@@ -239,6 +259,7 @@ struct MemberMirror {
   std::string id;
   std::string name;
   std::vector<ClientRef> clients;  // of this member, any class
+  std::uint32_t receipts = 0;      // of these, how many know receipts
   std::uint32_t presences = 0;     // leased ones included
   std::uint8_t is_admin = 0;
   std::uint16_t caps = 0xffff;    // what its permissions leave to any of its connections
@@ -295,6 +316,7 @@ struct Tables {
   Budget budget;
   std::vector<MailboxRef> dirty;
   std::vector<RefusedRow> refused;
+  std::vector<ChangedReceipt> changed_receipts;
   std::vector<TooLarge> too_large;  // seen once; the oldest is forgotten when there are many
   std::vector<MailboxRef> starved;  // found the table of claims full; looked at when it is not
   std::vector<ClientRef> touched;   // delivered a frame in this iteration

@@ -69,6 +69,13 @@ const char* Broker::verify_claims() const {
 
 const char* Broker::verify_presences() const {
   const char* problem = nullptr;
+  for (const auto& [member_no, mirror] : tables_.members) {
+    std::uint32_t receipts = 0;
+    for (const ClientRef client : mirror.clients) {
+      receipts += tables_.clients.get<kClientReceipts>(client);
+    }
+    if (receipts != mirror.receipts) problem = "a member counts other connections with receipts";
+  }
   tables_.presences.each([&](PresenceRef presence) {
     const auto& sockets = tables_.presences.get<kPresClients>(presence);
     const bool online = tables_.presences.get<kPresDeadline>(presence) == 0;

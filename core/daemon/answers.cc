@@ -66,6 +66,7 @@ void Daemon::answer_job(JobRef ref) {
     case AnswerForm::kCommand: return answer_command(conn, job);
     case AnswerForm::kProfile: return answer_profile(conn, job);
     case AnswerForm::kStatus: return answer_status(conn, job);
+    case AnswerForm::kExplain: return answer_explain(conn, job);
   }
 }
 
@@ -226,6 +227,35 @@ void Daemon::answer_status(ConnRef conn, const Job& job) {
     json.raw(found.front()->body);
   }
   if (own || failed != nullptr) append_errors(job, json);
+  json.end_object();
+  reply(conn, 200, text.view());
+}
+
+// The rows of this machine, and of every broker that has some. What happens next is the broker's
+// word where there is one: it is further along the way.
+void Daemon::answer_explain(ConnRef conn, const Job& job) {
+  const auto has_rows = [](const CallResult& result) { return !result.body.empty(); };
+  const bool any = std::any_of(job.results.begin(), job.results.end(), has_rows);
+  if (job.extra.empty() && !any) {
+    const CallResult* failed = first_failure(job);
+    if (failed != nullptr) return reply_failure(conn, job, *failed);
+    return reply_error(conn, fail(Err::kNotFound, "no message of yours has this id"));
+  }
+  TextBuf text(scratch(), 4096);
+  wire::JsonWriter json(text);
+  std::string_view next = job.next;
+  json.begin_object().field("id", job.subject).key("rows").begin_array();
+  if (!job.extra.empty()) json.raw(job.extra);
+  for (const CallResult& result : job.results) {
+    if (result.http_status == 404 && !any) {
+      next = "the broker has no row of it any more: it forgets what is old";
+    }
+    if (!has_rows(result)) continue;
+    json.raw(result.body);
+    next = result.detail;
+  }
+  json.end_array().field("next", next);
+  append_errors(job, json);
   json.end_object();
   reply(conn, 200, text.view());
 }

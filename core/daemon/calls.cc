@@ -299,7 +299,8 @@ void Daemon::take_answer(CallRef call, const wire::BrokerFrame& frame) {
       }
       break;
     }
-    case CallKind::kMessageStatus: read = wire::append_status(frame, slug, body); break;
+    case CallKind::kMessageStatus: read = append_message_status(call, frame, body); break;
+    case CallKind::kMessageExplain: read = append_explanation(call, frame, body); break;
     default: return;
   }
   if (left_out != 0) metrics_.add(Metric::kDaemonInvalidInbound, left_out);

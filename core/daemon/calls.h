@@ -14,7 +14,7 @@
 namespace cm::daemon {
 
 // How the IPC answers a job of this kind.
-enum class AnswerForm : std::uint8_t { kRows, kFound, kCommand, kProfile, kStatus };
+enum class AnswerForm : std::uint8_t { kRows, kFound, kCommand, kProfile, kStatus, kExplain };
 
 struct CallInfo {
   AnswerForm form;
@@ -50,6 +50,7 @@ constexpr CallInfo kCallInfos[static_cast<std::size_t>(CallKind::kCount)] = {
     /* kGroupJoin    */ {AnswerForm::kCommand, true, true, "name", {}},
     /* kGroupLeave   */ {AnswerForm::kCommand, true, true, "name", {}},
     /* kMessageStatus*/ {AnswerForm::kStatus, false, false, "message", {"message_status_result"}},
+    /* kMessageExplain */ {AnswerForm::kExplain, false, false, "rows", {"message_status_result"}},
 };
 
 constexpr const CallInfo& info_of(CallKind kind) noexcept {

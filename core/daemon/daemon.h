@@ -4,9 +4,9 @@
 //         targets.cc (topics, groups, which mesh), outbox_state.h (states and events), drain.cc
 //         (lanes), requeue.cc, tombstones.cc, outbox_find.cc (which row an id means), pressure.cc
 //         (disk), receive.cc (inbox), retention.cc (deleting), gates.cc (gates, limits, replies),
-//         routes_*.cc (routes),
-//         calls.cc and answers.cc (requests passed on to brokers), events.cc (streams), reload.cc
-//         (joins and leaves), load.cc (mirrors, verification).
+//         routes_*.cc (routes), calls.cc and answers.cc (requests passed on to brokers),
+//         receipts.cc (what a recipient tells), chain.cc (how far a message has come), events.cc
+//         (streams), reload.cc (joins and leaves), load.cc (mirrors, verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
 //         before its outbox row was written has consumed nothing.
 // Why:    the same object code runs in the product and in the simulator.
@@ -52,8 +52,10 @@ struct Config {
   std::string cwd;
   std::int64_t pid = 0;
   bool durability_sync = true;
-  bool public_health = false;          // GET /v1/health without bearer on TCP
-  bool legacy_brokers = true;          // false: one that cannot negotiate is refused with 4010
+  bool public_health = false;  // GET /v1/health without bearer on TCP
+  bool legacy_brokers = true;  // false: one that cannot negotiate is refused with 4010
+  // How far senders may see what became of their messages here.
+  store::ReportLevel report_level = store::ReportLevel::kHanded;
   std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
   std::uint64_t tombstone_bytes = std::uint64_t{1} << 30;  // of pages; then sends are refused
   // Pages that may call the IPC, as browsers write them: "http://localhost:3000". Empty: none.
@@ -97,6 +99,9 @@ class Daemon {
     config_.public_health = public_health;
     config_.legacy_brokers = legacy_brokers;
   }
+
+  // Of messages that come, and of those that are seen, from now on.
+  void set_report_level(store::ReportLevel level) noexcept { config_.report_level = level; }
 
   void set_allowed_origins(std::vector<std::string> origins) {
     config_.allowed_origins = std::move(origins);
@@ -359,8 +364,61 @@ class Daemon {
   bool on_push(LinkRef link, const wire::BrokerFrame& frame);
   void on_system_push(LinkRef link, const wire::BrokerFrame& frame, const wire::Push& push);
   void on_message(LinkRef link, const wire::Push& push);
-  bool open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row);
-  void acknowledge(LinkRef link, const wire::Push& push);
+  bool open_body(MeshRef mesh, const wire::Push& push, const std::optional<Bytes>& sealed,
+                 store::InboxRow& row);
+  void acknowledge(LinkRef link, const wire::Push& push, const wire::AckReceipt* receipt);
+
+  // receipts.cc
+  bool takes_receipts(LinkRef link) const;
+  // What goes with the ack of a push: nothing, if the broker takes no receipts.
+  const wire::AckReceipt* receipt_for(LinkRef link, const wire::Push& push,
+                                      const std::optional<Bytes>& sealed, wire::AckReceipt& room);
+  void load_seen_reports(bool at_start);
+  void note_seen(const Ulid& id, MeshRef mesh);
+  void send_seen_reports();
+  void send_seen_of(MeshRef mesh, std::deque<Ulid>& waiting);
+  void drop_seen_of(std::deque<Ulid>& waiting);
+  void expire_seen_reports();
+  void seen_link_lost(LinkRef link);
+  bool on_receipt_frame(LinkRef link, const wire::BrokerFrame& frame);
+  bool take_seen_answer(LinkRef link, std::string_view request_id);
+  const char* verify_seen();
+
+  // chain.cc
+  // What this machine sent under an id: an outbox row or its tombstone.
+  struct Sent {
+    Ulid id;
+    std::string client_id, mesh_id, target, broker_id, last_error, superseded_by;
+    store::OutboxStatus status = store::OutboxStatus::kPending;
+    bool is_tombstone = false;
+    std::uint32_t attempts = 0;
+    std::uint64_t enqueued_ms = 0, stored_ms = 0, next_attempt_ms = 0;
+    std::optional<crypto::Hash32> ciphertext;  // SHA-256; while the body is here
+  };
+  // By the client's id, or by ours.
+  bool find_sent(std::string_view id, Sent& sent);
+  void hash_body(Sent& sent);
+  void append_sent(const Sent& sent, wire::JsonWriter& json) const;
+  struct Signed {                           // by a recipient, as its broker tells it
+    std::string_view signature, recipient;  // hex
+    std::uint64_t handed_ms = 0;
+  };
+  struct Verdict {
+    std::string_view word;  // valid, invalid, unsigned, unchecked
+    std::string_view why;   // of unchecked
+  };
+  Verdict check_receipt(MeshRef mesh, const Sent* sent, const Signed& receipt);
+  bool is_known_key(MeshRef mesh, const PublicKey& key);
+  // The message that an answer is about, if it was sent from here.
+  bool find_answered(CallRef call, const wire::BrokerFrame& frame, Sent& sent);
+  // Of a row of message_status_result; the empty word if it is not handed.
+  Verdict verdict_of(MeshRef mesh, const wire::JsonTape& tape, const wire::JsonNode& row,
+                     const Sent* sent);
+  Status append_message_status(CallRef call, const wire::BrokerFrame& frame, TextBuf& out);
+  std::string_view append_recipient(MeshRef mesh, const wire::JsonTape& tape,
+                                    const wire::JsonNode& row, const Sent* sent,
+                                    wire::JsonWriter& json);
+  void on_live_receipts(LinkRef link, const wire::BrokerFrame& frame);
 
   // events.cc
   void open_stream(ConnRef conn, const wire::HttpRequest& request);
@@ -368,6 +426,7 @@ class Daemon {
   void emit(std::string_view kind, std::string_view data);
   void emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& row);
   void emit_system(MeshRef mesh, const wire::BrokerFrame& frame, std::string_view event);
+  void emit_receipt(MeshRef mesh, const wire::LiveReceipt& receipt, std::string_view signature);
   void emit_status(MeshRef mesh, LinkState state);
   // daemon_disconnect and daemon_reconnect.
   void emit_link_change(LinkRef link, bool is_open);
@@ -447,7 +506,13 @@ class Daemon {
   // routes_outbox.cc
   void post_send(ConnRef conn, const wire::HttpRequest& request);
   void get_outbox(ConnRef conn, const wire::HttpRequest& request);
+
+  // routes_message.cc
   void get_message_status(ConnRef conn, const wire::HttpRequest& request);
+  void get_message_explain(ConnRef conn, const wire::HttpRequest& request);
+  void ask_status(ConnRef conn, const wire::HttpRequest& request, CallKind kind);
+  void explain_locally(std::string_view id, const Sent* sent, Job& job);
+  Status append_explanation(CallRef call, const wire::BrokerFrame& frame, TextBuf& out);
 
   // routes_outbox_row.cc
   void get_outbox_row(ConnRef conn, const wire::HttpRequest& request);
@@ -517,6 +582,7 @@ class Daemon {
   void answer_command(ConnRef conn, const Job& job);
   void answer_profile(ConnRef conn, const Job& job);
   void answer_status(ConnRef conn, const Job& job);
+  void answer_explain(ConnRef conn, const Job& job);
   void reply_failure(ConnRef conn, const Job& job, const CallResult& failed);
 
   // reload.cc
@@ -562,6 +628,9 @@ class Daemon {
   std::uint64_t event_reserved_ = 0;   // the store says that ids up to here may be in use
   std::uint64_t event_committed_ = 0;  // event_serial_ at the last commit
   std::size_t ring_bytes_ = 0;
+  bool had_stream_ = false;  // somebody may come back for an event of this process
+  static constexpr std::uint32_t kChecksAtOnce = 128;  // signatures in an iteration, at 60 us
+  std::uint32_t checks_left_ = kChecksAtOnce;
 
   // Calls to brokers.
   std::string request_prefix_;  // of every `_reqId`: random, so that no client id looks like one
@@ -606,6 +675,7 @@ class Daemon {
   std::uint64_t calls_check_ms_ = UINT64_MAX;
   std::uint64_t prune_ms_ = UINT64_MAX;
   std::uint64_t shrink_ms_ = UINT64_MAX;
+  std::uint64_t seen_check_ms_ = UINT64_MAX;
 };
 
 }  // namespace cm::daemon

@@ -73,6 +73,7 @@ void Daemon::open_stream(ConnRef conn, const wire::HttpRequest& request) {
         conn, fail(Err::kTooManyStreams, "at most " + std::to_string(limits_.ipc_streams_max)), 5);
   }
   tables_.streams.push_back(conn);
+  had_stream_ = true;
   count_reply(conn, 200);
   effects_.stream_begin(conn);
   effects_.stream_write(conn, kHello);
@@ -247,6 +248,19 @@ void Daemon::emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& r
   json.key("recipient_pubkey").hex(row.fixed.recipient).field("recipient_kind", "member");
   json.end_object();
   emit("message", data.view());
+}
+
+// Of a message that was sent here: what its broker tells at once, and message status tells again.
+void Daemon::emit_receipt(MeshRef mesh, const wire::LiveReceipt& receipt,
+                          std::string_view signature) {
+  TextBuf data(scratch());
+  wire::JsonWriter json(data);
+  json.begin_object().key("ts").iso_time(env_.wall_ms).field("mesh", config_of(mesh).slug);
+  json.field("client_message_id", receipt.client_message_id);
+  json.field("broker_message_id", receipt.message_id);
+  json.nullable_field("recipient", receipt.recipient).field("state", receipt.state);
+  json.key("at").iso_time_or_null(receipt.at_ms).field("signature", signature).end_object();
+  emit("receipt", data.view());
 }
 
 void Daemon::keep_streams_alive() {

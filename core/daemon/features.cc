@@ -145,6 +145,8 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
     features.params.push_back(
         shown_params(frame.tape, *frame.tape.find(*supported, name), scratch()));
   }
+  features.receipts = features.receipts || answer.receipts;
+  tables_.seen.ready = true;
   age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
   env_.log->info("broker_features", {{"mesh", config_of(mesh).slug},
                                      {"inline_bytes", payload_limit(mesh)},
@@ -160,6 +162,7 @@ void Daemon::become_legacy(LinkRef link, std::string_view why) {
   }
   features = {};
   features.state = FeatureState::kLegacy;
+  tables_.seen.ready = true;
   env_.log->info("broker_legacy",
                  {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug}, {"detail", why}});
 }

@@ -80,6 +80,7 @@ const Daemon::Route Daemon::kRoutes[] = {
     {"GET", "/v1/outbox/", true, &Daemon::get_outbox_row},
     {"DELETE", "/v1/outbox/", true, &Daemon::delete_outbox_row},
     {"GET", "/v1/message/status", false, &Daemon::get_message_status},
+    {"GET", "/v1/message/explain", false, &Daemon::get_message_explain},
     {"GET", "/v1/inbox", false, &Daemon::get_inbox},
     {"POST", "/v1/inbox/seen", false, &Daemon::post_seen},
     {"DELETE", "/v1/inbox", false, &Daemon::delete_inbox},

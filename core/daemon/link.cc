@@ -210,6 +210,7 @@ void Daemon::send_hello(LinkRef link) {
   hello.peer_type = "ai";
   hello.channel = "claudemesh-daemon";
   hello.timestamp_ms = static_cast<std::int64_t>(env_.wall_ms);
+  hello.receipts = wire::kReceiptVersion;  // here, because mail comes before any negotiation
   TextBuf text(scratch(), 1024);
   wire::write_hello(hello, text);
   effects_.link_send(link, kControlFrame, text.view());
@@ -246,6 +247,7 @@ bool Daemon::on_link_frame(LinkRef link, std::string_view text) {
   const bool open = tables_.links.get<kLinkState>(link) == LinkState::kOpen;
   if (frame.type == "push") return on_push(link, frame);  // may precede hello_ack
   if (open && (on_feature_frame(link, frame) || on_call_frame(link, frame))) return true;
+  if (open && on_receipt_frame(link, frame)) return true;
   if (frame.type == "hello_ack") {
     on_hello_ack(link, frame);
   } else if (frame.type == "error") {
@@ -277,6 +279,8 @@ void Daemon::on_hello_ack(LinkRef link, const wire::BrokerFrame& frame) {
   tables_.links.get<kLinkFailed>(link) = {};
   tables_.links.get<kLinkBlocked>(link) = 0;
   tables_.links.get<kLinkBrokerVersion>(link) = ack.broker_version;
+  tables_.links.get<kLinkFeatures>(link).receipts = ack.receipts >= wire::kReceiptVersion;
+  tables_.seen.ready = true;
   effects_.link_note(link, kNoteReady);
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   ask_features(link);
@@ -331,6 +335,7 @@ void Daemon::link_lost(LinkRef link) {
   Features& features = tables_.links.get<kLinkFeatures>(link);
   features.state = FeatureState::kUnknown;  // its numbers hold until the next broker says more
   features.deadline_ms = 0;
+  seen_link_lost(link);
   lanes_lost(mesh);
   fail_calls_of(mesh, "the connection to the broker was lost before it answered");
 }

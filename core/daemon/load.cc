@@ -66,6 +66,7 @@ Status Daemon::start() {
   if (Status loaded = load_outbox(true); !loaded) return loaded;
   load_bound_names();
   seed_events();
+  load_seen_reports(true);
   prune_ms_ = env_.mono_ms;
   shrink_ms_ = env_.mono_ms;
   measure_pressure();
@@ -222,6 +223,7 @@ void Daemon::abandon(Err why) {
   inflight_ = 0;
   const Status loaded = load_outbox(false);
   if (!loaded) env_.log->error("outbox_reload_failed", {{"detail", loaded.error().detail}});
+  load_seen_reports(false);
   metrics_.set(Metric::kDaemonStreams, tables_.streams.size());
   event_committed_ = event_serial_;  // those since are of connections, and leave
 }
@@ -259,6 +261,8 @@ void Daemon::step() {
   step_purge();
   shrink_outbox_due();
   step_shrink();
+  send_seen_reports();
+  checks_left_ = kChecksAtOnce;  // of the next iteration
   keep_streams_alive();
   drain_ready();
   watch_pressure();
@@ -273,7 +277,7 @@ std::uint64_t Daemon::next_deadline() const noexcept {
   }
   return std::min({hello_check_ms_, lane_check_ms_, work_check_ms_, age, roster_check_ms_,
                    parked_check_ms_, keepalive_ms_, reopen_check_ms_, features_check_ms_,
-                   calls_check_ms_, prune_ms_, shrink_ms_});
+                   calls_check_ms_, prune_ms_, shrink_ms_, seen_check_ms_});
 }
 
 const char* Daemon::verify_work() {
@@ -345,6 +349,7 @@ const char* Daemon::verify_all() {
   if (tables_.lane_of.size() != tables_.lanes.count()) return "a lane is not indexed";
   if (!boxes_.verify_table()) return "the box key cache is inconsistent";
   if (const char* problem = verify_calls(); problem != nullptr) return problem;
+  if (const char* problem = verify_seen(); problem != nullptr) return problem;
   return verify_work();
 }
 

@@ -4,7 +4,7 @@
 //         null body and a reason, never decoded as text.
 // Source: docs/PROTOCOL.md §5; design/delivery.md, promise 5; spec/decisions.md, "Delivery";
 //         spec/ipc.md §7.
-// Not:    showing the inbox (routes_inbox.cc).
+// Not:    showing the inbox (routes_inbox.cc), what an ack tells beside itself (receipts.cc).
 #include <algorithm>
 
 #include "core/base/utf8.h"
@@ -63,15 +63,18 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   // An echo: what this member sent to many. Mail from its own sessions to its key is mail.
   if (!is_direct(push) && (push.sender_key == config.key || push.sender_member == config.key)) {
     metrics_.add(Metric::kDaemonEcho);
-    return acknowledge(link, push);
+    return acknowledge(link, push, nullptr);
   }
+  const auto sealed = crypto::base64_decode(push.ciphertext, scratch());
+  wire::AckReceipt room;
+  const wire::AckReceipt* receipt = receipt_for(link, push, sealed, room);
   const std::string_view id =
       push.client_message_id.empty() ? push.message_id : push.client_message_id;
   const store::Key key =
       store::inbox_dedupe_key(config.mesh_id, push.sender_pubkey, id, config.key);
   if (!batch().get_index(TableId::kInboxKey, key.bytes()).empty()) {
     metrics_.add(Metric::kDaemonRecvDuplicate);
-    acknowledge(link, push);
+    acknowledge(link, push, receipt);
     return;
   }
   store::InboxRow row;
@@ -81,6 +84,9 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   row.fixed.recipient_kind = store::MailboxKind::kMember;
   row.fixed.recipient = config.key;
   if (push.sender_member) row.fixed.sender_member = *push.sender_member;
+  if (receipt != nullptr) {
+    row.fixed.told = static_cast<std::uint8_t>(1 + static_cast<int>(receipt->level));
+  }
   row.text[store::kInboxClientId] = id;
   row.text[store::kInboxBrokerId] = push.message_id;
   row.text[store::kInboxMesh] = config.mesh_id;
@@ -96,19 +102,20 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
   // Only a box that opened proves who made it. A session key is its member's only by an
   // attestation, which this version does not read; and whatever came readable, anybody between us
   // may have written (design/delivery.md, "Who a name is").
-  const bool opened = open_body(mesh, push, row);
+  const bool opened = open_body(mesh, push, sealed, row);
   row.fixed.has_member = opened && push.sender_member == push.sender_key;
 
   const Ulid ulid = ulids_.next(env_.wall_ms);
   batch().put(TableId::kInbox, store::ulid_key(ulid).bytes(), row);
   batch().put_index(TableId::kInboxKey, key.bytes(), ulid.bytes);
   metrics_.add(Metric::kDaemonRecvStored);
-  acknowledge(link, push);
+  acknowledge(link, push, receipt);
   emit_message(mesh, ulid, row);
 }
 
 // Sets the body, or why there is none. True: a box of the sender's key opened.
-bool Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& row) {
+bool Daemon::open_body(MeshRef mesh, const wire::Push& push, const std::optional<Bytes>& sealed,
+                       store::InboxRow& row) {
   const auto refuse = [&](std::string_view reason) {
     row.fixed.body_missing = 1;
     row.text[store::kInboxReason] = reason;
@@ -121,7 +128,6 @@ bool Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
     row.text[store::kInboxBody] = push.event_data;
     return false;
   }
-  const auto sealed = crypto::base64_decode(push.ciphertext, scratch());
   if (!sealed) return refuse("the ciphertext is not base64");
   std::string_view reason = "the sender is not a key";
   const auto nonce = crypto::nonce_parse(push.nonce);
@@ -147,12 +153,14 @@ bool Daemon::open_body(MeshRef mesh, const wire::Push& push, store::InboxRow& ro
   return false;
 }
 
-void Daemon::acknowledge(LinkRef link, const wire::Push& push) {
+void Daemon::acknowledge(LinkRef link, const wire::Push& push, const wire::AckReceipt* receipt) {
   wire::ClientAck ack;
   // Both ids, as existing daemons do (spec/wire.md §5.5).
   ack.client_message_id = push.client_message_id.empty() ? push.message_id : push.client_message_id;
   ack.broker_message_id = push.message_id;
-  TextBuf text(scratch(), 160);
+  ack.has_receipt = receipt != nullptr;
+  if (receipt != nullptr) ack.receipt = *receipt;
+  TextBuf text(scratch(), 384);
   wire::write_client_ack(ack, text);
   effects_.link_send(link, kControlFrame, text.view());
 }

@@ -121,6 +121,16 @@ void Daemon::append_inbox_row(const Ulid& id, const store::InboxRow& row, bool w
   json.key("received_at").iso_time(row.fixed.received_ms);
   json.nullable_field("reply_to_id", row.text[store::kInboxReplyTo]);
   json.key("seen_at").iso_time_or_null(row.fixed.seen_ms);
+  json.key("receipt");
+  if (row.fixed.told == 0) {
+    json.null();
+  } else {
+    json.text(wire::text_of(static_cast<wire::ReportLevel>(row.fixed.told - 1)));
+  }
+  if (row.fixed.seen_ms != 0 &&
+      !batch().get_index(TableId::kSeenDue, store::ulid_key(id).bytes()).empty()) {
+    json.field("receipt_due", true);
+  }
   json.key("recipient_pubkey").hex(row.fixed.recipient);
   json.field("recipient_kind", "member").end_object();
 }
@@ -133,7 +143,9 @@ std::int64_t Daemon::mark_seen(const std::vector<Ulid>& ids) {
     const store::Key key = store::ulid_key(id);
     if (!batch().get(TableId::kInbox, key.bytes(), row) || row.fixed.seen_ms != 0) continue;
     row.fixed.seen_ms = env_.wall_ms;
+    const MeshRef mesh = mesh_by_id(row.text[store::kInboxMesh]);
     batch().put(TableId::kInbox, key.bytes(), row);
+    note_seen(id, mesh);
     ++marked;
   }
   return marked;

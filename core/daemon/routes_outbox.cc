@@ -1,15 +1,12 @@
-// routes_outbox.cc — what was sent: the outbox, and the status of one message.
-// Holds:  message status takes every id that a send has printed: the client's, ours, the broker's
-//         or the beginning of the broker's. A client's id is translated through the outbox.
-// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §8; spec/wire.md §5.6; design/delivery.md, "Ids".
-// Not:    sending (send.cc).
+// routes_outbox.cc — what was sent: the outbox.
+// Source: docs/PROTOCOL.md §10.3; spec/ipc.md §8.
+// Not:    sending (send.cc), how far one message has come (routes_message.cc).
 #include <algorithm>
 
-#include "core/daemon/calls.h"
+#include "core/daemon/daemon.h"
 #include "core/daemon/query_reader.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/limits.h"
-#include "core/wire/mesh_requests.h"
 
 namespace cm::daemon {
 namespace {
@@ -18,7 +15,6 @@ using store::TableId;
 
 constexpr std::int64_t kOutboxDefault = 50;
 constexpr std::int64_t kOutboxMax = 500;
-constexpr std::size_t kPrefixLeast = 8;
 
 constexpr std::string_view kStatusTexts[] = {"pending", "inflight", "done", "dead", "aborted"};
 
@@ -94,63 +90,6 @@ void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
   }
   json.end_array().end_object();
   reply_page(conn, text.view(), more ? page_behind(request, last) : std::string_view{});
-}
-
-void Daemon::get_message_status(ConnRef conn, const wire::HttpRequest& request) {
-  QueryReader query(request.query, scratch());
-  const std::string_view id = query.required("id", wire::kClientIdMax);
-  const std::string_view wanted = query.mesh();
-  if (query.status() && !wire::is_client_id(id)) query.refuse("id", "printable ASCII");
-  if (!query.status()) return reply_error(conn, query.status().error());
-
-  store::OutboxRow row;
-  Ulid ulid;
-  const Bytes named = batch().get_index(TableId::kOutboxId, store::text_key(id).bytes());
-  bool own = store::parse_ulid_key(named, ulid) && outbox_row(ulid, row);
-  if (!own) {
-    const auto parsed = ulid_parse(id);
-    own = parsed && outbox_row(*parsed, row);
-  }
-  std::vector<MeshRef> meshes;
-  if (own) {
-    if (const MeshRef mesh = mesh_by_id(row.text[store::kOutboxMesh])) meshes.push_back(mesh);
-  } else {
-    const bool broker_id = wire::is_broker_id(id) && id.size() >= kPrefixLeast;
-    if (!broker_id) {
-      return reply_error(conn, fail(Err::kNotFound,
-                                    "parameter 'id': no message was sent under it, "
-                                    "and a broker's id has 8 to 32 letters and "
-                                    "digits"));
-    }
-    const auto asked = meshes_for(wanted);
-    if (!asked) return reply_error(conn, asked.error());
-    meshes = *asked;
-  }
-  const JobRef job = open_job(conn, CallKind::kMessageStatus, id);
-  if (!job) return;
-  std::string broker_id(id);
-  if (own) {
-    TextBuf extra(scratch(), 256);
-    extra.append(",\"outbox\":");
-    wire::JsonWriter json(extra);
-    json.begin_object().field("client_message_id", row.text[store::kOutboxClientId]);
-    json.field("status", status_text(row)).field("attempts", row.fixed.attempts);
-    json.field("mesh", slug_of(row.text[store::kOutboxMesh]));
-    json.field("target", row.text[store::kOutboxTarget]);
-    json.key("accepted_at").iso_time(row.fixed.enqueued_ms);
-    json.key("stored_at").iso_time_or_null(row.fixed.delivered_ms);
-    json.nullable_field("broker_message_id", row.text[store::kOutboxBrokerId]);
-    json.nullable_field("last_error", row.text[store::kOutboxLastError]).end_object();
-    tables_.jobs.get<kJobRow>(job).extra = extra.view();
-    broker_id = row.text[store::kOutboxBrokerId];
-    if (!wire::is_broker_id(broker_id)) meshes.clear();  // no broker has it yet
-  }
-  for (const MeshRef mesh : meshes) {
-    call(job, mesh, CallKind::kMessageStatus, [&](std::string_view request_id, TextBuf& out) {
-      wire::write_text_request("message_status", "messageId", broker_id, request_id, out);
-    });
-  }
-  close_job_if_done(job);
 }
 
 }  // namespace cm::daemon

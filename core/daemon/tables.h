@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -85,6 +86,7 @@ struct Features {
   std::uint64_t deadline_ms = 0;   // monotonic, while asked
   std::uint32_t inline_bytes = 0;  // largest encoded frame; 0: not told
   std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
+  bool receipts = false;           // it takes them, by its hello_ack or its answer
   std::vector<std::string> names;
   std::vector<std::string> params;  // JSON objects, in the order of the names
 };
@@ -180,6 +182,7 @@ enum class CallKind : std::uint8_t {
   kGroupJoin,
   kGroupLeave,
   kMessageStatus,
+  kMessageExplain,
   kCount
 };
 
@@ -197,6 +200,7 @@ struct Job {
   CallKind kind = CallKind::kPeers;
   std::string subject;  // the key, name or id that was asked about
   std::string extra;    // JSON members for the answer, each with a comma before it
+  std::string next;     // kMessageExplain: what happens next, as far as this machine knows
   std::uint32_t open = 0;
   std::vector<CallResult> results;
 };
@@ -250,6 +254,19 @@ struct PressureState {
   std::uint64_t percent = 0;     // the largest of the three
   std::uint64_t rows_percent = 0, store_percent = 0, tombstone_percent = 0;
   std::uint64_t tombstone_bytes = 0;
+// Reports of seen that brokers are to be told, each a row of kSeenDue: in the order in which they
+// are sent, by mesh id, and those that wait for their answer, by the serial in their `_reqId`.
+struct SentReport {
+  Ulid id;  // of the inbox row
+  LinkRef link;
+  std::string mesh_id;
+  std::uint64_t due_ms = 0;  // monotonic; sent again then
+};
+struct SeenReports {
+  std::unordered_map<std::string, std::deque<Ulid>> waiting;
+  std::map<std::uint64_t, SentReport> sent;
+  std::size_t rows = 0;  // of both
+  bool ready = false;    // something may be sent
 };
 
 struct KeptEvent {
@@ -304,6 +321,7 @@ struct Tables {
   std::deque<KeptEvent> ring;     // the last events, oldest first
   std::deque<Purge> purges;
   std::deque<Shrink> shrinks;
+  SeenReports seen;
 };
 
 }  // namespace cm::daemon

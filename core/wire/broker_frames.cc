@@ -38,6 +38,10 @@ Status parse_hello_ack(const BrokerFrame& frame, HelloAck& ack) {
   if (version != nullptr && version->type == JsonType::kText && is_client_id(version->text)) {
     ack.broker_version = version->text;
   }
+  const JsonNode* receipts = frame.tape.find("receipts");
+  if (receipts != nullptr && receipts->type == JsonType::kInteger && receipts->integer > 0) {
+    ack.receipts = receipts->integer;
+  }
   return fields.take();
 }
 
@@ -54,6 +58,7 @@ void write_hello_ack(const HelloAck& ack, std::uint32_t lease_ttl_ms, TextBuf& o
   if (!ack.restored.empty()) json.field("restored", true).members(ack.restored);
   if (ack.has_services) json.key("services").begin_array().end_array();
   json.field("leaseTtlMs", lease_ttl_ms).optional_field("brokerVersion", ack.broker_version);
+  if (ack.receipts != 0) json.field("receipts", ack.receipts);
   json.end_object();
 }
 

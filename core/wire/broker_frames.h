@@ -23,6 +23,7 @@ struct HelloAck {
   std::string_view presence_id;
   std::string_view member_display_name;
   std::string_view broker_version = {};  // empty: it did not say, or said no plain word
+  std::int64_t receipts = 0;             // version of the feature from now on; 0: none
   // Written only:
   bool has_profile = true;  // absent when a session comes back
   std::string_view role_tag = {};

@@ -86,6 +86,7 @@ void parse_common(FieldReader& fields, ScratchArena& scratch, Hello& hello) {
   hello.channel = label("channel", kLabelMax);
   hello.model = label("model", kLabelMax);
   hello.pid = fields.integer("pid", 0, kTimestampMax, Need::kOptional);
+  hello.receipts = fields.integer("receipts", 0, kTimestampMax, Need::kOptional);
   hello.groups = fields.array("groups", Need::kOptional);
   hello.timestamp_valid = time_of(fields.node("timestamp"), hello.timestamp_ms);
 }
@@ -130,6 +131,7 @@ void write_hello(const Hello& hello, TextBuf& out) {
   json.field("channel", hello.channel).optional_field("model", hello.model);
   json.optional_field("displayName", hello.display_name);
   json.field("timestamp", hello.timestamp_ms).field("signature", hello.signature_text);
+  if (hello.receipts != 0) json.field("receipts", hello.receipts);
   json.end_object();
 }
 
@@ -183,7 +185,9 @@ Status parse_client_ack(const ClientFrame& frame, ClientAck& ack) {
   if (fields.ok() && ack.client_message_id.empty() && ack.broker_message_id.empty()) {
     fields.refuse("brokerMessageId", "one of brokerMessageId and clientMessageId");
   }
-  return fields.take();
+  const JsonNode* receipt = fields.object("receipt", Need::kOptional);
+  ack.has_receipt = fields.ok() && receipt != nullptr;
+  return ack.has_receipt ? parse_ack_receipt(frame.tape, *receipt, ack.receipt) : fields.take();
 }
 
 void write_client_ack(const ClientAck& ack, TextBuf& out) {
@@ -191,6 +195,7 @@ void write_client_ack(const ClientAck& ack, TextBuf& out) {
   json.begin_object().field("type", "client_ack");
   json.optional_field("clientMessageId", ack.client_message_id);
   json.optional_field("brokerMessageId", ack.broker_message_id);
+  if (ack.has_receipt) write_ack_receipt(ack.receipt, json.key("receipt"));
   json.end_object();
 }
 

@@ -16,6 +16,7 @@
 #include "core/wire/fields.h"
 #include "core/wire/json_tape.h"
 #include "core/wire/priority.h"
+#include "core/wire/receipts.h"
 
 namespace cm::wire {
 
@@ -45,6 +46,7 @@ struct Hello {
   std::int64_t timestamp_ms = 0;
   bool timestamp_valid = false;  // it was a finite number
   std::int64_t pid = 0;
+  std::int64_t receipts = 0;  // version of the feature that it knows (§5.5); 0: none
   // [{name, role?}] or ["name"], checked entry by entry by who stores them; null when absent.
   const JsonNode* groups = nullptr;
 };
@@ -87,6 +89,8 @@ void write_send(const Send& send, TextBuf& out);
 struct ClientAck {
   std::string_view client_message_id;
   std::string_view broker_message_id;
+  bool has_receipt = false;  // additive, from who knows receipts
+  AckReceipt receipt;
 };
 Status parse_client_ack(const ClientFrame& frame, ClientAck& ack);
 void write_client_ack(const ClientAck& ack, TextBuf& out);

@@ -194,25 +194,6 @@ Status append_history(const BrokerFrame& frame, std::string_view slug, ScratchAr
   return {};
 }
 
-Status append_status(const BrokerFrame& frame, std::string_view slug, TextBuf& out) {
-  const JsonTape& tape = frame.tape;
-  FieldReader fields(tape, tape.root());
-  const std::string_view id = fields.text("messageId", kRequestIdMax);
-  const bool delivered = fields.boolean("delivered", false);
-  if (!fields.ok()) return fields.take();
-  JsonWriter json(out);
-  json.begin_object().field("messageId", id);
-  json.field("targetSpec", text_member(tape, tape.root(), "targetSpec"));
-  json.field("delivered", delivered);
-  json.nullable_field("deliveredAt", text_member(tape, tape.root(), "deliveredAt"));
-  for (const char* name : {"recipients", "receipts"}) {
-    const JsonNode* rows = array_of(frame, {name});
-    if (rows != nullptr) json.key(name).raw(rows->text);
-  }
-  json.field("mesh", slug).end_object();
-  return {};
-}
-
 std::vector<TopicName> topic_names(const BrokerFrame& frame) {
   std::vector<TopicName> names;
   const JsonNode* topics = array_of(frame, {"topics"});
@@ -243,6 +224,7 @@ Status parse_features(const BrokerFrame& frame, FeatureAnswer& answer) {
   read_dedupe(tape, *supported, answer);
   read_policy(tape, *supported, answer);
   answer.lane_order = params_of(tape, *supported, "lane_order") != nullptr;
+  answer.receipts = params_of(tape, *supported, "receipts") != nullptr;
   if (tape.find(*supported, "max_payload") == nullptr) return {};
   const JsonNode* params = params_of(tape, *supported, "max_payload");
   const auto bytes = params != nullptr ? bounded(tape, *params, "inline_bytes", kInlineBytesLeast,

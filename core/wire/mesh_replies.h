@@ -41,8 +41,6 @@ Status append_object(const BrokerFrame& frame, std::string_view name, std::strin
 // topic_history_response: rows with "body", the text, where bodyVersion is 1 and it is text.
 Status append_history(const BrokerFrame& frame, std::string_view slug, ScratchArena& scratch,
                       TextBuf& out);
-// message_status_result: {messageId,targetSpec,delivered,deliveredAt,recipients,mesh}.
-Status append_status(const BrokerFrame& frame, std::string_view slug, TextBuf& out);
 
 struct TopicName {
   std::string_view id;
@@ -58,6 +56,7 @@ struct FeatureAnswer {
   std::uint32_t dedupe_days = 0;   // when not permanent
   std::uint32_t inline_bytes = 0;  // of max_payload; 0: not offered
   bool lane_order = false;
+  bool receipts = false;
   bool bad_optional = false;  // an optional parameter was left out of account
   std::vector<std::string_view> names;
   // The first required feature that fails, for the close reason; all empty when none does.

@@ -24,6 +24,14 @@ void write_text_request(std::string_view type, std::string_view key, std::string
   json.field("_reqId", request_id).end_object();
 }
 
+void write_status_request(std::string_view message_id, bool explain, std::string_view request_id,
+                          TextBuf& out) {
+  JsonWriter json(out);
+  json.begin_object().field("type", "message_status").field("messageId", message_id);
+  if (explain) json.field("explain", true);
+  json.field("_reqId", request_id).end_object();
+}
+
 void write_set_state(std::string_view key, std::string_view value, std::string_view request_id,
                      TextBuf& out) {
   JsonWriter json(out);
@@ -82,7 +90,7 @@ void write_feature_request(std::string_view request_id, TextBuf& out) {
   json.begin_object().field("type", "feature_negotiation_request").key("require").begin_array();
   json.text("client_message_id_dedupe").text("concurrent_connection_policy").end_array();
   json.key("optional").begin_array().text("max_payload").text("key_epoch");
-  json.text("member_keypair_rotated_event").text("lane_order").end_array();
+  json.text("member_keypair_rotated_event").text("lane_order").text("receipts").end_array();
   json.field("_reqId", request_id).end_object();
 }
 

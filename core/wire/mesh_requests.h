@@ -17,11 +17,13 @@ namespace cm::wire {
 // {"type":...,"_reqId":...}: list_state, topic_list, list_skills.
 void write_plain_request(std::string_view type, std::string_view request_id, TextBuf& out);
 // The same with one text member: get_state key, recall query, forget memoryId, get_skill name,
-// list_skills query, topic_* topic, set_status status, set_summary summary, leave_group name,
-// message_status messageId.
+// list_skills query, topic_* topic, set_status status, set_summary summary, leave_group name.
 void write_text_request(std::string_view type, std::string_view key, std::string_view value,
                         std::string_view request_id, TextBuf& out);
 
+// `explain` *(additive)* asks which rows of the broker decided.
+void write_status_request(std::string_view message_id, bool explain, std::string_view request_id,
+                          TextBuf& out);
 // `value` is JSON.
 void write_set_state(std::string_view key, std::string_view value, std::string_view request_id,
                      TextBuf& out);

@@ -175,6 +175,10 @@ def messages(check, alice, bob):
         refused = check.run(alice, "message", "status", bad, code=3)
         expect((refused["error"], refused["field"], refused["code"]) ==
                ("invalid_argument", "id", why), f"{bad}: {refused}")
+    why = check.run(alice, "message", "explain", sent["messageId"])
+    expect({row["where"] for row in why["rows"]} == {"daemon", "broker"}, f"both sides: {why}")
+    check.run(alice, "message", "explain", "0123456789", code=5)
+    check.run(alice, "message", "explain", "abc", code=3)
     expect(check.run(bob, "inbox", "flush", code=1)["error"] == "missing_filter", "no filter")
     expect(check.run(bob, "inbox", "delete", code=3)["error"] == "missing_id", "no id")
     check.run(bob, "inbox", "delete", "01ARZ3NDEKTSV4RRFFQ69G5FAV", code=5)

@@ -93,7 +93,8 @@ TEST_F(DaemonCalls, both_shapes_of_an_answer_are_understood) {
        R"("messageId":"abcdefgh12","targetSpec":"*","delivered":false,"deliveredAt":null,)"
        R"("recipients":[{"status":"held"}])",
        R"({"id":"abcdefgh12","message":{"messageId":"abcdefgh12","targetSpec":"*",)"
-       R"("delivered":false,"deliveredAt":null,"recipients":[{"status":"held"}],"mesh":"crew"}})"},
+       R"("delivered":false,"deliveredAt":null,"recipients":[{"status":"held","chain":[]}],)"
+       R"("mesh":"crew"}})"},
   };
   up();
   for (const auto& row : rows) {
