@@ -2,7 +2,7 @@
 """distil.py — seeds that add edges, from corpora: fuzz/distil.py <target> <corpus folder>...
 
 Merges the corpora behind the seeds that fuzz/seeds/<target> has, and copies the inputs that add
-most edges there as cov-<hash>, so that it holds at most 60 files of at most 4,096 bytes. Earlier
+most edges there as cov-<hash>: so many that it holds 60 files, none over 4,096 bytes. Earlier
 cov- files are judged anew. Needs fuzz_<target> to be built (CM_FUZZ_BUILD names another folder).
 """
 import hashlib
@@ -15,6 +15,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 FILES_MOST = 60
+ADDED_LEAST = 16  # however many there are by hand
 BYTES_MOST = 4096
 
 
@@ -52,7 +53,7 @@ def distil(target, corpora):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
         adds = sorted(((edges, name) for name, edges in new_edges(work / "control").items()
                        if edges > 0 and pathlib.Path(name).parent == others), reverse=True)
-        chosen = adds[:max(0, FILES_MOST - len(own))]
+        chosen = adds[:max(ADDED_LEAST, FILES_MOST - len(own))]
         for path in seeds.glob("cov-*"):
             path.unlink()
         for _, name in chosen:

@@ -234,8 +234,7 @@ void Daemon::answer_status(ConnRef conn, const Job& job) {
 // The rows of this machine, and of every broker that has some. What happens next is the broker's
 // word where there is one: it is further along the way.
 void Daemon::answer_explain(ConnRef conn, const Job& job) {
-  const auto has_rows = [](const CallResult& result) { return !result.body.empty(); };
-  const bool any = std::any_of(job.results.begin(), job.results.end(), has_rows);
+  const bool any = any_ok(job);
   if (job.extra.empty() && !any) {
     const CallResult* failed = first_failure(job);
     if (failed != nullptr) return reply_failure(conn, job, *failed);
@@ -250,8 +249,8 @@ void Daemon::answer_explain(ConnRef conn, const Job& job) {
     if (result.http_status == 404 && !any) {
       next = "the broker has no row of it any more: it forgets what is old";
     }
-    if (!has_rows(result)) continue;
-    json.raw(result.body);
+    if (!result.ok) continue;
+    if (!result.body.empty()) json.raw(result.body);
     next = result.detail;
   }
   json.end_array().field("next", next);

@@ -160,8 +160,10 @@ void Daemon::become_legacy(LinkRef link, std::string_view why) {
     return refuse_features(link, "feature_unavailable", "client_message_id_dedupe",
                            "no negotiation");
   }
+  const bool receipts = features.receipts;  // its hello_ack has said so, however slow it is
   features = {};
   features.state = FeatureState::kLegacy;
+  features.receipts = receipts;
   tables_.seen.ready = true;
   env_.log->info("broker_legacy",
                  {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug}, {"detail", why}});

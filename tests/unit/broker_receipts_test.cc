@@ -336,7 +336,7 @@ TEST_F(BrokerReceipts, every_connection_of_the_sender_that_knows_receipts_is_tol
   run();
   for (const ConnRef conn : {from, other}) {
     ASSERT_EQ(told(conn).size(), 1u);
-    const std::string& frame = told(conn)[0];
+    const std::string frame = told(conn)[0];
     EXPECT_TRUE(has(frame, R"({"type":"receipt","receipts":[{"messageId":")" + id +
                                R"(","clientMessageId":"c1","recipient":")" + members_[1].hex +
                                R"(","state":"seen","at":)"))

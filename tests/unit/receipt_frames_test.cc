@@ -153,7 +153,7 @@ TEST_F(ReceiptFrames, what_a_sender_is_told_is_read_as_it_was_written) {
 }
 
 TEST_F(ReceiptFrames, a_bad_row_for_a_sender_is_refused) {
-  for (const std::string row :
+  for (const std::string& row :
        {std::string("[]"), std::string("7"), std::string("{}"),
         std::string(R"({"messageId":"a b","state":"handed"})"),
         std::string(R"({"messageId":"a","state":"delivered"})"),
