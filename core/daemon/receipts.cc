@@ -4,9 +4,9 @@
 //         goes when the broker has answered, so a lost link or a restart repeats it. Nothing is
 //         sent to a broker that has not said that it takes receipts.
 // Why:    a sender need not believe the broker: the signature is over the ciphertext that came.
-// Limits: kDueMax reports wait, kSentMax of a mesh are unanswered; one is sent again after
-// kAgainMs. Source: docs/PROTOCOL.md §5.5; design/delivery.md, promise 8 and "Queue: claim, lease,
-// ack". Not:    what a sender makes of it (chain.cc).
+// Limits: kDueMax reports wait, kSentMax of a mesh are unanswered; one is repeated after kAgainMs.
+// Source: docs/PROTOCOL.md §5.5; design/delivery.md, promise 8, "Queue: claim, lease, ack".
+// Not:    what a sender makes of it (chain.cc).
 #include <algorithm>
 
 #include "core/crypto/canonical.h"

@@ -254,6 +254,8 @@ struct PressureState {
   std::uint64_t percent = 0;     // the largest of the three
   std::uint64_t rows_percent = 0, store_percent = 0, tombstone_percent = 0;
   std::uint64_t tombstone_bytes = 0;
+};
+
 // Reports of seen that brokers are to be told, each a row of kSeenDue: in the order in which they
 // are sent, by mesh id, and those that wait for their answer, by the serial in their `_reqId`.
 struct SentReport {

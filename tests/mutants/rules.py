@@ -40,11 +40,11 @@ RULES = [
          " &&\n                    crypto::equal_in_constant_time(send.fingerprint, "
          "row.fixed.fingerprint);", ";"),
     Rule("the daemon ignores the fingerprint", D + "send.cc",
-         "      same_mesh && crypto::equal_in_constant_time(fingerprint, "
-         "row.fixed.request_fingerprint);", "      same_mesh;"),
+         "  const bool same = same_mesh && crypto::equal_in_constant_time(fingerprint, "
+         "known.fingerprint);", "  const bool same = same_mesh;"),
     Rule("an id is not bound to its mesh", D + "send.cc",
-         "      same_mesh && crypto::equal_in_constant_time(",
-         "      crypto::equal_in_constant_time("),
+         "  const bool same = same_mesh && crypto::equal_in_constant_time(",
+         "  static_cast<void>(same_mesh);\n  const bool same = crypto::equal_in_constant_time("),
     Rule("the bare fingerprint goes on the wire", D + "drain.cc",
          "  send.fingerprint = row.fixed.wire_fingerprint;",
          "  send.fingerprint = row.fixed.request_fingerprint;"),
@@ -52,14 +52,15 @@ RULES = [
     Rule("a lost connection forgets what was in flight", D + "link.cc",
          "  lanes_lost(mesh);\n", ""),
     Rule("no ack is waited for in vain", D + "drain.cc",
-         "      retry_later(work, row, \"the broker did not answer within 15 s\", true);", ""),
+         "      retry_later(work, row, cell, \"the broker did not answer within 15 s\", true);",
+         "      static_cast<void>(cell);"),
     Rule("a row never grows too old", D + "drain.cc",
-         "      if (end > env_.wall_ms || tables_.work.get<kWorkInflight>(work) != 0 ||",
-         "      if (true || tables_.work.get<kWorkInflight>(work) != 0 ||"),
+         "      if (end > env_.wall_ms || !outbox_row(tables_.work.get<kWorkId>(work), row)) {",
+         "      if (true || !outbox_row(tables_.work.get<kWorkId>(work), row)) {"),
     Rule("a permanent refusal is tried again", D + "drain.cc",
-         "  if (is_permanent(ack)) {", "  if (is_permanent(ack) && false) {"),
+         "  if (!is_permanent(ack)) return", "  if (true) return"),
     Rule("a transient refusal ends a row", D + "drain.cc",
-         "  if (is_permanent(ack)) {", "  if (is_permanent(ack) || true) {"),
+         "  if (!is_permanent(ack)) return", "  if (false) return"),
     Rule("another broker's ack counts", D + "drain.cc",
          "  if (!mesh || !(tables_.meshes.get<kMeshLink>(mesh) == link) ||",
          "  if (!mesh ||"),
@@ -75,6 +76,11 @@ RULES = [
          "  tables_.lanes.get<kLaneLast>(where) = work;\n",
          "  tables_.lanes.get<kLaneLast>(where) = work;\n"
          "  tables_.lanes.get<kLaneFirst>(where) = work;\n"),
+    Rule("a tombstone forgets how its row ended", D + "send.cc",
+         "    known.answers_as = outbox_state(row.fixed.status);",
+         "    known.answers_as = OutboxState::kPending;"),
+    Rule("open rows shrink", D + "tombstones.cc", "      if (state <= OutboxState::kInflight) {",
+         "      if (state < OutboxState::kPending) {"),
     # --- the inbox ---
     Rule("a redelivery makes a second row", D + "receive.cc",
          "  if (!batch().get_index(TableId::kInboxKey, key.bytes()).empty()) {", "  if (false) {"),
@@ -134,6 +140,16 @@ RULES = [
     Rule("strangers may ask for a message's status", B + "message_status.cc",
          "  if (row.fixed.sender_member_no == member_no) return true;",
          "  if (member_no != 0) return true;"),
+    # --- receipts ---
+    Rule("a receipt's signature is believed", D + "chain.cc",
+         " && crypto::verify(*signer, text.view(), *signature)) {", ") {"),
+    Rule("anybody may report what was seen", B + "receipts.cc",
+         "      receipt.fixed.recipient_member_no != "
+         "tables_.clients.get<kClientMemberNo>(client) ||\n", ""),
+    Rule("who is hidden is told of", B + "receipts.cc",
+         "      is_hidden(*recipient, mailbox, routing_key(row, mailbox, recipient))) {",
+         "      (mailbox.no == 0 && is_hidden(*recipient, mailbox, "
+         "routing_key(row, mailbox, recipient)))) {"),
     # --- the store ---
     Rule("a damaged row is read", "store/row.cc",
          "  if (load_le<std::uint64_t>(at + 8) != expected) return false;",
