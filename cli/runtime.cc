@@ -10,8 +10,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
+#include "core/base/check.h"
 #include "core/crypto/random.h"
 #include "core/net/loop.h"
 
@@ -117,6 +119,9 @@ Warn log_warnings(const Log& log) {
 }
 
 Status prepare(Runtime& runtime, const MemoryBill& bill) {
+  // Exhausted memory ends the process here, with its report: an exception would pass through the
+  // cores, which know none.
+  std::set_new_handler([] { CHECK(!"memory is exhausted"); });
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
   const std::uint64_t descriptors = net::raise_fd_limit();
   constexpr std::uint64_t kOwnDescriptors = 64;  // store, listeners, log, plugins
@@ -148,8 +153,8 @@ void export_store_metrics(Runtime& runtime, store::Store& store) {
   runtime.metrics.set(Metric::kCommits, store.commits());
   // A damaged row is read again and again: it is told when their number has doubled.
   const std::uint64_t damaged = store.batch().corrupt_count();
-  if (damaged != 0 && std::bit_width(damaged) !=
-                          std::bit_width(runtime.metrics.get(Metric::kStoreDamagedReads))) {
+  if (damaged != 0 &&
+      std::bit_width(damaged) != std::bit_width(runtime.metrics.get(Metric::kStoreDamagedReads))) {
     runtime.log.error("store_row_damaged",
                       {{"table", store::info_of(store.batch().corrupt_table()).name},
                        {"reads", damaged},
