@@ -10,8 +10,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
+#include "core/base/check.h"
 #include "core/crypto/random.h"
 #include "core/net/loop.h"
 
@@ -117,6 +119,9 @@ Warn log_warnings(const Log& log) {
 }
 
 Status prepare(Runtime& runtime, const MemoryBill& bill) {
+  // Exhausted memory ends the process here, with its report: an exception would pass through the
+  // cores, which know none.
+  std::set_new_handler([] { CHECK(!"memory is exhausted"); });
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
   const std::uint64_t descriptors = net::raise_fd_limit();
   constexpr std::uint64_t kOwnDescriptors = 64;  // store, listeners, log, plugins

@@ -70,8 +70,9 @@ Status Broker::check_mesh(const wire::Hello& hello, HelloFacts& facts) {
   facts.mesh_no = mesh_no.value_or(0);
   const MeshMirror* const known = mesh(facts.mesh_no);
   if (known == nullptr && facts.mesh_no != 0) {
-    return fail(Err::kCorrupt, "the broker cannot read its row of this mesh; its operator runs "
-                               "'claudemesh broker fsck'");
+    return fail(Err::kCorrupt,
+                "the broker cannot read its row of this mesh; its operator runs "
+                "'claudemesh broker fsck'");
   }
   if (known != nullptr && known->clients >= limits_.mesh_connections_max) {
     return fail(Err::kCapacity, "mesh at connection capacity");

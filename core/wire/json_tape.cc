@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -229,8 +230,28 @@ class Handler {
 
 }  // namespace
 
+// RapidJSON writes through what its allocator gives it without looking: exhausted memory has to end
+// the process here, with a report, as operator new does.
+struct CheckedAllocator {
+  static constexpr bool kNeedFree = true;
+
+  void* Malloc(std::size_t size) { return size == 0 ? nullptr : checked(std::malloc(size)); }
+  void* Realloc(void* old, std::size_t, std::size_t size) {
+    if (size != 0) return checked(std::realloc(old, size));
+    std::free(old);
+    return nullptr;
+  }
+  static void Free(void* at) noexcept { std::free(at); }
+
+ private:
+  static void* checked(void* at) noexcept {
+    CHECK(at != nullptr);
+    return at;
+  }
+};
+
 struct JsonParser::Reader {
-  rapidjson::Reader reader;
+  rapidjson::GenericReader<rapidjson::UTF8<>, rapidjson::UTF8<>, CheckedAllocator> reader;
 };
 
 JsonParser::JsonParser() : reader_(new Reader) {}

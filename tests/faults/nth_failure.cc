@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <string>
 
 #include "core/base/check.h"
@@ -306,6 +307,7 @@ int main(int count, char** words) {
     std::fprintf(stderr, "usage: nth_failure [--whole] [--seed N] [--kind NAME] [--nth N]\n");
     return 3;
   }
+  std::set_new_handler([] { CHECK(!"memory is exhausted"); });  // as both roles do
   cm::sim::install_sodium_rng();
   if (!cm::crypto::initialise()) return 1;
   return cm::faults::run(options);
