@@ -144,13 +144,15 @@ class BrokerRole {
       case store::CommitResult::kFailed: abandon(); break;
       case store::CommitResult::kBroken: die_broken(runtime_, store_);
     }
+    if (!store_.sync_if_due(runtime_.env.mono_ms)) die_broken(runtime_, store_);
   }
 
   void collect() {
     server_.end_iteration();
     input_.reset();
     applied_ = 0;
-    loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), deadline_}));
+    loop_.arm(std::min(
+        {core_.next_deadline(), server_.next_deadline(), deadline_, store_.sync_deadline()}));
     server_.collect(!core_.work_left() && !server_.work_left());
   }
 

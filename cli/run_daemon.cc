@@ -80,7 +80,7 @@ class DaemonRole {
 
   void iterate() {
     loop_.arm(std::min({core_.next_deadline(), server_.next_deadline(), host_.next_deadline(),
-                        deadline_, reload_again_ms_}));
+                        deadline_, reload_again_ms_, store_.sync_deadline()}));
     const bool may_block = !core_.work_left() && !server_.work_left() && !host_.work_left() &&
                            unopened_.empty() && reload_for_.empty();
     host_.begin_iteration();
@@ -112,6 +112,7 @@ class DaemonRole {
         break;
       case store::CommitResult::kBroken: die_broken(runtime_, store_);
     }
+    if (!store_.sync_if_due(runtime_.env.mono_ms)) die_broken(runtime_, store_);
     host_.settle(verdict);
     execute_all();
     server_.flush();

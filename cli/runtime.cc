@@ -145,7 +145,15 @@ Result<std::unique_ptr<store::Store>> open_store(Runtime& runtime, const std::st
   options.bound_bytes = runtime.limits.store_bound_bytes;
   options.durability = durability;
   auto opened = store::Store::open(options, runtime.scratch);
-  if (opened) runtime.env.batch = &(*opened)->batch();
+  if (!opened) return opened;
+  runtime.env.batch = &(*opened)->batch();
+  if ((*opened)->lost_power()) {
+    runtime.log.warn("store_lost_power",
+                     {{"directory", directory},
+                      {"meaning",
+                       "the machine stopped in relaxed mode; the rows fit one another, "
+                       "the last of them may be missing"}});
+  }
   return opened;
 }
 

@@ -17,8 +17,10 @@
 
 #include "core/base/limits.h"
 #include "core/base/pressure.h"
+#include "store/fsck.h"
 #include "store/migrate.h"
 #include "store/pages.h"
+#include "store/relaxed_mark.h"
 
 namespace cm::store {
 namespace {
@@ -63,16 +65,44 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena&
   if (Status opened = store->open_environment(); !opened) return opened.error();
   if (Status tables = store->open_tables(); !tables) return tables.error();
   if (Status schema = store->check_schema(); !schema) return schema.error();
+  if (Status sound = store->check_after_power_loss(); !sound) return sound.error();
   store->measure();
   return store;
+}
+
+// A relaxed store whose machine stopped is walked whole before anybody works with it. Then the mark
+// is that of this owner.
+Status Store::check_after_power_loss() {
+  const LastEnd end = last_end(options_.directory);
+  lost_power_ = end == LastEnd::kPowerLost;
+  if (lost_power_ && !options_.salvage) {
+    const FsckReport found = fsck(batch_, options_.role, [](auto, auto, auto) {});
+    abort();
+    if (found.problems != 0) {
+      return fail(Err::kCorrupt, options_.directory + " lost the power in relaxed mode and has " +
+                                     std::to_string(found.problems) +
+                                     " rows that do not fit: restore a backup");
+    }
+  }
+  if (options_.read_only) return {};
+  if (options_.durability == Durability::kRelaxed) return set_relaxed_mark(options_.directory);
+  if (end == LastEnd::kClean) return {};
+  if (const int code = mdb_env_sync(env_, 1); code != 0) {
+    return fail(Err::kIo, errno_text("cannot flush " + options_.directory, code));
+  }
+  clear_relaxed_mark(options_.directory);
+  return {};
 }
 
 Store::~Store() {
   abort();
   if (batch_.read_ != nullptr) mdb_txn_abort(batch_.read_);
   if (env_ != nullptr) {
-    if (!options_.read_only) mdb_env_sync(env_, 1);
+    const bool flushed = !options_.read_only && mdb_env_sync(env_, 1) == 0;
     mdb_env_close(env_);
+    if (flushed && options_.durability == Durability::kRelaxed) {
+      clear_relaxed_mark(options_.directory);
+    }
   }
   if (lock_fd_ >= 0) ::close(lock_fd_);
 }
@@ -266,6 +296,7 @@ CommitResult Store::commit() {
     batch_.write_ = nullptr;
     if (const int code = mdb_txn_commit(txn); code != 0) return fail_commit(code);
     ++commits_;
+    unsynced_ = options_.durability == Durability::kRelaxed;
     batch_.rows_written_ = 0;
     measure();
     result = CommitResult::kCommitted;
@@ -305,7 +336,19 @@ Status Store::copy_to(int fd) {
   return {};
 }
 
-bool Store::sync_now() { return mdb_env_sync(env_, 1) == 0; }
+std::uint64_t Store::sync_deadline() const noexcept {
+  if (!unsynced_) return UINT64_MAX;
+  return unsynced_since_ == UINT64_MAX ? 0 : unsynced_since_ + kRelaxedFlushMs;
+}
+
+bool Store::sync_if_due(std::uint64_t mono_ms) {
+  if (!unsynced_) return true;
+  if (unsynced_since_ == UINT64_MAX) unsynced_since_ = mono_ms;
+  if (mono_ms < unsynced_since_ + kRelaxedFlushMs) return true;
+  unsynced_ = false;
+  unsynced_since_ = UINT64_MAX;
+  return mdb_env_sync(env_, 1) == 0;
+}
 
 void Store::measure() {
   MDB_envinfo info;

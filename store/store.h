@@ -30,7 +30,8 @@ struct MDB_cursor;
 
 namespace cm::store {
 
-// sync: a commit survives power loss. relaxed: it survives kill -9 of the process, not power loss.
+// sync: a commit survives power loss. relaxed: it survives kill -9 of the process, not power loss,
+// after which the store is walked whole at the next open and may be refused (relaxed_mark.h).
 enum class Durability : std::uint8_t { kSync, kRelaxed };
 
 struct Options {
@@ -51,6 +52,9 @@ enum class CommitResult : std::uint8_t {
   kFailed,     // map full or no space: nothing was changed, the iteration is to be abandoned
   kBroken,     // sync or I/O error: nobody knows what is on disk; end the process with a report
 };
+
+// Of relaxed mode: a commit waits at most so long for its flush.
+constexpr std::uint64_t kRelaxedFlushMs = 1'000;
 
 class Batch;
 struct PageProblem;
@@ -196,8 +200,13 @@ class Store {
   // copy is a whole data file of LMDB. kIo, and `fd` holds an unusable part of it.
   Status copy_to(int fd);
 
-  // Relaxed mode: flushes what the kernel still holds; called by the loop when it goes idle.
-  bool sync_now();
+  // Relaxed mode: what the kernel holds is flushed at most kRelaxedFlushMs after its commit. The
+  // loop wakes by the deadline (UINT64_MAX: nothing to flush) and calls this at the end of each
+  // iteration. False: the disk reported an error, as from a commit that is kBroken.
+  std::uint64_t sync_deadline() const noexcept;
+  bool sync_if_due(std::uint64_t mono_ms);
+  // This store was open in relaxed mode when its machine stopped; fsck found nothing wrong.
+  bool lost_power() const noexcept { return lost_power_; }
 
   // For tests and the simulator: called before each commit; a non-zero errno fails it.
   void set_commit_fault(int (*fault)(void* context), void* context) noexcept {
@@ -215,6 +224,7 @@ class Store {
   void keep_descriptors_from_children();
   Status open_tables();
   Status check_schema();
+  Status check_after_power_loss();
   Status write_schema(std::uint64_t version);
   void end_reading() noexcept;
   void measure();
@@ -228,6 +238,9 @@ class Store {
   std::uint64_t used_ = 0;
   std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
   int last_error_ = 0;
+  bool lost_power_ = false;
+  bool unsynced_ = false;
+  std::uint64_t unsynced_since_ = UINT64_MAX;  // monotonic; not known until the iteration's end
   bool salvaged_ = false;
   int (*fault_)(void*) = nullptr;
   void* fault_context_ = nullptr;
