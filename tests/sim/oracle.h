@@ -92,6 +92,7 @@ class Oracle {
   void check_bytes(std::string_view what, std::string_view bytes);
 
  private:
+  std::map<Ulid, std::uint32_t> check_tombstones(std::uint32_t daemon, store::Batch& batch);
   struct Book {  // of one id at one daemon
     int bound = -1;
     std::vector<std::uint32_t> maybe;
