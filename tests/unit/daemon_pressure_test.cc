@@ -161,7 +161,8 @@ TEST_F(DaemonPressure, a_level_that_was_not_committed_was_not_reached) {
 TEST_F(DaemonPressure, a_stream_of_a_failed_iteration_is_told_of_no_refusal) {
   begin();
   parts_.commit_fails = true;
-  const wire::HttpRequest sending = request_of("POST", "/v1/send", {}, body_of(bob_.hex, "a"));
+  const std::string body = body_of(bob_.hex, "a");
+  const wire::HttpRequest sending = request_of("POST", "/v1/send", {}, body);
   const wire::HttpRequest opening = request_of("GET", "/v1/events", {}, {});
   for (wire::HttpRequest request : {sending, opening}) {
     request.peer_is_unix = true;
