@@ -177,10 +177,10 @@ void Daemon::abandon(Err why) {
   abandon_calls();
   forget_new_bindings();
   const std::vector<ConnRef> requests = std::exchange(tables_.requests, {});
-  for (const ConnRef conn : requests) {
-    std::erase(tables_.streams, conn);  // opened in this iteration: its head was never sent
-    reply_error(conn, fail(why));
-  }
+  // A stream that was opened in this iteration has no head: no event may go to it, and a refusal is
+  // one.
+  for (const ConnRef conn : requests) std::erase(tables_.streams, conn);
+  for (const ConnRef conn : requests) reply_error(conn, fail(why));
   gave_up_.clear();
   pressure_ = committed_pressure_;
   for (const LinkRef link : std::exchange(tables_.left, {})) {

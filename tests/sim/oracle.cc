@@ -109,7 +109,7 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
       inbox_answered(daemon, body);
       break;
     case AskKind::kStream:
-      if (status != 503 && status != 429)
+      if (status != 503 && status != 429 && !(may_be_full && status == 507))
         breaks("a stream is refused only when there are many", body);
       break;
     case AskKind::kOther:

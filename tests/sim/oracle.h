@@ -138,6 +138,7 @@ class Oracle {
   void check_file(std::string_view bytes);  // the broker's whole data file
 
  private:
+  std::map<Ulid, std::uint32_t> check_tombstones(std::uint32_t daemon, store::Batch& batch);
   struct Book {  // of one id at one daemon
     int bound = -1;
     std::vector<std::uint32_t> maybe;

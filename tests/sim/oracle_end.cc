@@ -124,10 +124,9 @@ void Oracle::check_broker(store::Batch& batch) {
 }
 
 void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batch& broker) {
+  std::map<Ulid, std::uint32_t> done = check_tombstones(daemon, batch);
   store::Cursor cursor(batch, TableId::kOutbox);
-  std::uint64_t position = 0;
   for (bool more = cursor.seek({}); more && !broken(); more = cursor.next()) {
-    ++position;
     store::OutboxRow row;
     store::OutboxBodyRow body;
     if (!cursor.row(row) || !batch.get(TableId::kOutboxBody, cursor.key(), body)) {
@@ -181,8 +180,37 @@ void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batc
         stored.text[store::kMessageClientId] != id) {
       return breaks("9: done is stored at the broker", name(request));
     }
-    outbox_at_[number] = position;
+    Ulid key;
+    if (!store::parse_ulid_key(cursor.key(), key)) return breaks("fsck", "an outbox key is none");
+    done[key] = number;
   }
+  std::uint64_t position = 0;
+  for (const auto& [key, number] : done) outbox_at_[number] = ++position;
+}
+
+// Rows that ended seven days ago by a clock that jumps: their ids, and how they ended, are left.
+std::map<Ulid, std::uint32_t> Oracle::check_tombstones(std::uint32_t daemon, store::Batch& batch) {
+  std::map<Ulid, std::uint32_t> done;
+  store::Cursor cursor(batch, TableId::kTombstone);
+  for (bool more = cursor.seek({}); more && !broken(); more = cursor.next()) {
+    store::TombstoneRow row;
+    Ulid key;
+    if (!cursor.row(row) || !store::parse_ulid_key(cursor.key(), key)) {
+      breaks("fsck", "a tombstone is damaged");
+      return done;
+    }
+    const auto found = std::find_if(requests_.begin(), requests_.end(), [&](const Request& one) {
+      return one.daemon == daemon && one.accepted && one.id == row.text[store::kTombstoneClientId];
+    });
+    if (found == requests_.end()) continue;  // its answer was lost: which one it was is gone
+    if (row.fixed.status == store::OutboxStatus::kDone) {
+      done[key] = found->number;
+    } else {
+      dead_.insert(found->number);
+      ++counters_.dead;
+    }
+  }
+  return done;
 }
 
 void Oracle::check_inbox(std::uint32_t daemon, store::Batch& batch) {

@@ -158,6 +158,26 @@ TEST_F(DaemonPressure, a_level_that_was_not_committed_was_not_reached) {
   EXPECT_EQ(told("outbox_pressure_high"), "");
 }
 
+TEST_F(DaemonPressure, a_stream_of_a_failed_iteration_is_told_of_no_refusal) {
+  begin();
+  parts_.commit_fails = true;
+  const std::string body = body_of(bob_.hex, "a");
+  const wire::HttpRequest sending = request_of("POST", "/v1/send", {}, body);
+  const wire::HttpRequest opening = request_of("GET", "/v1/events", {}, {});
+  for (wire::HttpRequest request : {sending, opening}) {
+    request.peer_is_unix = true;
+    core_->on_http(ConnRef{next_conn_++, 1}, request);
+  }
+  const ConnRef opened{next_conn_ - 1, 1};
+  run();
+  parts_.commit_fails = false;
+  EXPECT_EQ(status(opened), 507u);
+  for (const Done& done : done_) {
+    EXPECT_FALSE(done.kind == EffectKind::kStreamWrite && done.conn == opened) << done.text;
+  }
+  EXPECT_TRUE(has(told("request_refused"), R"("status":507)")) << "who listens is told";
+}
+
 TEST_F(DaemonPressure, the_ids_of_past_messages_have_a_bound_of_their_own) {
   config_.tombstone_bytes = 64 << 10;
   begin();
