@@ -1,13 +1,15 @@
 // http_fuzz.cc — HTTP/1.1 requests and responses, whole and in pieces.
 // Input:  [selector u8][piece u8][bytes].
 // Holds:  the outcome does not depend on how the bytes were cut; what is handed out is what the
-//         rules of core/net/http_message.h allow.
+//         rules of core/net/http_message.h allow; an upgrade that one side agrees to is one for
+//         the other, and for nobody else.
 // Why:    two readings of one message are how requests are smuggled.
 // Not:    sockets.
 #include <algorithm>
 
 #include "core/base/check.h"
 #include "core/net/http_message.h"
+#include "core/net/ws_handshake.h"
 #include "fuzz/registry.h"
 
 namespace cm::net {
@@ -15,6 +17,7 @@ namespace {
 
 using Kind = HttpStep::Kind;
 constexpr HttpLimits kLimits{4096, 1024, 4096};
+constexpr WsNonce kNonce{7};
 
 void check_headers(std::span<const HttpHeader> headers) {
   CHECK(headers.size() <= kHttpHeadersMax);
@@ -39,6 +42,29 @@ void check_same(const HttpStep& whole, const HttpStep& pieces) {
   CHECK_EQ(whole.refusal.status, pieces.refusal.status);
 }
 
+// What a server agrees to, a client takes for an answer to its own question and to no other.
+void check_upgrade(const HttpRequest& request, ScratchArena& arena) {
+  if (!ws_wants_upgrade(request)) return;
+  const HttpRefusal refusal = ws_check_upgrade(request);
+  CHECK(refusal.status == 0 || refusal.status == 400 || refusal.status == 426);
+  if (refusal.status != 0) return;
+  TextBuf text(arena);
+  ws_write_accept(text, request);
+  HttpProgress progress;
+  HttpResponse response;
+  const HttpStep step =
+      parse_response(as_bytes(text.view()), false, false, kLimits, progress, arena, response);
+  CHECK(step.kind == Kind::kComplete && step.size == text.size() && response.status == 101);
+  const WsAcceptText expected = ws_accept_text(request.header("sec-websocket-key"));
+  CHECK(response.header("sec-websocket-accept") ==
+        std::string_view(expected.data(), expected.size()));
+}
+
+void check_accept(const HttpResponse& response) {
+  if (!ws_check_accept(response, kNonce).empty()) return;
+  CHECK(response.status == 101 && ws_check_accept(response, WsNonce{8}) != "");
+}
+
 void run_request(Bytes in, std::size_t piece, ScratchArena& arena) {
   HttpProgress progress;
   HttpRequest request;
@@ -59,6 +85,7 @@ void run_request(Bytes in, std::size_t piece, ScratchArena& arena) {
   CHECK(request.body.size() <= kLimits.body_bytes);
   CHECK(request.body == second.body && request.target == second.target);
   CHECK(request.keep_alive == second.keep_alive);
+  check_upgrade(request, arena);
 }
 
 void run_response(Bytes in, bool eof, bool to_head, std::size_t piece, ScratchArena& arena) {
@@ -81,6 +108,7 @@ void run_response(Bytes in, bool eof, bool to_head, std::size_t piece, ScratchAr
   check_headers(response.headers);
   CHECK(response.status >= 100 && response.status <= 999);
   CHECK(response.body.size() <= kLimits.body_bytes && response.body == second.body);
+  check_accept(response);
 }
 
 }  // namespace
