@@ -231,7 +231,7 @@ TEST(Settings, limits_that_exceed_the_memory_budget_are_refused) {
 }
 
 TEST(Settings, an_age_of_the_outbox_that_no_window_allows_is_refused_before_the_start) {
-  for (const auto& [hours, good] : {std::pair("720", true), std::pair("721", false)}) {
+  for (const auto& [hours, good] : {std::pair("8759", true), std::pair("8760", false)}) {
     Settings settings = default_settings({});
     ASSERT_TRUE(read_text("[outbox]\nmax_age_hours = " + std::string(hours), settings));
     const Status settled = settle_settings(settings);
