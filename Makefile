@@ -16,8 +16,8 @@ LONG   ?=
 ONLY   ?=
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim conf mutants coverage fuzz fuzz-all bench \
-        bench-peers format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
+.PHONY: help deps deps-dev build install demo test test-release test-asan sim small-world conf mutants coverage fuzz \
+        fuzz-all bench bench-peers format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
@@ -54,9 +54,14 @@ test-asan: ## Every test under ASan and UBSan
 	@$(MAKE) --no-print-directory build PRESET=asan-ubsan
 	@cd build/asan-ubsan && ctest --output-on-failure
 
-sim: ## Simulate: make sim SEED=n TURNS=m (one seed), or 1,000 seeds without SEED
+sim: ## Simulate: SEED=n TURNS=m (one seed), 1,000 seeds without, LONG=1 the nightly 10,000
 	@$(MAKE) --no-print-directory build PRESET=release
-	@build/release/bin/sim $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS))
+	@build/release/bin/sim $(if $(LONG),--nightly) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(TURNS),--turns $(TURNS))
+
+small-world: ## Every interleaving of two daemons, three messages, one crash (S=seconds at most)
+	@$(MAKE) --no-print-directory build PRESET=release
+	@build/release/bin/small_world $(if $(filter command line,$(origin S)),--seconds $(S))
 
 crash-images: ## Every file that a crash may leave, opened and judged: make crash-images SEED=n STEPS=n
 	@$(MAKE) --no-print-directory build PRESET=release

@@ -85,7 +85,11 @@ Status Store::check_after_power_loss() {
     }
   }
   if (options_.read_only) return {};
-  if (options_.durability == Durability::kRelaxed) return set_relaxed_mark(options_.directory);
+  if (options_.durability == Durability::kRelaxed) {
+    if (Status marked = set_relaxed_mark(options_.directory); !marked) return marked;
+    is_marked_ = true;
+    return {};
+  }
   if (end == LastEnd::kClean) return {};
   if (const int code = mdb_env_sync(env_, 1); code != 0) {
     return fail(Err::kIo, errno_text("cannot flush " + options_.directory, code));
@@ -100,9 +104,7 @@ Store::~Store() {
   if (env_ != nullptr) {
     const bool flushed = !options_.read_only && mdb_env_sync(env_, 1) == 0;
     mdb_env_close(env_);
-    if (flushed && options_.durability == Durability::kRelaxed) {
-      clear_relaxed_mark(options_.directory);
-    }
+    if (flushed && is_marked_) clear_relaxed_mark(options_.directory);
   }
   if (lock_fd_ >= 0) ::close(lock_fd_);
 }

@@ -239,6 +239,7 @@ class Store {
   std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
   int last_error_ = 0;
   bool lost_power_ = false;
+  bool is_marked_ = false;  // relaxed_mark.h, by this owner
   bool unsynced_ = false;
   std::uint64_t unsynced_since_ = UINT64_MAX;  // monotonic; not known until the iteration's end
   bool salvaged_ = false;

@@ -54,15 +54,18 @@ void BrokerNode::die(std::uint64_t now_ms) {
   wires_.network.broker_died(now_ms);
 }
 
+std::uint64_t BrokerNode::due_ms() const {
+  if (!up()) return UINT64_MAX;
+  if (process_->core.work_left() || process_->applied < process_->inputs.size()) return now_ms_;
+  const std::uint64_t deadline = process_->core.next_deadline();
+  return deadline == UINT64_MAX ? deadline : deadline - std::min(deadline, clock.mono_base_ms);
+}
+
 std::uint64_t BrokerNode::wake_ms() const {
   if (!up()) return UINT64_MAX;
-  if (process_->core.work_left() || process_->applied < process_->inputs.size()) {
-    return std::max(now_ms_, stalled_until_ms);
-  }
-  const std::uint64_t deadline = process_->core.next_deadline();
-  const std::uint64_t due =
-      deadline == UINT64_MAX ? UINT64_MAX : deadline - std::min(deadline, clock.mono_base_ms);
-  const std::uint64_t next = std::min(due, wires_.network.next_for_broker());
+  const bool has_work = process_->core.work_left() || process_->applied < process_->inputs.size();
+  const std::uint64_t next =
+      has_work ? now_ms_ : std::min(due_ms(), wires_.network.next_for_broker());
   return next == UINT64_MAX ? next : std::max(next, stalled_until_ms);
 }
 

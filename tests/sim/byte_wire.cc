@@ -26,8 +26,7 @@ std::vector<std::string> ByteWire::encode(std::string_view text, Rng& rng) {
   const bool one_by_one = rest.size() <= kOneByteMost && rng.chance(300);
   std::vector<std::string> pieces;
   while (!rest.empty()) {
-    const std::size_t size =
-        one_by_one ? 1 : static_cast<std::size_t>(rng.between(1, rest.size()));
+    const std::size_t size = one_by_one ? 1 : static_cast<std::size_t>(rng.between(1, rest.size()));
     pieces.emplace_back(rest.substr(0, size));
     rest.remove_prefix(size);
   }

@@ -29,24 +29,23 @@ const CellTable& outbox_cells() {
 }
 
 const CellTable& delivery_cells() {
-  static const CellTable kTable = {
-      "delivery row",
-      {"none", "queued", "claimed", "delivered", "expired"},
-      {"send", "send again", "push", "ack", "wrong ack", "lease ends", "closed", "too old", "start",
-       "abandon"},
-      {"+abd+ccccc",   // none
-       "e++++l++++",   // queued
-       "e+x+++++++",   // claimed
-       "e+y++yyy++",   // delivered
-       "e+y++yyy++"},  // expired
-      {{'a', "a known id has a message"},
-       {'b', "what is pushed has a row"},
-       {'c', "there is no row to which it could happen"},
-       {'d', "without a row there is no recipient"},
-       {'e', "a fresh id has no row yet"},
-       {'l', "only a claim has a lease"},
-       {'x', "a claimed row is released before it is pushed again"},
-       {'y', "a row that has ended is a receipt"}}};
+  static const CellTable kTable = {"delivery row",
+                                   {"none", "queued", "claimed", "delivered", "expired"},
+                                   {"send", "send again", "push", "ack", "wrong ack", "lease ends",
+                                    "closed", "too old", "start", "abandon"},
+                                   {"+abd+ccccc",   // none
+                                    "e++++l++++",   // queued
+                                    "e+x+++++++",   // claimed
+                                    "e+y++yyy++",   // delivered
+                                    "e+y++yyy++"},  // expired
+                                   {{'a', "a known id has a message"},
+                                    {'b', "what is pushed has a row"},
+                                    {'c', "there is no row to which it could happen"},
+                                    {'d', "without a row there is no recipient"},
+                                    {'e', "a fresh id has no row yet"},
+                                    {'l', "only a claim has a lease"},
+                                    {'x', "a claimed row is released before it is pushed again"},
+                                    {'y', "a row that has ended is a receipt"}}};
   return kTable;
 }
 
@@ -83,8 +82,8 @@ bool Cells::report(bool whole) const {
     for (std::size_t state = 0; state < table->states.size(); ++state) {
       for (std::size_t event = 0; event < table->events.size(); ++event) {
         const char expected = table->map[state][event];
-        const std::string name = std::string(table->states[state]) + " x " +
-                                 std::string(table->events[event]);
+        const std::string name =
+            std::string(table->states[state]) + " x " + std::string(table->events[event]);
         const bool hit = counts[state][event] != 0;
         if (expected == '+') {
           ++reachable;

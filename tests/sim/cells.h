@@ -35,8 +35,8 @@ enum class OutboxEvent : std::uint8_t {
 
 enum class DeliveryState : std::uint8_t { kNone, kQueued, kClaimed, kDelivered, kExpired };
 enum class DeliveryEvent : std::uint8_t {
-  kSend,      // with an id that the broker does not know
-  kSendAgain, // with one that it knows
+  kSend,       // with an id that the broker does not know
+  kSendAgain,  // with one that it knows
   kPush,
   kAck,       // client_ack of the recipient
   kWrongAck,  // of another member

@@ -40,8 +40,7 @@ void DaemonNode::start(std::uint64_t now_ms) {
     pid = 101;  // that of its own first process, or of another daemon's
     wires_.counters.faults.add(Fault::kPidReuse);
   }
-  process_ =
-      std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, pid, store_bytes);
+  process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, pid, store_bytes);
   process_->watch.start(process_->parts.store->batch());
   daemon::MeshConfig mesh;
   mesh.mesh_id = who_.mesh_id;
@@ -78,15 +77,22 @@ void DaemonNode::die(std::uint64_t now_ms) {
   wires_.oracle.process_died(who_.number);
 }
 
-std::uint64_t DaemonNode::wake_ms() const {
+std::uint64_t DaemonNode::due_ms() const {
   if (!up()) return UINT64_MAX;
-  std::uint64_t next = wires_.network.next_for_daemon(who_.number);
-  if (process_->core.work_left()) next = now_ms_;
+  std::uint64_t next = process_->core.work_left() ? now_ms_ : UINT64_MAX;
   if (!calls_.empty()) next = std::min(next, calls_.front().due_ms);
   const std::uint64_t deadline = process_->core.next_deadline();
   if (deadline != UINT64_MAX) {
     next = std::min(next, deadline - std::min(deadline, clock.mono_base_ms));
   }
+  return next;
+}
+
+std::uint64_t DaemonNode::wake_ms() const {
+  if (!up()) return UINT64_MAX;
+  std::uint64_t next = wires_.network.next_for_daemon(who_.number);
+  if (process_->core.work_left()) next = now_ms_;
+  next = std::min(next, due_ms());
   return next == UINT64_MAX ? next : std::max(next, stalled_until_ms);
 }
 

@@ -2,7 +2,7 @@
 // Owns:   Fault, FaultMask, Tally.
 // Holds:  a fault is counted where it strikes, never where it was only possible.
 // Why:    a kind that is never counted was never tested; shrinking takes whole kinds away.
-// Not:    when a fault strikes (world.cc, network.cc, relay.cc, the raw clients).
+// Not:    when a fault strikes (world.cc, network.cc, relay.cc, liar.cc).
 #pragma once
 
 #include <array>
@@ -15,49 +15,49 @@
 namespace cm::sim {
 
 // X(enum name, name on the command line)
-#define CM_FAULTS(X)                                                                      \
-  /* a process and its disk */                                                            \
-  X(CrashBeforeCommit, "crash-before-commit")                                             \
-  X(CrashBeforeEffects, "crash-before-effects")                                           \
-  X(CrashAmidEffects, "crash-amid-effects")                                               \
-  X(CrashAfterEffects, "crash-after-effects")                                             \
-  X(LongAbsence, "long-absence")                                                          \
-  X(PidReuse, "pid-reuse")                                                                \
-  X(CommitFails, "commit-fails")                                                          \
-  X(SlowCommit, "slow-commit")                                                            \
-  X(FullStore, "full-store") /* the admission bound: 507 */                               \
-  X(FullMap, "full-map")     /* LMDB's own MDB_MAP_FULL, amid an iteration */             \
-  X(Stall, "stall")                                                                       \
-  X(ClockForward, "clock-forward")                                                        \
-  X(ClockBack, "clock-back")                                                              \
-  X(ExpiredMail, "expired-mail") /* queues are kept for a day, clocks jump by more */      \
-  /* the wire */                                                                          \
-  X(Cut, "cut")                                                                           \
-  X(HalfOpen, "half-open")                                                                \
-  X(Unreachable, "unreachable")                                                           \
-  X(GaveUp, "gave-up") /* a transport ends for good */                                    \
-  X(Delay, "delay")                                                                       \
-  X(OneByteReads, "one-byte-reads") /* frames of core/net, fed piece by piece */          \
-  X(SlowReads, "slow-reads")        /* one frame of a connection an iteration */          \
-  X(Blocked, "blocked")             /* the transport of a daemon takes no more */         \
-  X(SlowConsumer, "slow-consumer")  /* a daemon reads nothing; output piles up */         \
-  X(ConsumerDropped, "consumer-dropped")                                                  \
-  /* a relay between honest ends that lies */                                             \
-  X(Duplicate, "duplicate")                                                               \
-  X(Reorder, "reorder")                                                                   \
-  X(LateFrame, "late-frame") /* of an earlier connection */                               \
-  X(ChangedCiphertext, "changed-ciphertext")                                              \
-  X(MismatchedFingerprint, "mismatched-fingerprint")                                      \
-  X(ForgedAck, "forged-ack") /* of a send that this daemon never made */                  \
-  /* peers */                                                                             \
-  X(BadSignature, "bad-signature")                                                        \
-  X(ReplayedHello, "replayed-hello")                                                      \
-  X(WrongClientAck, "wrong-client-ack") /* by a member, of what is not its own */         \
-  X(StrangerAck, "stranger-ack")        /* without a hello */                             \
+#define CM_FAULTS(X)                                                                         \
+  /* a process and its disk */                                                               \
+  X(CrashBeforeCommit, "crash-before-commit")                                                \
+  X(CrashBeforeEffects, "crash-before-effects")                                              \
+  X(CrashAmidEffects, "crash-amid-effects")                                                  \
+  X(CrashAfterEffects, "crash-after-effects")                                                \
+  X(LongAbsence, "long-absence")                                                             \
+  X(PidReuse, "pid-reuse")                                                                   \
+  X(CommitFails, "commit-fails")                                                             \
+  X(SlowCommit, "slow-commit")                                                               \
+  X(FullStore, "full-store") /* the admission bound: 507 */                                  \
+  X(FullMap, "full-map")     /* LMDB's own MDB_MAP_FULL, amid an iteration */                \
+  X(Stall, "stall")                                                                          \
+  X(ClockForward, "clock-forward")                                                           \
+  X(ClockBack, "clock-back")                                                                 \
+  X(ExpiredMail, "expired-mail") /* queues are kept for a day, clocks jump by more */        \
+  /* the wire */                                                                             \
+  X(Cut, "cut")                                                                              \
+  X(HalfOpen, "half-open")                                                                   \
+  X(Unreachable, "unreachable")                                                              \
+  X(GaveUp, "gave-up") /* a transport ends for good */                                       \
+  X(Delay, "delay")                                                                          \
+  X(OneByteReads, "one-byte-reads") /* frames of core/net, fed piece by piece */             \
+  X(SlowReads, "slow-reads")        /* one frame of a connection an iteration */             \
+  X(Blocked, "blocked")             /* the transport of a daemon takes no more */            \
+  X(SlowConsumer, "slow-consumer")  /* a daemon reads nothing; output piles up */            \
+  X(ConsumerDropped, "consumer-dropped")                                                     \
+  /* a relay between honest ends that lies */                                                \
+  X(Duplicate, "duplicate")                                                                  \
+  X(Reorder, "reorder")                                                                      \
+  X(LateFrame, "late-frame") /* of an earlier connection */                                  \
+  X(ChangedCiphertext, "changed-ciphertext")                                                 \
+  X(MismatchedFingerprint, "mismatched-fingerprint")                                         \
+  X(ForgedAck, "forged-ack") /* of a send that this daemon never made */                     \
+  /* peers */                                                                                \
+  X(BadSignature, "bad-signature")                                                           \
+  X(ReplayedHello, "replayed-hello")                                                         \
+  X(WrongClientAck, "wrong-client-ack") /* by a member, of what is not its own */            \
+  X(StrangerAck, "stranger-ack")        /* without a hello */                                \
   X(StolenId, "stolen-id")              /* another's client_message_id, and its own twice */ \
-  X(Garbage, "garbage")                 /* malformed frames, mail that does not open */   \
-  X(LegacyBroker, "legacy-broker")                                                        \
-  X(LegacyClient, "legacy-client")                                                        \
+  X(Garbage, "garbage")                 /* malformed frames, mail that does not open */      \
+  X(LegacyBroker, "legacy-broker")                                                           \
+  X(LegacyClient, "legacy-client")                                                           \
   X(TwinIdentity, "twin-identity")
 
 enum class Fault : std::uint8_t {

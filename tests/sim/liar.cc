@@ -103,8 +103,8 @@ void Liar::act_as_stranger(std::uint64_t now_ms) {
 
 // Of a victim, signed with the liar's key; or its own with a digit changed.
 std::string Liar::broken_hello(std::uint64_t now_ms) {
-  Identity claimed = wires_.rng.chance(600) ? victims_[wires_.rng.below(victims_.size())].who()
-                                            : who_;
+  Identity claimed =
+      wires_.rng.chance(600) ? victims_[wires_.rng.below(victims_.size())].who() : who_;
   const bool own = claimed.number == who_.number;
   std::string hello = signed_hello(claimed, slab_, secret_, clock_.wall(now_ms), "daemon-101");
   if (own) {

@@ -2,7 +2,7 @@
 //   sim                                     1,000 seeds from 1
 //   sim --seeds A-B [--turns M]             these seeds
 //   sim --seed N [--turns M] [--verbose]    one seed
-//     [--without FAULT,FAULT] [--daemons D] [--requests R]   a part of it
+//     [--without FAULT,.. | --only FAULT,..|none] [--daemons D] [--requests R]   a part
 //   sim --file seeds.txt                    the seeds that once found something
 //   sim --repeatable N                      the same seed is the same run, another one is not
 //   sim --nightly [--seeds A-B]             10,000 seeds; fails when a cell was never reached
@@ -104,11 +104,12 @@ bool read_seeds(const char* path, const Job& pattern, std::vector<Job>& jobs) {
 }
 
 int usage() {
-  std::fprintf(stderr,
-               "usage: sim [--seed N | --seeds A-B | --file PATH | --repeatable N | --nightly |\n"
-               "            --shrink --seed N | --test-shrink N] [--turns M] [--verbose] [--cells]\n"
-               "           [--without FAULT,..] [--daemons D] [--requests R] [--plant redelivery]\n"
-               "           [--no-shrink]\n");
+  std::fprintf(
+      stderr,
+      "usage: sim [--seed N | --seeds A-B | --file PATH | --repeatable N | --nightly |\n"
+      "            --shrink --seed N | --test-shrink N] [--turns M] [--verbose] [--cells]\n"
+      "           [--without FAULT,.. | --only FAULT,..|none] [--daemons D] [--requests R]\n"
+      "           [--plant redelivery] [--no-shrink]\n");
   return 3;
 }
 
@@ -117,7 +118,7 @@ bool parse(int count, char** words, Options& options) {
   std::optional<std::pair<std::uint64_t, std::uint64_t>> seeds;
   for (int index = 1; index < count; ++index) {
     const std::string word = words[index];
-    bool* const flag = word == "--verbose"  ? &options.verbose
+    bool* const flag = word == "--verbose"   ? &options.verbose
                        : word == "--nightly" ? &options.nightly
                        : word == "--cells"   ? &options.cells
                        : word == "--shrink"  ? &options.shrink
@@ -151,6 +152,10 @@ bool parse(int count, char** words, Options& options) {
       options.pattern.bounds.requests_max = static_cast<std::uint32_t>(number());
     } else if (word == "--without") {
       if (!parse_faults(value, options.pattern.bounds.without)) return false;
+    } else if (word == "--only") {
+      FaultMask kept;
+      if (std::string_view(value) != "none" && !parse_faults(value, kept)) return false;
+      options.pattern.bounds.without = ~kept;
     } else if (word == "--plant") {
       options.pattern.plant = value;
     } else if (word == "--file") {
@@ -204,8 +209,7 @@ int run_all(const Options& options, const std::string& directory) {
   int result = 0;
   const auto begin = std::chrono::steady_clock::now();
   for (const Job& job : options.jobs) {
-    const Verdict verdict =
-        run_job(job, {directory, options.verbose, false, &counters, &cells});
+    const Verdict verdict = run_job(job, {directory, options.verbose, false, &counters, &cells});
     if (options.verbose || options.jobs.size() == 1) {
       std::printf("seed %llu: hash %016llx\n", static_cast<unsigned long long>(job.seed),
                   static_cast<unsigned long long>(verdict.hash));

@@ -18,7 +18,23 @@ std::uint64_t front_due(const std::deque<Item>& items) noexcept {
 
 }  // namespace
 
+void Network::dial(std::uint32_t daemon, std::uint64_t now_ms) {
+  for (Dialer& dialer : dialers_) {
+    if (dialer.daemon != daemon) continue;
+    dialer.try_at_ms = UINT64_MAX;
+    connect(dialer, now_ms);
+  }
+}
+
+void Network::lose_rest(Pick what) {
+  Channel* channel = by_id(what.channel);
+  if (channel == nullptr) return;
+  std::deque<Item>& items = what.up ? channel->to_broker : channel->to_daemon;
+  while (items.size() > 1) items.pop_front();
+}
+
 std::uint64_t Network::delay() {
+  if (still_) return 0;
   if (calm_ || rng_.chance(700)) return rng_.below(3);
   const std::uint64_t late = rng_.below(plan_.delay_most_ms + 1);
   if (late > 30) counters_.faults.add(Fault::kDelay);
@@ -26,6 +42,7 @@ std::uint64_t Network::delay() {
 }
 
 std::uint64_t Network::notice_delay(bool late) {
+  if (still_) return 0;
   return late ? rng_.between(1'000, kStaleMs) : rng_.below(20);
 }
 
@@ -57,8 +74,7 @@ void Network::push(std::deque<Item>& to, ItemKind kind, std::uint64_t now_ms, st
   to.push_back({kind, std::max(due, last), code, std::string(text)});
 }
 
-void Network::ship(Channel& channel, bool to_broker, std::string_view text,
-                   std::uint64_t now_ms) {
+void Network::ship(Channel& channel, bool to_broker, std::string_view text, std::uint64_t now_ms) {
   std::deque<Item>& to = to_broker ? channel.to_broker : channel.to_daemon;
   if (ByteWire* wire = to_broker ? channel.up.get() : channel.down.get(); wire != nullptr) {
     for (const std::string& piece : wire->encode(text, rng_)) {
@@ -98,7 +114,7 @@ void Network::tick(std::uint64_t now_ms, bool broker_up) {
       continue;
     }
     if (!broker_up || now_ms < refuse_until_ms_) counters_.faults.add(Fault::kUnreachable);
-    if (rng_.chance(500)) {
+    if (!still_ && rng_.chance(500)) {
       // At once: a transport tells its states in the order in which they come.
       dialer.items.push_back({ItemKind::kDown, now_ms, 0, "connection refused"});
     }
@@ -130,7 +146,8 @@ void Network::connect(Dialer& dialer, std::uint64_t now_ms) {
 void Network::retry_later(Dialer& dialer, std::uint64_t now_ms) {
   const std::uint64_t most =
       std::min(kBackoffMostMs, kBackoffFirstMs << std::min<std::uint32_t>(dialer.failures++, 8));
-  dialer.try_at_ms = now_ms + rng_.below(most + 1) + (dialer.refused_hello ? kBackoffMostMs : 0);
+  dialer.try_at_ms =
+      now_ms + (still_ ? 0 : rng_.below(most + 1)) + (dialer.refused_hello ? kBackoffMostMs : 0);
   dialer.refused_hello = false;
 }
 
@@ -171,6 +188,7 @@ void Network::collect_for_daemon(std::uint32_t daemon, std::uint64_t now_ms, std
     }
     Channel* channel = by_id(dialer.channel);
     if (channel == nullptr || channel->unread_until_ms > now_ms) continue;
+    if (still_ && (channel->id != pick_.channel || pick_.up)) continue;
     std::vector<Item> whole;
     for (std::size_t taken = 0; taken < frames && !channel->to_daemon.empty() &&
                                 channel->to_daemon.front().due_ms <= now_ms;) {
@@ -196,14 +214,14 @@ void Network::collect_for_daemon(std::uint32_t daemon, std::uint64_t now_ms, std
 
 void Network::collect_for_broker(std::uint64_t now_ms, std::size_t frames,
                                  std::vector<ConnInput>& out) {
-  const std::size_t first = channels_.empty() ? 0 : rng_.below(channels_.size());
+  const std::size_t first = channels_.empty() || still_ ? 0 : rng_.below(channels_.size());
   for (std::size_t step = 0; step < channels_.size(); ++step) {
     Channel& channel = *channels_[(first + step) % channels_.size()];
     if (!channel.broker_side) continue;
+    if (still_ && (channel.id != pick_.channel || !pick_.up)) continue;
     std::vector<Item> whole;
-    for (std::size_t taken = 0;
-         taken < frames && !channel.to_broker.empty() &&
-         channel.to_broker.front().due_ms <= now_ms;) {
+    for (std::size_t taken = 0; taken < frames && !channel.to_broker.empty() &&
+                                channel.to_broker.front().due_ms <= now_ms;) {
       Item item = std::move(channel.to_broker.front());
       channel.to_broker.pop_front();
       if (item.kind == ItemKind::kUp) channel.broker_knows = true;
@@ -231,7 +249,7 @@ void Network::link_open(std::uint32_t daemon, LinkRef link, std::uint64_t now_ms
     dialer->daemon = daemon;
     dialer->link = link;
   }
-  dialer->try_at_ms = now_ms + rng_.below(calm_ ? 10 : 500);
+  dialer->try_at_ms = now_ms + (still_ ? 0 : rng_.below(calm_ ? 10 : 500));
 }
 
 void Network::link_send(std::uint32_t daemon, LinkRef link, std::string_view text,
@@ -306,7 +324,7 @@ void Network::conn_close(ConnRef conn, std::uint32_t code, std::string_view reas
 }
 
 void Network::lose_tail(std::deque<Item>& items) {
-  if (items.empty() || rng_.chance(300)) return;
+  if (still_ || items.empty() || rng_.chance(300)) return;
   items.resize(rng_.below(items.size() + 1));
 }
 
@@ -330,7 +348,7 @@ void Network::daemon_died(std::uint32_t daemon, std::uint64_t now_ms) {
     if (channel->daemon != daemon || !channel->daemon_side) continue;
     channel->daemon_side = false;
     channel->to_daemon.clear();
-    lose(*channel, now_ms, false, !calm_ && rng_.chance(300));
+    lose(*channel, now_ms, false, !calm_ && !still_ && rng_.chance(300));
   }
 }
 
@@ -340,7 +358,7 @@ void Network::broker_died(std::uint64_t now_ms) {
     channel->broker_side = false;
     channel->to_broker.clear();
     ++generations_[channel->conn.slot];
-    lose(*channel, now_ms, !calm_ && rng_.chance(300), false);
+    lose(*channel, now_ms, !calm_ && !still_ && rng_.chance(300), false);
   }
 }
 

@@ -84,6 +84,20 @@ class Network {
   Relay& relay() noexcept { return relay_; }
   const Relay& relay() const noexcept { return relay_; }
 
+  // For who decides everything: nothing is drawn, nothing is late, and only the connection that was
+  // picked gives its next item, in one direction; after a loss everything is still on its way.
+  struct Pick {
+    std::uint32_t channel = 0;  // 0: none
+    bool up = false;            // to the broker
+  };
+  void be_still() noexcept { still_ = true; }
+  void pick(Pick what) noexcept { pick_ = what; }
+  void dial(std::uint32_t daemon, std::uint64_t now_ms);
+  void tick_quietly() { drop_dead(); }
+  const std::vector<Dialer>& dialers() const noexcept { return dialers_; }
+  // Forgets what a lost connection had on its way; that it is lost is all that arrives.
+  void lose_rest(Pick what);
+
   // From then on a hello that was forgotten may be fresh again: see liar.cc.
   bool broker_clock_went_back = false;
 
@@ -150,6 +164,8 @@ class Network {
   std::uint32_t next_id_ = 1;
   std::uint64_t refuse_until_ms_ = 0;
   bool calm_ = false;
+  bool still_ = false;
+  Pick pick_;
 };
 
 }  // namespace cm::sim

@@ -111,9 +111,11 @@ class BrokerNode {
   void start(std::uint64_t now_ms);
   void iterate(std::uint64_t now_ms, const Fate& fate);
   void die(std::uint64_t now_ms);
-  // The world's time at which it has something to do.
+  // The world's time at which it has something to do; due_ms(): without what arrives.
   std::uint64_t wake_ms() const;
+  std::uint64_t due_ms() const;
   bool queues_empty() const;
+  const broker::Broker& core() const noexcept { return process_->core; }
 
   // Set-up only: one request outside the network. The body of a 200, or nothing.
   std::optional<std::string> call(std::uint64_t now_ms, std::string_view method,
@@ -179,7 +181,9 @@ class DaemonNode {
   void iterate(std::uint64_t now_ms, const Fate& fate);
   void die(std::uint64_t now_ms);
   std::uint64_t wake_ms() const;
+  std::uint64_t due_ms() const;
   bool outbox_empty() const;
+  const daemon::Daemon& core() const noexcept { return process_->core; }
   // The broker refused its only mesh for good: a process would end now.
   bool gave_up() const { return up() && !process_->core.gave_up().empty(); }
 

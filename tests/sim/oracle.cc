@@ -426,7 +426,8 @@ void Oracle::to_broker(std::string_view frame) {
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
   check_bytes("a frame", frame);
   check_hex("a frame", frame);
-  if (plant_ == "redelivery" && is_type(frame, "push")) {
+  if (plant_ == "redelivery" && is_type(frame, "push") &&
+      member_of_frame(frame, "subtype") != "system") {
     const std::string id(member_of_frame(frame, "messageId"));
     if (!planted_.insert(id).second) breaks("planted: no push is repeated", id);
   }
@@ -459,9 +460,8 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
     told->second = joined;
     if (joined) return;
     for (const auto& other : network.channels()) {
-      if (other->daemon < members_.size() &&
-          members_[other->daemon].hex == members_[daemon].hex && other->broker_side &&
-          other->greeted) {
+      if (other->daemon < members_.size() && members_[other->daemon].hex == members_[daemon].hex &&
+          other->broker_side && other->greeted) {
         breaks("presence: nobody leaves who is connected", "d" + std::to_string(daemon));
       }
     }

@@ -75,15 +75,7 @@ struct InboxReader {
   void* context = nullptr;
 };
 
-enum class AskKind : std::uint8_t {
-  kSend,
-  kRequeue,
-  kStatus,
-  kInbox,
-  kStream,
-  kOther,
-  kMalformed
-};
+enum class AskKind : std::uint8_t { kSend, kRequeue, kStatus, kInbox, kStream, kOther, kMalformed };
 struct Ask {
   AskKind kind = AskKind::kOther;
   std::uint32_t request = 0;  // of kSend and kStatus; of kRequeue: the one that takes its place
@@ -196,7 +188,7 @@ class Oracle {
   std::set<std::uint32_t> claims_;                              // said to be delivered
   std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
   std::map<std::uint32_t, std::uint64_t> raw_arrivals_;  // of a legacy client, by daemon
-  std::set<std::uint64_t> bare_;  // the first 8 bytes of bare fingerprints
+  std::set<std::uint64_t> bare_;                         // the first 8 bytes of bare fingerprints
   ScratchArena arena_{64 * 1024};
   wire::JsonParser parser_;
 };

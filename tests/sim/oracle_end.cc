@@ -71,8 +71,7 @@ void Oracle::check_hex(std::string_view what, std::string_view bytes) {
   }
 }
 
-void Oracle::note_expired(store::Batch& batch, const Ulid& message,
-                          const store::MessageRow& row) {
+void Oracle::note_expired(store::Batch& batch, const Ulid& message, const store::MessageRow& row) {
   store::Cursor receipts(batch, TableId::kReceipt);
   for (bool more = receipts.seek(message.bytes); more; more = receipts.next()) {
     Ulid id;

@@ -10,10 +10,21 @@ namespace cm::sim {
 namespace {
 
 // What a broker of the reference implementation does not send (spec/observed.md).
-constexpr std::string_view kNewMembers[] = {
-    "code",     "conflict",   "broker_fingerprint_prefix", "retry_after_ms", "duplicate",
-    "recipient", "history_available", "first_seen_at", "targetSpec", "senderMemberId",
-    "senderMemberPubkey", "senderName", "senderAttestation", "leaseTtlMs", "brokerVersion"};
+constexpr std::string_view kNewMembers[] = {"code",
+                                            "conflict",
+                                            "broker_fingerprint_prefix",
+                                            "retry_after_ms",
+                                            "duplicate",
+                                            "recipient",
+                                            "history_available",
+                                            "first_seen_at",
+                                            "targetSpec",
+                                            "senderMemberId",
+                                            "senderMemberPubkey",
+                                            "senderName",
+                                            "senderAttestation",
+                                            "leaseTtlMs",
+                                            "brokerVersion"};
 
 bool is_one_of(std::string_view frame, std::initializer_list<std::string_view> types) {
   return std::any_of(types.begin(), types.end(),
@@ -146,10 +157,9 @@ void Relay::late(std::uint32_t daemon, std::vector<std::string>& to_broker,
 // One digit of one member is another one.
 std::string Relay::tamper(std::string_view sender, std::string_view text) {
   std::string made(text);
-  const bool may_both = plan_.may(Fault::kChangedCiphertext) &&
-                        plan_.may(Fault::kMismatchedFingerprint);
-  const bool fingerprint =
-      may_both ? rng_.chance(400) : plan_.may(Fault::kMismatchedFingerprint);
+  const bool may_both =
+      plan_.may(Fault::kChangedCiphertext) && plan_.may(Fault::kMismatchedFingerprint);
+  const bool fingerprint = may_both ? rng_.chance(400) : plan_.may(Fault::kMismatchedFingerprint);
   const std::string_view value =
       member_of_frame(made, fingerprint ? "request_fingerprint" : "ciphertext");
   const std::string id(member_of_frame(made, "client_message_id"));

@@ -6,7 +6,7 @@
 //         is repeated only after its recipient has acknowledged it, a hello is replayed only
 //         after it was admitted, and frames of one lane stay in order.
 // Source: design/delivery.md, promises 3, 5, 7; spec/observed.md, "send, ack, push".
-// Not:    losing and delaying (network.h); peers that lie for themselves (raw_client.h).
+// Not:    losing and delaying (network.h); peers that lie for themselves (liar.h).
 #pragma once
 
 #include <deque>
@@ -57,10 +57,10 @@ class Relay {
   static constexpr std::size_t kKept = 8;
   struct Line {  // between one daemon and the broker
     std::string key;
-    std::string hello;                         // of the newest connection
-    std::map<std::string, std::string> open;   // pushes by message id, not acknowledged
-    std::deque<std::string> acknowledged;      // pushes
-    std::deque<std::string> sent, acks;        // sends and client_acks; answers to sends
+    std::string hello;                        // of the newest connection
+    std::map<std::string, std::string> open;  // pushes by message id, not acknowledged
+    std::deque<std::string> acknowledged;     // pushes
+    std::deque<std::string> sent, acks;       // sends and client_acks; answers to sends
   };
   void remember(std::deque<std::string>& where, std::string_view text) const;
   std::string tamper(std::string_view sender, std::string_view text);

@@ -16,7 +16,12 @@ const Running& running() noexcept { return now; }
 
 std::string command_of(const Job& job) {
   std::string text = "--seed " + std::to_string(job.seed) + " --turns " + std::to_string(job.turns);
-  if (job.bounds.without.any()) text += " --without " + text_of(job.bounds.without);
+  const FaultMask& without = job.bounds.without;
+  if (without.count() > kFaults / 2) {
+    text += " --only " + (without.all() ? std::string("none") : text_of(~without));
+  } else if (without.any()) {
+    text += " --without " + text_of(without);
+  }
   if (job.bounds.daemons_max != UINT32_MAX) {
     text += " --daemons " + std::to_string(job.bounds.daemons_max);
   }

@@ -144,11 +144,10 @@ Shrunk shrink_and_tell(const Job& job, const std::string& directory) {
     std::fprintf(stderr, "not shrunk: it does not fail in a process of its own\n");
     return shrunk;
   }
-  std::fprintf(stderr, "shrunk in %llu attempts: turns %llu -> %llu, %zu kinds of faults without\n",
-               static_cast<unsigned long long>(shrunk.attempts),
-               static_cast<unsigned long long>(job.turns),
-               static_cast<unsigned long long>(shrunk.job.turns),
-               shrunk.job.bounds.without.count());
+  std::fprintf(
+      stderr, "shrunk in %llu attempts: turns %llu -> %llu, %zu kinds of faults without\n",
+      static_cast<unsigned long long>(shrunk.attempts), static_cast<unsigned long long>(job.turns),
+      static_cast<unsigned long long>(shrunk.job.turns), shrunk.job.bounds.without.count());
   std::fprintf(stderr, "  %s\nrepeat with: sim %s --verbose\n", shrunk.problem.c_str(),
                command_of(shrunk.job).c_str());
   return shrunk;

@@ -67,7 +67,8 @@ void DaemonWatch::ack(store::Batch& batch, std::string_view frame) {
   const OutboxState state = state_of(batch, member_of_frame(frame, "id"));
   const bool queued = has(frame, "\"queued\":true");
   const std::string_view error = member_of_frame(frame, "error");
-  const bool permanent = has(error, "invalid") || has(error, "forbidden") || has(error, "not_found");
+  const bool permanent =
+      has(error, "invalid") || has(error, "forbidden") || has(error, "not_found");
   cells_.hit(state, queued ? (has(frame, "\"duplicate\":true") ? OutboxEvent::kDuplicate
                                                                : OutboxEvent::kAccepted)
                            : (permanent ? OutboxEvent::kPermanent : OutboxEvent::kTransient));
@@ -84,8 +85,7 @@ void DaemonWatch::link_input(const daemon::Daemon& core, store::Batch& batch,
     case ItemKind::kUp: return hit(LinkEventCell::kUp);
     case ItemKind::kDown:
     case ItemKind::kGaveUp:
-      hit(item.code == 4003 || item.code == 4004 ? LinkEventCell::kReplaced
-                                                 : LinkEventCell::kDown);
+      hit(item.code == 4003 || item.code == 4004 ? LinkEventCell::kReplaced : LinkEventCell::kDown);
       return each_row(batch, OutboxEvent::kLinkLost);
     case ItemKind::kBlocked: return hit(LinkEventCell::kBlocked);
     case ItemKind::kWritable: return hit(LinkEventCell::kWritable);
@@ -107,8 +107,7 @@ void DaemonWatch::before_step(const daemon::Daemon& core) {
   links_.clear();
   const auto& work = core.tables().work;
   work.each([&](daemon::WorkRef row) {
-    inflight_[key_text(work.get<daemon::kWorkId>(row))] =
-        work.get<daemon::kWorkInflight>(row) != 0;
+    inflight_[key_text(work.get<daemon::kWorkId>(row))] = work.get<daemon::kWorkInflight>(row) != 0;
   });
   const auto& links = core.tables().links;
   links.each([&](daemon::LinkRef link) {
@@ -185,8 +184,8 @@ BrokerWatch::Row BrokerWatch::row_of(const broker::Broker& core, store::Batch& b
   if (!batch.get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return {};
   const auto key = crypto::public_key_parse(row.text[store::kMessageTarget]);
   if (!key) return {};
-  const auto no = batch.get_number(TableId::kMemberKey,
-                                   store::u32_bytes_key(row.fixed.mesh_no, *key).bytes());
+  const auto no =
+      batch.get_number(TableId::kMemberKey, store::u32_bytes_key(row.fixed.mesh_no, *key).bytes());
   if (!no) return {};
   const store::MailboxId box{store::MailboxKind::kMember, *no};
   store::ReceiptRow receipt;
@@ -263,8 +262,7 @@ void BrokerWatch::before_step(const broker::Broker& core) {
 }
 
 void BrokerWatch::after_step(const broker::Broker& core, store::Batch& batch,
-                             const std::vector<broker::Effect>& effects,
-                             std::uint64_t expired) {
+                             const std::vector<broker::Effect>& effects, std::uint64_t expired) {
   const auto& claims = core.tables().claims;
   for (const auto& [key, claim] : claims_) {
     if (claims.alive(claim)) continue;

@@ -42,7 +42,7 @@ class DaemonWatch {
   void ack(store::Batch& batch, std::string_view frame);
 
   Cells& cells_;
-  std::unordered_map<std::string, bool> inflight_;         // by row, before step()
+  std::unordered_map<std::string, bool> inflight_;          // by row, before step()
   std::unordered_map<std::uint64_t, LinkStateCell> links_;  // by link, before step()
 };
 

@@ -1,17 +1,13 @@
 // world.cc — enrolment, turns, faults, healing, and the last checks.
 #include "tests/sim/world.h"
 
-#include <sodium.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "core/base/check.h"
-#include "core/crypto/encoding.h"
-#include "core/wire/json_tape.h"
-#include "core/wire/json_writer.h"
+#include "tests/sim/enrol.h"
 
 namespace cm::sim {
 namespace {
@@ -19,16 +15,6 @@ namespace {
 constexpr std::uint64_t kQuietWithinMs = 3'600'000;
 constexpr std::uint64_t kQuietWithinTurns = 60'000;
 constexpr std::uint64_t kHourMs = 3'600'000;
-
-std::string member_of(std::string_view json, std::string_view key) {
-  ScratchArena arena(16 * 1024);
-  wire::JsonParser parser;
-  wire::JsonTape tape;
-  CHECK(parser.parse(json, arena, tape));
-  const wire::JsonNode* node = tape.find(key);
-  CHECK(node != nullptr && node->type == wire::JsonType::kText);
-  return std::string(node->text);
-}
 
 std::string fresh_directory(const std::string& directory) {
   std::filesystem::remove_all(directory);
@@ -83,8 +69,7 @@ Verdict World::run(std::uint64_t turns) {
 void World::set_up() {
   broker_.clock.mono_base_ms = rng_.below(1'000'000'000);
   broker_.start(now_ms_);
-  std::string slug;
-  std::string token;
+  Enrolment enrolment(broker_);
   daemons_.reserve(plan_.daemons);
   for (std::uint32_t number = 0; number < plan_.daemons; ++number) {
     Identity identity;
@@ -93,7 +78,7 @@ void World::set_up() {
       identity.number = number;
       counters_.faults.add(Fault::kTwinIdentity);
     } else {
-      identity = enrol(number, slug, token);
+      identity = enrolment.join(now_ms_, number);
     }
     daemons_.emplace_back(wires_, directory_ + "/d" + std::to_string(number), identity);
     const Identity& who = daemons_.back().who();
@@ -104,13 +89,13 @@ void World::set_up() {
     daemons_.back().clock.wall_offset_ms = static_cast<std::int64_t>(rng_.below(4'001)) - 2'000;
   }
   if (plan_.legacy_client) {
-    legacy_ = std::make_unique<LegacyClient>(wires_, enrol(plan_.daemons, slug, token));
+    legacy_ = std::make_unique<LegacyClient>(wires_, enrolment.join(now_ms_, plan_.daemons));
     oracle_.set_member(plan_.daemons, legacy_->who().key, legacy_->who().key_hex);
     workload_.set_legacy(legacy_.get());
     legacy_->start(now_ms_);
   }
   if (plan_.liar) {
-    liar_ = std::make_unique<Liar>(wires_, enrol(plan_.daemons + 1, slug, token), daemons_);
+    liar_ = std::make_unique<Liar>(wires_, enrolment.join(now_ms_, plan_.daemons + 1), daemons_);
     oracle_.set_liar(liar_->who().key_hex);
     liar_->start(now_ms_);
   }
@@ -126,47 +111,6 @@ void World::set_up() {
   for (DaemonNode& daemon : daemons_) start(daemon);
   act_at_ms_ = now_ms_ + workload_.pause_ms();
   strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
-}
-
-Identity World::enrol(std::uint32_t number, std::string& slug, std::string& token) {
-  Identity who;
-  who.number = number;
-  who.name = "peer-" + std::to_string(number);
-  std::uint8_t secret[64];
-  randombytes_buf(who.seed.data(), who.seed.size());
-  crypto_sign_seed_keypair(who.key.data(), secret, who.seed.data());
-  const crypto::HexText64 hex = crypto::hex_text(who.key);
-  who.key_hex = crypto::view(hex);
-  ScratchArena arena(16 * 1024);
-  TextBuf body(arena);
-  wire::JsonWriter json(body);
-  if (number == 0) {
-    json.begin_object().field("name", "sim").field("pubkey", who.key_hex);
-    json.field("display_name", who.name).end_object();
-    const auto made = broker_.call(now_ms_, "POST", "/cli/mesh/create", body.view(), "admin");
-    CHECK(made);
-    who.mesh_id = member_of(*made, "id");
-    who.member_id = member_of(*made, "member_id");
-    who.broker_url = member_of(*made, "broker_url");
-    slug = who.slug = member_of(*made, "slug");
-    const auto invite = broker_.call(now_ms_, "POST", "/cli/mesh/" + slug + "/invite",
-                                     R"({"max_uses":16})", "admin");
-    CHECK(invite);
-    token = member_of(*invite, "token");
-    return who;
-  }
-  const auto payload = crypto::base64url_decode(token, arena);
-  CHECK(payload);
-  json.begin_object().field("invite_token", token);
-  json.key("invite_payload").raw(as_text(*payload));
-  json.field("peer_pubkey", who.key_hex).field("display_name", who.name).end_object();
-  const auto joined = broker_.call(now_ms_, "POST", "/join", body.view(), {});
-  CHECK(joined);
-  who.member_id = member_of(*joined, "memberId");
-  who.mesh_id = daemons_.front().who().mesh_id;
-  who.broker_url = daemons_.front().who().broker_url;
-  who.slug = slug;
-  return who;
 }
 
 // Nodes: the broker, the daemons, the legacy client, the liar.
@@ -295,8 +239,8 @@ void World::restart_due() {
 }
 
 void World::strike() {
-  const std::uint32_t weights[] = {plan_.cut,       plan_.half_open, plan_.stall,
-                                   plan_.wall_jump, plan_.block,     plan_.partition,
+  const std::uint32_t weights[] = {plan_.cut,           plan_.half_open, plan_.stall,
+                                   plan_.wall_jump,     plan_.block,     plan_.partition,
                                    plan_.slow_consumer, plan_.gave_up};
   std::uint32_t all = 0;
   for (const std::uint32_t weight : weights) all += weight;

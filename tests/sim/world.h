@@ -36,7 +36,6 @@ class World {
 
  private:
   void set_up();
-  Identity enrol(std::uint32_t number, std::string& slug, std::string& token);
   // Moves time to what is due next and does it. False when nothing ever is.
   bool advance();
   void run_node(std::uint32_t node);  // 0: the broker

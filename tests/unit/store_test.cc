@@ -124,6 +124,28 @@ TEST_F(StoreTest, a_map_that_fills_in_the_middle_of_a_batch_fails_the_batch_and_
   EXPECT_EQ(store->commit(), CommitResult::kCommitted);
 }
 
+// LMDB refuses the rest of a transaction behind a failed put, reads included.
+TEST_F(StoreTest, reads_behind_a_full_map_do_not_make_it_an_io_error) {
+  options.bound_bytes = 1 << 20;
+  options.reserve_bytes = 64 << 10;
+  open();
+  put_mesh(1, "mesh-one", "one");
+  ASSERT_EQ(store->commit(), CommitResult::kCommitted);
+  const std::string body(32 << 10, 'x');
+  for (std::uint64_t number = 1; !batch().failed(); ++number) {
+    ASSERT_LT(number, 1'000u);
+    MessageRow row;
+    row.text[kMessageCiphertext] = body;
+    batch().put(TableId::kMessage, Key().add_u64(number).bytes(), row);
+    scratch.reset();
+  }
+  MeshRow row;
+  batch().get(TableId::kMesh, u32_key(1).bytes(), row);
+  Cursor(batch(), TableId::kMesh).seek({});
+  EXPECT_EQ(store->commit(), CommitResult::kFailed);
+  EXPECT_TRUE(batch().get(TableId::kMesh, u32_key(1).bytes(), row));
+}
+
 TEST_F(StoreTest, an_io_error_is_final) {
   open();
   store->set_commit_fault([](void*) { return EIO; }, nullptr);
