@@ -71,7 +71,7 @@ class Bench:
                               capture_output=True, text=True, timeout=BUILD_S)
         if done.returncode == 0:
             return None
-        errors = [line for line in done.stdout.splitlines() if "error" in line]
+        errors = [line for line in done.stdout.splitlines() if " error: " in line]
         return errors[0] if errors else done.stdout[-300:]
 
     def killer(self):
