@@ -65,7 +65,8 @@ RULES = [
          "  if (!mesh || !(tables_.meshes.get<kMeshLink>(mesh) == link) ||",
          "  if (!mesh ||"),
     Rule("a row made under another key is sent", D + "drain.cc",
-         "  if (expected != row.fixed.wire_fingerprint) {", "  if (false) {"),
+         "  if (expected != row.fixed.wire_fingerprint) {",
+         "  if (expected != row.fixed.wire_fingerprint && false) {"),
     Rule("a second attempt forgets its target", D + "requeue.cc",
          "  fresh.text[store::kOutboxLastError] = {};",
          "  fresh.text[store::kOutboxLastError] = {};\n"
@@ -88,7 +89,7 @@ RULES = [
          "  if (!plain) return refuse(reason);\n", ""),
     Rule("whoever wrote a box is believed", D + "receive.cc",
          "  row.fixed.has_member = opened && push.sender_member == push.sender_key;",
-         "  row.fixed.has_member = push.sender_member == push.sender_key;"),
+         "  row.fixed.has_member = (opened || true) && push.sender_member == push.sender_key;"),
     Rule("a name that changed its bearer is used", D + "resolve.cc",
          "  if (bearers.size() > 1) return name_conflict(name, bearers);\n", ""),
     # --- the broker's queue ---
