@@ -86,7 +86,8 @@ RULES = [
     Rule("a redelivery makes a second row", D + "receive.cc",
          "  if (!batch().get_index(TableId::kInboxKey, key.bytes()).empty()) {", "  if (false) {"),
     Rule("what did not open is shown as text", D + "receive.cc",
-         "  if (!plain) return refuse(reason);\n", ""),
+         "  if (!plain) return refuse(reason);\n",
+         "  if (!plain && false) return refuse(reason);\n"),
     Rule("whoever wrote a box is believed", D + "receive.cc",
          "  row.fixed.has_member = opened && push.sender_member == push.sender_key;",
          "  row.fixed.has_member = (opened || true) && push.sender_member == push.sender_key;"),
@@ -98,7 +99,8 @@ RULES = [
          "    unlink_claim(client, claim);\n    tables_.mailboxes.get<kBoxRescan>(box) = 1;\n"
          "    mark_dirty(box);\n    metrics_.add(Metric::kBrokerRedeliveries);\n  }\n}\n\n"
          "// Releases",
-         "    unlink_claim(client, claim);\n    metrics_.add(Metric::kBrokerRedeliveries);\n  }\n}"
+         "    unlink_claim(client, claim);\n    static_cast<void>(box);\n"
+         "    metrics_.add(Metric::kBrokerRedeliveries);\n  }\n}"
          "\n\n// Releases"),
     Rule("a mailbox is split between connections", B + "queue.cc",
          "  if (tables_.mailboxes.get<kBoxClaimed>(box) > 0) {\n"
@@ -130,7 +132,8 @@ RULES = [
          "  mine.parts -= std::int64_t{count} * kParts + paid * 0;"),
     Rule("one sender may fill a queue", B + "budget.cc",
          "  return found->second.rows < limits_.queue_pair_rows_max &&", "  return"),
-    Rule("a full disk takes messages", B + "pressure.cc", "  if (batch().admits() && pressure_ < Pressure::kRefusing) return {};",
+    Rule("a full disk takes messages", B + "pressure.cc",
+         "  if (batch().admits() && pressure_ < Pressure::kRefusing) return {};",
          "  if (batch().admits() || true) return {};"),
     Rule("an id is forgotten before its time", B + "retention.cc",
          "row.fixed.expires_ms <= env_.wall_ms;", "row.fixed.first_seen_ms <= env_.wall_ms;"),
