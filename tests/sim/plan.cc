@@ -133,6 +133,14 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
     plan.long_absence = std::max(plan.long_absence, 300u);
     plan.fault_every_ms = std::min<std::uint64_t>(plan.fault_every_ms, 2'000);
   }
+  if (plan.mail_expires) {
+    // Mail is looked at once an hour, and at each start: long runs, and mail that waits.
+    plan.liar = true;
+    plan.late = std::max(plan.late, 500u);
+    plan.long_pause = std::max(plan.long_pause, 200u);
+    plan.slow_consumer = std::max(plan.slow_consumer, 8u);
+    plan.half_open = std::max(plan.half_open, 8u);
+  }
   take_away(plan);
   plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;

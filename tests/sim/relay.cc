@@ -84,6 +84,7 @@ void Relay::up(std::uint32_t daemon, std::string_view text, std::vector<std::str
     remember(line.sent, text);
   }
   std::string changed;
+  const std::string_view true_text = text;
   if (is_type(text, "send")) {
     remember(line.sent, text);
     if (!line.key.empty()) {
@@ -94,6 +95,8 @@ void Relay::up(std::uint32_t daemon, std::string_view text, std::vector<std::str
     if (!line.key.empty() && strikes(plan_.tamper)) text = changed = tamper(line.key, text);
   }
   out.emplace_back(text);
+  // A changed one first, then the true one: the broker must not take them for the same.
+  if (!changed.empty() && rng_.chance(500)) out.emplace_back(true_text);
   if (is_one_of(text, {"send", "client_ack", "list_peers"}) && strikes(plan_.duplicate)) {
     counters_.faults.add(Fault::kDuplicate);
     out.emplace_back(text);
@@ -112,7 +115,10 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
     remember(line.acks, text);
     // Who changes a send may keep its answer, too: then it is sent again, as it was.
     const bool lied = changed(line.key, std::string(member_of_frame(text, "id")));
-    if (lied && rng_.chance(300) && !calm_) return;
+    if (lied && !calm_ && rng_.chance(400)) {
+      line.kept.emplace_back(text);
+      return;
+    }
   }
   if (is_type(text, "push") && member_of_frame(text, "subtype") != "system") {
     if (line.open.size() > 8 * kKept) line.open.erase(line.open.begin());
@@ -149,6 +155,8 @@ void Relay::late(std::uint32_t daemon, std::vector<std::string>& to_broker,
     some(line.acks, to_daemon);
     some(line.acknowledged, to_daemon);
   }
+  for (std::string& frame : line.kept) to_daemon.push_back(std::move(frame));
+  line.kept.clear();
   line.sent.clear();
   line.acks.clear();
   line.open.clear();

@@ -60,6 +60,7 @@ class Relay {
     std::string hello;                        // of the newest connection
     std::map<std::string, std::string> open;  // pushes by message id, not acknowledged
     std::deque<std::string> acknowledged;     // pushes
+    std::vector<std::string> kept;            // answers to changed sends, for the next connection
     std::deque<std::string> sent, acks;       // sends and client_acks; answers to sends
   };
   void remember(std::deque<std::string>& where, std::string_view text) const;

@@ -1,6 +1,8 @@
 // workload.cc — the drawing of requests.
 #include "tests/sim/workload.h"
 
+#include <algorithm>
+
 #include "core/base/check.h"
 #include "core/wire/json_writer.h"
 
@@ -27,10 +29,11 @@ bool Workload::may_ask_more() const {
   return wires_.oracle.requests().size() < wires_.plan.requests_max;
 }
 
-const Request* Workload::earlier(std::uint32_t daemon) {
+const Request* Workload::earlier(std::uint32_t daemon, std::size_t newest) {
   const auto& requests = wires_.oracle.requests();
   for (int attempt = 0; attempt < 4 && !requests.empty(); ++attempt) {
-    const Request& some = requests[wires_.rng.below(requests.size())];
+    const std::size_t among = std::min(newest, requests.size());
+    const Request& some = requests[requests.size() - 1 - wires_.rng.below(among)];
     if (some.daemon == daemon && !some.id.empty()) return &some;
   }
   return nullptr;
@@ -192,7 +195,8 @@ void Workload::burst(std::uint64_t now_ms, std::uint32_t daemon) {
 }
 
 void Workload::requeue(std::uint64_t now_ms, std::uint32_t daemon) {
-  const Request* old = earlier(daemon);
+  // Most are asked for while the row is under way.
+  const Request* old = earlier(daemon, wires_.rng.chance(700) ? 10 : SIZE_MAX);
   if (old == nullptr || !may_ask_more()) return;
   old = wires_.oracle.bound(daemon, old->id);
   if (old == nullptr) return;

@@ -39,8 +39,8 @@ class Workload {
   void requeue(std::uint64_t now_ms, std::uint32_t daemon);
   void status(std::uint64_t now_ms, std::uint32_t daemon);
   void send_as_legacy();
-  // An earlier request of this daemon that has an id; null if none was found.
-  const Request* earlier(std::uint32_t daemon);
+  // An earlier request of this daemon that has an id, among the newest; null if none was found.
+  const Request* earlier(std::uint32_t daemon, std::size_t newest = SIZE_MAX);
   bool may_ask_more() const;
   void stream(std::uint64_t now_ms, std::uint32_t daemon);
   std::uint32_t some_live_daemon(bool& found);
