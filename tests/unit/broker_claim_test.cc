@@ -182,5 +182,33 @@ TEST_F(BrokerTest, claimed_is_said_of_the_message_that_is_and_held_of_who_is_con
       << "its member's daemon is connected; the session is not";
 }
 
+TEST_F(BrokerTest, mail_of_a_sender_that_was_removed_ends_before_it_is_pushed) {
+  found(2);
+  const ConnRef alice = connect(members_[0]);
+  send(alice, members_[1].hex, "one");
+  const store::Key index = store::u32_bytes_key(1, members_[0].key);
+  const std::uint32_t alice_no =
+      *parts_.store->batch().get_number(TableId::kMemberKey, index.bytes());
+  store::MemberRow row;
+  const store::Key key = store::u32_key(alice_no);
+  ASSERT_TRUE(parts_.store->batch().get(TableId::kMember, key.bytes(), row));
+  row.fixed.revoked_ms = parts_.env.wall_ms;
+  const std::string id(row.text[store::kMemberId]), name(row.text[store::kMemberName]);
+  row.text = {id, name};
+  parts_.store->batch().put(TableId::kMember, key.bytes(), row);
+  ASSERT_EQ(parts_.store->commit(), store::CommitResult::kCommitted);
+  start();
+  const ConnRef bob = connect(members_[1]);
+  EXPECT_EQ(pushed(bob), Texts{});
+  later(1);
+  EXPECT_EQ(pushed(bob), Texts{});
+  store::Cursor cursor(parts_.store->batch(), TableId::kReceipt);
+  ASSERT_TRUE(cursor.seek({}));
+  store::ReceiptRow receipt;
+  ASSERT_TRUE(cursor.row(receipt));
+  EXPECT_EQ(receipt.fixed.state, store::ReceiptState::kExpired);
+  EXPECT_EQ(receipt.text[store::kReceiptReason], "sender_revoked");
+}
+
 }  // namespace
 }  // namespace cm::broker
