@@ -138,7 +138,8 @@ RULES = [
     Rule("an id is forgotten before its time", B + "retention.cc",
          "row.fixed.expires_ms <= env_.wall_ms;", "row.fixed.first_seen_ms <= env_.wall_ms;"),
     Rule("history goes before it was delivered", B + "retention.cc",
-         "  if (is_kept) return true;\n", ""),
+         "  if (is_kept) return true;\n",
+         "  if (is_kept && false) return true;\n"),
     Rule("a pruned history is still promised", B + "retention.cc",
          "  note_history_pruned(message.fixed.sender_member_no, client_id, id);\n", ""),
     Rule("strangers may ask for a message's status", B + "message_status.cc",
@@ -147,9 +148,10 @@ RULES = [
     # --- receipts ---
     Rule("a receipt's signature is believed", D + "chain.cc",
          " && crypto::verify(*signer, text.view(), *signature)) {", ") {"),
-    Rule("anybody may report what was seen", B + "receipts.cc",
-         "      receipt.fixed.recipient_member_no != "
-         "tables_.clients.get<kClientMemberNo>(client) ||\n", ""),
+    Rule("what was seen is counted twice", B + "receipts.cc", "receipt.fixed.seen_ms != 0 ||",
+         "false ||"),
+    Rule("seen is shown of who reports no more than stored", B + "receipts.cc",
+         "receipt.fixed.level == ReportLevel::kStored ||", "false ||"),
     Rule("who is hidden is told of", B + "receipts.cc",
          "      is_hidden(*recipient, mailbox, routing_key(row, mailbox, recipient))) {",
          "      (mailbox.no == 0 && is_hidden(*recipient, mailbox, "
