@@ -28,7 +28,7 @@ KINDS = {"alloc": 1, "write-full": 2, "write-io": 3, "write-short": 4, "sync": 5
          "mmap": 7, "accept": 8}
 REPORTS = (-signal.SIGABRT,)   # a CHECK, or memory that is exhausted: both print why
 SENDS = 2                      # of each side, while the failure may strike
-DEADLINE_S = 20
+DEADLINE_S = 90                # a daemon waits up to 30 s before it dials again
 
 
 class Board:
@@ -71,6 +71,7 @@ class Trials:
         self.start(process, KINDS[kind], nth)
         ended = None
         try:
+            self.dial_anew(process)
             self.work(process)
         except Ended as end:
             ended = end.code
@@ -84,10 +85,27 @@ class Trials:
             outcome = self.judge_end(process, ended, before, fired)
         self.disarm(process)
         process.start()
+        self.dial_anew(process)
         self.expect_all()
         if fired:
             self.outcomes[outcome] += 1
         return fired, count
+
+    def dial_anew(self, process):
+        """Daemons that saw the broker go would wait before they dial again: they begin anew."""
+        if process is not self.world.broker:
+            return
+        try:
+            process.wait_started()
+        except Failed:
+            if process.child.poll() is None:
+                raise
+            raise Ended(process.child.returncode) from None
+        for member in self.world.members.values():
+            member.daemon.stop()
+            member.daemon.launch()
+        for member in self.world.members.values():
+            member.daemon.wait_started()
 
     def work(self, process):
         for _ in range(SENDS):
