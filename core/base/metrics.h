@@ -203,7 +203,7 @@ enum class MetricKind : std::uint8_t { kCounter, kGauge };
   X(DaemonPressureLevel, Daemon, Gauge, "cm_daemon_pressure_level", "",                            \
     "0 normal, 1 high, 2 refusing sends, 3 degraded")                                              \
   X(DaemonInboxSetAside, Daemon, Counter, "cm_daemon_inbox_set_aside_total", "",                   \
-    "Damaged inbox rows that a start wrote to a file and removed") \
+    "Damaged inbox rows that a start wrote to a file and removed")                                 \
   X(DaemonReceiptsInvalid, Daemon, Counter, "cm_daemon_receipts_invalid_total", "",                \
     "Receipts of recipients whose signature does not verify")                                      \
   X(DaemonSeenReports, Daemon, Counter, "cm_daemon_seen_reports_total", "",                        \
