@@ -88,9 +88,9 @@ RULES = [
     Rule("what did not open is shown as text", D + "receive.cc",
          "  if (!plain) return refuse(reason);\n",
          "  if (!plain && false) return refuse(reason);\n"),
-    Rule("whoever wrote a box is believed", D + "receive.cc",
+    Rule("whoever a push names is believed", D + "receive.cc",
          "  row.fixed.has_member = opened && push.sender_member == push.sender_key;",
-         "  row.fixed.has_member = (opened || true) && push.sender_member == push.sender_key;"),
+         "  row.fixed.has_member = opened && push.sender_member.has_value();"),
     Rule("a name that changed its bearer is used", D + "resolve.cc",
          "  if (bearers.size() > 1) return name_conflict(name, bearers);\n", ""),
     # --- the broker's queue ---

@@ -119,12 +119,15 @@ TEST_F(DaemonInbox, a_sender_is_attested_by_a_box_that_opened_and_by_nothing_els
   const std::string member = R"("senderMemberPubkey":")" + bob_.hex + "\"";
   std::string sealed = push("s", "pay bob");
   sealed.insert(sealed.size() - 1, "," + member);
+  std::string of_another = push("o", "pay eve");  // bob's box, under another member's name
+  of_another.insert(of_another.size() - 1, R"(,"senderMemberPubkey":")" + eve_.hex + "\"");
   const struct {
     const char* id;
     std::string frame;
     bool attested;
   } rows[] = {
       {"sealed", sealed, true},
+      {"of another", of_another, false},
       {"direct",
        plain("d", "cGF5IGV2ZQ==", from_bob(member + R"(,"targetSpec":")" + self_.hex + "\""),
              false),
