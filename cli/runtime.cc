@@ -16,6 +16,7 @@
 #include "core/base/check.h"
 #include "core/crypto/random.h"
 #include "core/net/loop.h"
+#include "core/net/ws_handshake.h"
 
 namespace cm::cli {
 namespace {
@@ -123,6 +124,9 @@ Status prepare(Runtime& runtime, const MemoryBill& bill) {
   // cores, which know none.
   std::set_new_handler([] { CHECK(!"memory is exhausted"); });
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
+  // OpenSSL sets itself up at its first digest, and does not look whether memory was left for it:
+  // that happens here, before anybody is served.
+  (void)net::ws_accept_text("AAAAAAAAAAAAAAAAAAAAAA==");
   const std::uint64_t descriptors = net::raise_fd_limit();
   constexpr std::uint64_t kOwnDescriptors = 64;  // store, listeners, log, plugins
   if (descriptors > kOwnDescriptors &&

@@ -89,7 +89,7 @@ void* aligned_alloc(size_t align, size_t size) {
 
 static int is_file(int fd) {
   struct stat info;
-  return syscall(SYS_fstat, fd, &info) == 0 && S_ISREG(info.st_mode);
+  return fd > STDERR_FILENO && syscall(SYS_fstat, fd, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 /* Whether the call is to fail: 1 with errno set; 2: half of it is to be done. */

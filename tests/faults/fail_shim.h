@@ -1,7 +1,7 @@
 /* fail_shim.h — the Nth call of a kind fails, once; before and after it all calls are made.
  * Owns:   struct cm_fail_board, by which a test arms the shim and learns what was counted.
- * Holds:  counts go on behind the failure. Writes and syncs count for regular files only: what a
- *         socket does is the network's.
+ * Holds:  counts go on behind the failure. Writes count for regular files only, and not for the
+ *         standard streams: what a socket does is the network's, and a lost log line is counted.
  * Not:    the calls (fail_shim.c); what has to hold behind a failure (nth_failure.cc,
  * nth_binary.py).
  */
