@@ -123,7 +123,8 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
   if (is_type(text, "push") && member_of_frame(text, "subtype") != "system") {
     if (line.open.size() > 8 * kKept) line.open.erase(line.open.begin());
     line.open[std::string(member_of_frame(text, "messageId"))] = text;
-    if (!line.key.empty() && strikes(plan_.tamper)) {
+    if (!line.key.empty() && is_honest(member_of_frame(text, "senderPubkey")) &&
+        strikes(plan_.tamper)) {
       text = made = tamper(member_of_frame(text, "senderPubkey"), text);
     }
   }
@@ -160,6 +161,11 @@ void Relay::late(std::uint32_t daemon, std::vector<std::string>& to_broker,
   line.sent.clear();
   line.acks.clear();
   line.open.clear();
+}
+
+bool Relay::is_honest(std::string_view key) const {
+  return std::any_of(lines_.begin(), lines_.end(),
+                     [key](const auto& line) { return line.second.key == key; });
 }
 
 // One digit of one member is another one.

@@ -63,6 +63,7 @@ class Relay {
     std::vector<std::string> kept;            // answers to changed sends, for the next connection
     std::deque<std::string> sent, acks;       // sends and client_acks; answers to sends
   };
+  bool is_honest(std::string_view key) const;  // a daemon's
   void remember(std::deque<std::string>& where, std::string_view text) const;
   std::string tamper(std::string_view sender, std::string_view text);
   std::string as_legacy(std::string_view text);
