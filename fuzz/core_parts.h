@@ -102,8 +102,8 @@ class CoreParts {
   explicit CoreParts(store::Role role)
       : log([](void*, std::string_view) {}, [](void*) { return std::uint64_t{0}; }, nullptr) {
     CHECK(sodium_init() >= 0);
-    char path[] = "/tmp/cm-fuzz-XXXXXX";
-    CHECK(mkdtemp(path) != nullptr);
+    std::string path = std::filesystem::temp_directory_path() / "cm-fuzz-XXXXXX";
+    CHECK(mkdtemp(path.data()) != nullptr);
     store::Options options;
     options.directory = path;
     options.role = role;

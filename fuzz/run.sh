@@ -38,6 +38,8 @@ set -- "$@" "$corpus"
 if [ -d "$here/seeds/$target" ]; then set -- "$@" "$here/seeds/$target"; fi
 
 before=$(find "$artifacts" -type f | wc -l)
+# Stores in memory: nobody waits for a disk that others keep busy.
+if [ -d /dev/shm ]; then export TMPDIR=/dev/shm; fi
 status=0
 "$build/bin/fuzz_$target" "$@" >"$log" 2>&1 || status=$?
 after=$(find "$artifacts" -type f | wc -l)
