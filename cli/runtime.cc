@@ -122,7 +122,10 @@ Warn log_warnings(const Log& log) {
 Status prepare(Runtime& runtime, const MemoryBill& bill) {
   // Exhausted memory ends the process here, with its report: an exception would pass through the
   // cores, which know none.
-  std::set_new_handler([] { CHECK(!"memory is exhausted"); });
+  std::set_new_handler([] {
+    constexpr bool kMemoryIsExhausted = true;
+    CHECK(!kMemoryIsExhausted);
+  });
   if (!crypto::initialise()) return fail(Err::kInternal, "the system has no random source");
   // OpenSSL sets itself up at its first digest, and does not look whether memory was left for it:
   // that happens here, before anybody is served.

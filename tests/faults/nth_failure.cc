@@ -307,7 +307,10 @@ int main(int count, char** words) {
     std::fprintf(stderr, "usage: nth_failure [--whole] [--seed N] [--kind NAME] [--nth N]\n");
     return 3;
   }
-  std::set_new_handler([] { CHECK(!"memory is exhausted"); });  // as both roles do
+  std::set_new_handler([] {  // as both roles do
+    constexpr bool kMemoryIsExhausted = true;
+    CHECK(!kMemoryIsExhausted);
+  });
   cm::sim::install_sodium_rng();
   if (!cm::crypto::initialise()) return 1;
   return cm::faults::run(options);
