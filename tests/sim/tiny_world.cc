@@ -16,7 +16,7 @@ constexpr std::size_t kStepsMost = 10'000;
 
 std::string fresh(const std::string& directory) {
   std::filesystem::remove_all(directory);
-  std::filesystem::create_directory(directory);
+  std::filesystem::create_directories(directory);
   return directory;
 }
 
