@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""test_disk_full.py BUILD — a receiver and a sender whose real disk is full, and has room again.
+"""test_disk_full.py BUILD — a receiver, a sender and a broker whose real disk is full for a while.
 
-The stores of both daemons stand on small file systems of their own (tmpfs in a mount namespace).
-On a full one nothing is acknowledged and nothing is lost; with room again all arrives once.
+The stores stand on small file systems of their own (tmpfs in a mount namespace). On a full one nothing is acknowledged and nothing is lost; with room again all arrives once.
 """
 
 import http.client
@@ -16,15 +15,14 @@ BODY = "x" * 30_000
 KIB = 1024
 
 
-def small_disk(member, kib):
-    store = member.home / ".claudemesh/daemon"
+def small_disk(store, kib):
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=0700", "tmpfs", str(store)],
                    check=True)
     return store
 
 
-def grow(disk, kib):
+def resize(disk, kib):
     subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
 
 
@@ -51,7 +49,7 @@ def the_receiver_is_full(alice, bob, disk):
             raise Failed(f"alice has room, yet {name} was not accepted")
     wait_until(lambda: "commit_failed" in bob.daemon.log_path.read_text(),
                "bob's daemon notices that its disk is full")
-    grow(disk, 16 * KIB)
+    resize(disk, 16 * KIB)
     wait_until(lambda: set(sent) <= set(names(bob)), "all arrive once there is room", 120)
     if names(bob) != sent:
         raise Failed(f"lost, twice or out of order: {names(bob)}")
@@ -63,7 +61,7 @@ def the_sender_is_full(alice, bob, disk):
              if accepted(alice, "bob", name)]
     if len(taken) == 200:
         raise Failed("a full disk refused nothing")
-    grow(disk, 64 * KIB)
+    resize(disk, 64 * KIB)
     wait_until(lambda: accepted(alice, "bob", "s-last"), "a send is accepted again")
     wait_until(lambda: "s-last" in names(bob), "what was accepted arrives", 120)
     got = [name for name in names(bob) if name.startswith("s")]
@@ -72,11 +70,34 @@ def the_sender_is_full(alice, bob, disk):
     print(f"a full sender: {len(taken)} accepted and arrived, {200 - len(taken)} refused")
 
 
+def the_broker_is_full(world, alice, bob, disk):
+    """Mail waits at the broker for somebody who is away, until the broker has no room for more."""
+    bob.daemon.stop()
+    room = os.statvfs(disk)
+    used = (room.f_blocks - room.f_bfree) * room.f_frsize // KIB
+    resize(disk, used + 256)
+    sent = [f"b{number}" for number in range(200)]
+    for name in sent:
+        if not accepted(alice, "bob", name):
+            raise Failed(f"alice has room, yet {name} was not accepted")
+    wait_until(lambda: "commit_failed" in world.broker.log_path.read_text(),
+               "the broker notices that its disk is full")
+    resize(disk, 64 * KIB)
+    bob.daemon.start()
+    wait_until(lambda: set(sent) <= set(names(bob)), "all arrive once there is room", 120)
+    got = [name for name in names(bob) if name.startswith("b")]
+    if got != sent:
+        raise Failed(f"lost, twice or out of order: {got}")
+    print(f"a full broker: {len(sent)} arrived once and in order when it had room")
+
+
 def main(build):
     with World(build) as world:
+        disks = {"broker": small_disk(world.data, 64 * KIB)}
         world.start_broker()
         alice, bob = world.member("alice"), world.member("bob")
-        disks = {m.name: small_disk(m, k) for m, k in ((alice, 8 * KIB), (bob, 1 * KIB))}
+        for member, kib in ((alice, 8 * KIB), (bob, 1 * KIB)):
+            disks[member.name] = small_disk(member.home / ".claudemesh/daemon", kib)
         try:
             alice.json("create", "demo", "--broker", world.url, "--display-name", "alice")
             bob.json("join", alice.json("share")["url"], "--name", "bob")
@@ -85,8 +106,9 @@ def main(build):
             for member in (alice, bob):
                 member.wait_connected()
             the_receiver_is_full(alice, bob, disks["bob"])
-            grow(disks["bob"], 64 * KIB)
+            resize(disks["bob"], 64 * KIB)
             the_sender_is_full(alice, bob, disks["alice"])
+            the_broker_is_full(world, alice, bob, disks["broker"])
             for member in (alice, bob):
                 member.daemon.stop()
                 member.run("daemon", "fsck")

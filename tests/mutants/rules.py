@@ -23,6 +23,9 @@ RULES = [
          "    plugins::Verdict verdict = plugins::Verdict::kOk;\n    switch (store_.commit()) {",
          "    plugins::Verdict verdict = plugins::Verdict::kOk;\n    execute_all();\n"
          "    switch (store_.commit()) {", ("test_disk_full.py",)),
+    Rule("the broker replies before its commit", "cli/run_broker.cc",
+         "    core_.step();\n    commit();\n", "    core_.step();\n    execute_all();\n    commit();\n",
+         ("test_disk_full.py",)),
     Rule("an abandoned daemon lets its effects go", D + "load.cc",
          "void Daemon::abandon(Err why) {\n  effects_.clear();", "void Daemon::abandon(Err why) {"),
     Rule("an abandoned broker lets its effects go", B + "load.cc",
