@@ -26,6 +26,7 @@ using Pgno = std::uint64_t;
 constexpr std::size_t kHeadBytes = 16;  // of a page: number, pad, flags, lower and upper bound
 constexpr std::size_t kNodeBytes = 8;   // of a node: size low, size high, flags, key size
 constexpr std::size_t kDbBytes = 48;
+constexpr std::size_t kTxnOffset = kHeadBytes + 32 + 2 * kDbBytes;  // of a meta page
 constexpr std::uint16_t kBranch = 1, kLeaf = 2, kOverflow = 4, kMeta = 8;
 constexpr std::uint16_t kBigData = 1, kSubTree = 2;
 constexpr Pgno kNoPage = ~Pgno{0};
@@ -69,7 +70,7 @@ Meta meta_at(const std::uint8_t* page, Pgno number) noexcept {
   meta.free_list = db_at(at + 24);
   meta.main = db_at(at + 24 + kDbBytes);
   meta.last = u64(at + 24 + 2 * kDbBytes);
-  meta.txn = u64(at + 32 + 2 * kDbBytes);
+  meta.txn = u64(page + kTxnOffset);
   if (u64(page) != number || u16(page + 10) != kMeta) meta.problem = "no meta page";
   if (load_le<std::uint32_t>(at) != kMagic || load_le<std::uint32_t>(at + 4) != kFormat) {
     meta.problem = "no store of this format";
@@ -116,6 +117,9 @@ class Walk {
     if (!problem_ && taken_ + 1 != last_) refuse("pages are neither in use nor free", last_);
     return problem_;
   }
+
+  // The newest transaction that freed a page: nearly each one does. 0: none.
+  std::uint64_t newest_free() const noexcept { return newest_free_; }
 
  private:
   enum class Kind { kMain, kFree, kTable };
@@ -260,7 +264,10 @@ class Walk {
       counts.overflows += count;
       data = head + kHeadBytes;
     }
-    if (kind == Kind::kFree) free_lists_.push_back({data, size});
+    if (kind == Kind::kFree) {
+      free_lists_.push_back({data, size});
+      newest_free_ = std::max(newest_free_, u64(key.data()));
+    }
     return true;
   }
 
@@ -291,6 +298,7 @@ class Walk {
   Pgno last_;
   std::vector<bool> used_;
   std::uint64_t taken_ = 0;
+  std::uint64_t newest_free_ = 0;
   std::vector<Bytes> free_lists_;
   PageProblem problem_;
 };
@@ -364,6 +372,75 @@ int forget_unfinished(const std::string& file) noexcept {
   }
   ::close(fd);
   return code;
+}
+
+namespace {
+
+struct Candidate {
+  Meta meta;
+  std::uint64_t age = 0;  // the newest transaction that it shows signs of
+  bool whole = false;
+};
+
+Candidate candidate_at(Bytes file, Pgno number) {
+  Candidate found;
+  found.meta = meta_at(file.data() + number * kPageBytes, number);
+  if (found.meta.problem != nullptr) return found;
+  Walk walk(file, found.meta);
+  found.whole = !walk.run(found.meta) && found.meta.main.root != kNoPage;
+  found.age = walk.newest_free();
+  return found;
+}
+
+// Both pages lead to the commit of page `from`, as if it had been made twice.
+TwoPages metas_from(Bytes file, Pgno from, std::uint64_t txn) {
+  TwoPages both;
+  for (const std::uint64_t number : {txn - 1, txn}) {
+    std::uint8_t* const page = both.data() + number % 2 * kPageBytes;
+    std::copy_n(file.data() + from * kPageBytes, kPageBytes, page);
+    store_le(page, number % 2);
+    store_le(page + kTxnOffset, number);
+  }
+  return both;
+}
+
+bool write_metas(int fd, const TwoPages& bytes) noexcept {
+  return ::pwrite(fd, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()) &&
+         ::fsync(fd) == 0;
+}
+
+Mend mend(int fd, Bytes file, bool change) {
+  const std::array<Candidate, 2> found = {candidate_at(file, 0), candidate_at(file, 1)};
+  TwoPages now;
+  std::copy_n(file.data(), now.size(), now.data());
+  const Pgno claimed = found[0].meta.txn > found[1].meta.txn ? 0 : 1;
+  if (!judge_metas(now) && found[claimed].whole) return Mend::kSound;
+  if (!found[0].whole && !found[1].whole) return Mend::kHopeless;
+  // Of two whole ones a number was damaged: what they freed tells which is newer.
+  const bool is_second = found[1].whole && (!found[0].whole || found[1].age > found[0].age);
+  const Candidate& best = found[is_second ? 1 : 0];
+  const std::uint64_t txn = std::max<std::uint64_t>({best.meta.txn, best.age, 1});
+  if (!change) return Mend::kMended;
+  const bool written = write_metas(fd, metas_from(file, is_second ? 1 : 0, txn));
+  return written ? Mend::kMended : Mend::kHopeless;
+}
+
+}  // namespace
+
+Mend mend_metas(const std::string& file, bool change) {
+  const int fd = ::open(file.c_str(), (change ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+  struct stat info {};
+  Mend result = Mend::kHopeless;
+  if (fd >= 0 && ::fstat(fd, &info) == 0 && info.st_size >= 2 * std::int64_t{kPageBytes}) {
+    const auto size = static_cast<std::size_t>(info.st_size);
+    void* const map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map != MAP_FAILED) {
+      result = mend(fd, {static_cast<const std::uint8_t*>(map), size}, change);
+      ::munmap(map, size);
+    }
+  }
+  if (fd >= 0) ::close(fd);
+  return result;
 }
 
 }  // namespace cm::store

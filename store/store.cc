@@ -18,9 +18,9 @@
 #include "core/base/limits.h"
 #include "core/base/pressure.h"
 #include "store/fsck.h"
+#include "store/marks.h"
 #include "store/migrate.h"
 #include "store/pages.h"
-#include "store/relaxed_mark.h"
 
 namespace cm::store {
 namespace {
@@ -54,6 +54,17 @@ bool is_disk_full(const std::string& directory) noexcept {
          std::uint64_t{info.f_bavail} * info.f_bsize < kAlmostNothing;
 }
 
+// 0 if it is not there. A file that may not be read is no damaged file.
+Result<std::uint64_t> size_of_file(const std::string& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0 && errno == ENOENT) return std::uint64_t{0};
+  struct stat info {};
+  const int code = fd >= 0 && ::fstat(fd, &info) == 0 ? 0 : errno;
+  if (fd >= 0) ::close(fd);
+  if (code != 0) return fail(Err::kIo, errno_text("cannot read " + file, code));
+  return static_cast<std::uint64_t>(info.st_size);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena& scratch) {
@@ -65,6 +76,7 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena&
   if (Status opened = store->open_environment(); !opened) return opened.error();
   if (Status tables = store->open_tables(); !tables) return tables.error();
   if (Status schema = store->check_schema(); !schema) return schema.error();
+  if (Status marked = store->remember_creation(); !marked) return marked.error();
   if (Status sound = store->check_after_power_loss(); !sound) return sound.error();
   store->measure();
   return store;
@@ -139,13 +151,19 @@ Status Store::take_lock() {
 
 Status Store::open_environment() {
   const std::string file = options_.directory + "/data.mdb";
-  if (!options_.read_only) {
+  const bool is_made = was_made(options_.directory);
+  if (!is_made && !options_.read_only) {
     if (const int code = forget_unfinished(file); code != 0) {
       return fail(Err::kIo, errno_text("cannot begin " + file + " anew", code));
     }
   }
-  struct stat info {};
-  const bool is_new = ::stat(file.c_str(), &info) != 0 || info.st_size == 0;
+  const auto size = size_of_file(file);
+  if (!size) return size.error();
+  const bool is_new = *size == 0;
+  if (is_new && is_made) {
+    return fail(Err::kCorrupt, file + " is empty or gone, and messages were kept in it");
+  }
+  if (is_new && options_.read_only) return fail(Err::kNotFound, file + " holds no store yet");
   if (Status metas = judged(check_metas(file)); !metas) return metas;
   int code = mdb_env_create(&env_);
   if (code != 0) return fail(Err::kIo, errno_text("LMDB", code));
@@ -167,8 +185,18 @@ Status Store::open_environment() {
   keep_descriptors_from_children();
   batch_.env_ = env_;
   if (is_new) return settle_new_file();
-  const bool is_walked = static_cast<std::uint64_t>(info.st_size) <= kWalkedAtOpenBytes;
-  return is_walked ? judged(check_pages(env_)) : Status{};
+  return *size <= kWalkedAtOpenBytes ? judged(check_pages(env_)) : Status{};
+}
+
+// The first commit is on the disk before anything says so, in relaxed mode as well.
+Status Store::remember_creation() {
+  if (options_.read_only || was_made(options_.directory)) return {};
+  if (options_.durability == Durability::kRelaxed) {
+    if (const int code = mdb_env_sync(env_, 1); code != 0) {
+      return fail(Err::kIo, errno_text("cannot flush the new store", code));
+    }
+  }
+  return set_made_mark(options_.directory);
 }
 
 Status Store::judged(const PageProblem& problem) const {

@@ -31,7 +31,7 @@ struct MDB_cursor;
 namespace cm::store {
 
 // sync: a commit survives power loss. relaxed: it survives kill -9 of the process, not power loss,
-// after which the store is walked whole at the next open and may be refused (relaxed_mark.h).
+// after which the store is walked whole at the next open and may be refused (marks.h).
 enum class Durability : std::uint8_t { kSync, kRelaxed };
 
 struct Options {
@@ -220,6 +220,7 @@ class Store {
   Status open_environment();
   Status judged(const PageProblem& problem) const;
   Status settle_new_file();
+  Status remember_creation();
   void forget_dead_readers();
   void keep_descriptors_from_children();
   Status open_tables();
@@ -239,7 +240,7 @@ class Store {
   std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
   int last_error_ = 0;
   bool lost_power_ = false;
-  bool is_marked_ = false;  // relaxed_mark.h, by this owner
+  bool is_marked_ = false;  // marks.h, by this owner
   bool unsynced_ = false;
   std::uint64_t unsynced_since_ = UINT64_MAX;  // monotonic; not known until the iteration's end
   bool salvaged_ = false;

@@ -1,8 +1,8 @@
 // recover.cc — daemon recover: a damaged store becomes whole, and says what that costs.
 // Holds:  the daemon is stopped, and the store's lock is ours. Nothing is removed before it is in a
-//         dump file; a data file that cannot be read is renamed, never deleted. With --dry-run
-//         nothing changes, and a daemon may run beside it. It ends with fsck, and believes nobody
-//         else.
+//         dump file; a data file whose pages are damaged is copied before it is mended, and one
+//         that cannot be read is renamed, never deleted. With --dry-run nothing changes, and a
+//         daemon may run beside it. It ends with fsck, and believes nobody else.
 // Source: design/delivery.md, "Start-up"; spec/decisions.md.
 // Not:    what is damaged and how it is repaired (store/recover.h).
 #include <poll.h>
@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 
 #include "cli/ensure_daemon.h"
@@ -29,6 +30,8 @@
 #include "cli/verbs.h"
 #include "core/wire/json_writer.h"
 #include "store/fsck.h"
+#include "store/marks.h"
+#include "store/pages.h"
 #include "store/recover.h"
 
 namespace cm::cli {
@@ -45,6 +48,7 @@ constexpr const char* kActions[] = {"set aside", "written anew", "its id stays t
 struct Outcome {
   std::vector<store::Repair> repairs;
   bool schema_was_damaged = false;
+  std::string pages;  // what is wrong below the rows; empty: nothing
   std::string dump, renamed;
   std::uint64_t rows = 0;
 };
@@ -87,12 +91,14 @@ bool is_readable() {
 
 // The whole file is unreadable: it is kept under another name, and a fresh one takes its place.
 Status start_afresh(Outcome& outcome) {
+  if (outcome.pages.empty()) outcome.pages = "reading the file ended the process that read it";
   outcome.renamed = data_file() + ".corrupt-" + file_stamp();
   if (g_options.dry_run) return {};
   if (::rename(data_file().c_str(), outcome.renamed.c_str()) != 0) {
     return fail(Err::kIo, "cannot rename " + data_file() + ": " + std::strerror(errno));
   }
   remove_file(store_dir() + "/lock.mdb");
+  store::clear_made_mark(store_dir());
   ScratchArena scratch;
   const auto fresh = open_store(scratch, false);
   return fresh ? Status{} : Status{fresh.error()};
@@ -111,11 +117,34 @@ Status check_again(store::Store& store, Outcome& outcome) {
                                   " problems after the repair; the first is " + first);
 }
 
+// The commit that can still be followed takes the place of the one that cannot. The file as it was
+// found is kept beside it.
+Status mend(Outcome& outcome) {
+  if (store::mend_metas(data_file(), false) != store::Mend::kMended) return start_afresh(outcome);
+  outcome.dump = data_file() + ".corrupt-" + file_stamp();
+  if (g_options.dry_run) return {};
+  std::error_code copied;
+  std::filesystem::copy_file(data_file(), outcome.dump, copied);
+  if (copied) return fail(Err::kIo, "cannot copy to " + outcome.dump + ": " + copied.message());
+  if (store::mend_metas(data_file(), true) != store::Mend::kMended) {
+    return fail(Err::kIo, "cannot write the first pages of " + data_file());
+  }
+  return {};
+}
+
 Status recover(Outcome& outcome) {
   ScratchArena scratch;
-  auto opened = is_readable() ? open_store(scratch, g_options.dry_run)
-                              : Result<std::unique_ptr<store::Store>>(Err::kCorrupt);
-  if (!opened && opened.code() == Err::kCorrupt) return start_afresh(outcome);
+  const bool readable = is_readable();
+  auto opened = readable ? open_store(scratch, g_options.dry_run)
+                         : Result<std::unique_ptr<store::Store>>(Err::kCorrupt);
+  if (!opened && opened.code() == Err::kCorrupt) {
+    outcome.pages = opened.error().detail;
+    if (!readable) return start_afresh(outcome);
+    if (Status mended = mend(outcome); !mended) return mended;
+    if (g_options.dry_run || !outcome.renamed.empty()) return {};
+    opened = open_store(scratch, false);
+    if (!opened && opened.code() == Err::kCorrupt) return start_afresh(outcome);
+  }
   if (!opened) return opened.error();
   store::Store& store = **opened;
   outcome.schema_was_damaged = store.salvaged();
@@ -130,7 +159,7 @@ Status recover(Outcome& outcome) {
     store::repair(store.batch(), outcome.repairs, reason, now_ms(),
                   [&](const store::Repair& one, Bytes value) { dump.add(one, value); });
     if (Status kept = dump.finish(); !kept) return kept;
-    if (dump.values() != 0) outcome.dump = dump.path();
+    if (dump.values() != 0 && outcome.dump.empty()) outcome.dump = dump.path();
     if (store.commit() > store::CommitResult::kCommitted) {
       return fail(Err::kStoreFailed, store.last_error_text());
     }
@@ -156,13 +185,20 @@ void print_document(const Outcome& outcome) {
   wire::JsonWriter json(text);
   json.begin_object().field("ok", true).field("dry_run", g_options.dry_run);
   json.key("problems").begin_array();
+  if (!outcome.pages.empty()) {
+    json.begin_object().field("table", "pages").field("problem", outcome.pages).field("key", "");
+    json.field("action", outcome.renamed.empty() ? "the last whole commit is taken"
+                                                 : "the whole file is set aside");
+    json.end_object();
+  }
   for (std::size_t at = 0; at < outcome.repairs.size() && at < kShownMost; ++at) {
     const store::Repair& one = outcome.repairs[at];
     json.begin_object().field("table", store::info_of(one.table).name);
     json.field("problem", one.what).key("key").hex(one.key);
     json.field("action", kActions[static_cast<std::size_t>(one.kind)]).end_object();
   }
-  json.end_array().field("problem_count", outcome.repairs.size());
+  json.end_array();
+  json.field("problem_count", outcome.repairs.size() + (outcome.pages.empty() ? 0 : 1));
   json.key("lost_ids").begin_array();
   for (const store::Repair& one : outcome.repairs) {
     if (loses_id(one)) json.text(one.client_id);
@@ -175,12 +211,19 @@ void print_document(const Outcome& outcome) {
 
 void tell(const Outcome& outcome) {
   if (!outcome.renamed.empty()) {
+    print("  " + harmless(outcome.pages));
     say(g_options.dry_run ? "the data file cannot be read; it would be kept as " + outcome.renamed
                           : "the data file could not be read; it is kept as " + outcome.renamed);
     say("a fresh store " + std::string(g_options.dry_run ? "would take" : "has taken") +
         " its place. Lost with the old one: messages that were not sent yet, the inbox, and which "
         "ids were used: a client that sends again under an old id sends a second message");
     return;
+  }
+  if (!outcome.pages.empty()) {
+    print("  " + harmless(outcome.pages));
+    say("the last commit that is whole " +
+        std::string(g_options.dry_run ? "would be taken" : "is taken") +
+        "; if the damage was to a newer one, what that one commit stored is lost");
   }
   for (std::size_t at = 0; at < outcome.repairs.size() && at < kShownMost; ++at) {
     const store::Repair& one = outcome.repairs[at];
@@ -192,10 +235,13 @@ void tell(const Outcome& outcome) {
   }
   if (outcome.schema_was_damaged)
     say("the schema version was damaged; it is taken for the current");
-  if (!outcome.dump.empty()) say("what could not be read is in " + outcome.dump);
-  const bool nothing = outcome.repairs.empty() && !outcome.schema_was_damaged;
-  const std::string problems =
-      counted(static_cast<std::int64_t>(outcome.repairs.size()), "problem");
+  if (!outcome.dump.empty()) {
+    say("what could not be read " + std::string(g_options.dry_run ? "would be" : "is") + " in " +
+        outcome.dump);
+  }
+  const std::size_t count = outcome.repairs.size() + (outcome.pages.empty() ? 0 : 1);
+  const bool nothing = count == 0 && !outcome.schema_was_damaged;
+  const std::string problems = counted(static_cast<std::int64_t>(count), "problem");
   if (g_options.dry_run) {
     say(nothing ? "nothing is damaged" : problems + "; without --dry-run they are repaired");
   } else {
@@ -228,7 +274,7 @@ int run_daemon_recover() {
     tell(outcome);
   }
   const bool damaged =
-      !outcome.repairs.empty() || outcome.schema_was_damaged || !outcome.renamed.empty();
+      !outcome.repairs.empty() || outcome.schema_was_damaged || !outcome.pages.empty();
   return g_options.dry_run && damaged ? info_of(Err::kCorrupt).exit_code : 0;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "store/fsck.h"
+#include "store/marks.h"
 #include "store/pages.h"
 #include "store/store.h"
 
@@ -145,6 +146,7 @@ TEST_F(StorePages, a_store_whose_creation_was_cut_off_begins_anew) {
        {std::size_t{1}, std::size_t{512}, std::size_t{4096}, std::size_t{4096 + 512}}) {
     for (const std::size_t length : {kept, std::size_t{2 * kPageBytes}}) {
       std::filesystem::remove(file_);
+      clear_made_mark(options_.directory);
       std::array<std::uint8_t, 2 * kPageBytes> cut{};
       std::copy_n(whole.begin(), kept, cut.begin());
       for (const std::size_t page : {0u, 1u}) {
@@ -175,6 +177,66 @@ TEST_F(StorePages, a_file_that_was_cut_short_is_refused) {
   const auto opened = open();
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.code(), Err::kCorrupt);
+}
+
+TEST_F(StorePages, a_file_that_was_emptied_is_not_taken_for_a_new_one) {
+  fill(5);
+  for (const std::uintmax_t kept : {0u, 1u, 100u, 4096u, 8192u}) {
+    std::filesystem::resize_file(file_, kept);
+    for (const bool read_only : {true, false}) {
+      options_.read_only = read_only;
+      const auto opened = open();
+      ASSERT_FALSE(opened) << kept;
+      EXPECT_EQ(opened.code(), Err::kCorrupt) << kept;
+      EXPECT_EQ(std::filesystem::file_size(file_), kept);
+    }
+  }
+  std::filesystem::remove(file_);
+  EXPECT_EQ(open().code(), Err::kCorrupt);
+  clear_made_mark(options_.directory);  // as who puts the file away does
+  EXPECT_TRUE(open());
+}
+
+TEST_F(StorePages, a_store_that_does_not_exist_yet_is_no_damaged_one) {
+  options_.read_only = true;
+  EXPECT_EQ(open().code(), Err::kNotFound);
+}
+
+TEST_F(StorePages, a_damaged_meta_page_costs_the_last_commit_at_most) {
+  constexpr std::uint32_t kRows = 40;
+  fill(kRows);
+  const auto whole = bytes();
+  std::uint32_t mended = 0;
+  for (std::size_t offset = 0; offset < 2 * kPageBytes; ++offset) {
+    if (offset % kPageBytes > kTxnOffset + 8) continue;
+    for (const std::uint8_t bits : {1, 0x80, 0xff}) {
+      write(0, whole);
+      flip(offset, bits);
+      if (open()) continue;  // a field that nobody reads
+      EXPECT_EQ(mend_metas(file_, false), Mend::kMended) << offset;
+      ASSERT_FALSE(open()) << "it was only asked";
+      ASSERT_EQ(mend_metas(file_, true), Mend::kMended) << offset;
+      auto store = open();
+      ASSERT_TRUE(store) << offset << ' ' << unsigned{bits} << ": " << store.error().detail;
+      EXPECT_EQ(problems(**store), 0u) << offset;
+      for (std::uint32_t number = 0; number + 1 < kRows; ++number) {
+        ASSERT_TRUE((*store)->batch().get_raw(TableId::kKnownPeer, key(number).bytes())) << number;
+      }
+      ++mended;
+    }
+  }
+  EXPECT_GT(mended, 100u);
+  write(0, whole);
+  EXPECT_EQ(mend_metas(file_, true), Mend::kSound);
+}
+
+TEST_F(StorePages, what_neither_meta_page_leads_to_is_left_as_it_is) {
+  fill(5);
+  const std::array<std::uint8_t, 2 * kPageBytes> nothing{};
+  write(0, nothing);
+  const auto before = bytes();
+  EXPECT_EQ(mend_metas(file_, true), Mend::kHopeless);
+  EXPECT_EQ(bytes(), before);
 }
 
 }  // namespace

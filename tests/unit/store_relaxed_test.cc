@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "store/relaxed_mark.h"
+#include "store/marks.h"
 #include "tests/unit/core_fixture.h"
 
 namespace cm::store {

@@ -1,7 +1,7 @@
-// relaxed_mark.cc — reading, writing and removing the mark.
+// marks.cc — reading, writing and removing the marks.
 // Holds:  0600, never through a link; what is not a boot id counts as another boot: a mark that was
 //         torn was being written when the power went.
-#include "store/relaxed_mark.h"
+#include "store/marks.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -15,7 +15,8 @@ namespace {
 constexpr const char* kBootId = "/proc/sys/kernel/random/boot_id";
 constexpr std::size_t kBootIdMax = 64;
 
-std::string path_in(const std::string& directory) { return directory + "/RELAXED"; }
+std::string relaxed_path(const std::string& directory) { return directory + "/RELAXED"; }
+std::string made_path(const std::string& directory) { return directory + "/MADE"; }
 
 // Its text without the line end; empty when it cannot be read.
 std::string read_text(const char* path) {
@@ -37,10 +38,21 @@ bool flush_directory(const std::string& directory) {
   return done;
 }
 
+// On the disk, and its name too, before it returns.
+Status write_mark(const std::string& directory, const std::string& path, std::string_view text) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) return fail(Err::kIo, "cannot write " + path);
+  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+                       ::fsync(fd) == 0;
+  ::close(fd);
+  if (!written || !flush_directory(directory)) return fail(Err::kIo, "cannot write " + path);
+  return {};
+}
+
 }  // namespace
 
 LastEnd last_end(const std::string& directory) {
-  const std::string path = path_in(directory);
+  const std::string path = relaxed_path(directory);
   if (::access(path.c_str(), F_OK) != 0) return LastEnd::kClean;
   const std::string boot = read_text(kBootId);
   if (boot.empty() || read_text(path.c_str()) == boot) return LastEnd::kKilled;
@@ -48,17 +60,19 @@ LastEnd last_end(const std::string& directory) {
 }
 
 Status set_relaxed_mark(const std::string& directory) {
-  const std::string path = path_in(directory);
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return fail(Err::kIo, "cannot write " + path);
-  const std::string boot = read_text(kBootId) + "\n";
-  const bool written = ::write(fd, boot.data(), boot.size()) == static_cast<ssize_t>(boot.size()) &&
-                       ::fsync(fd) == 0;
-  ::close(fd);
-  if (!written || !flush_directory(directory)) return fail(Err::kIo, "cannot write " + path);
-  return {};
+  return write_mark(directory, relaxed_path(directory), read_text(kBootId) + "\n");
 }
 
-void clear_relaxed_mark(const std::string& directory) { ::unlink(path_in(directory).c_str()); }
+void clear_relaxed_mark(const std::string& directory) { ::unlink(relaxed_path(directory).c_str()); }
+
+bool was_made(const std::string& directory) {
+  return ::access(made_path(directory).c_str(), F_OK) == 0;
+}
+
+Status set_made_mark(const std::string& directory) {
+  return write_mark(directory, made_path(directory), {});
+}
+
+void clear_made_mark(const std::string& directory) { ::unlink(made_path(directory).c_str()); }
 
 }  // namespace cm::store
