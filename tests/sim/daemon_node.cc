@@ -26,9 +26,12 @@ DaemonNode::Process::Process(Wires& wires, const std::string& directory, const C
                              std::uint64_t store_bytes)
     : parts("d" + std::to_string(who.number), wires.journal, wires.plan, store::Role::kDaemon,
             directory, store_bytes),
+      cells(wires.cells),
       watch(wires.cells),
       core(config_of_sim(who.number, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
            effects, parts.metrics, parts.slab) {}
+
+DaemonNode::Process::~Process() { cells.add(core.outbox_cells()); }
 
 void DaemonNode::start(std::uint64_t now_ms) {
   now_ms_ = now_ms;
@@ -41,7 +44,6 @@ void DaemonNode::start(std::uint64_t now_ms) {
     wires_.counters.faults.add(Fault::kPidReuse);
   }
   process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, pid, store_bytes);
-  process_->watch.start(process_->parts.store->batch());
   daemon::MeshConfig mesh;
   mesh.mesh_id = who_.mesh_id;
   mesh.member_id = who_.member_id;
@@ -117,7 +119,7 @@ void DaemonNode::leave(std::uint64_t now_ms, ConnRef conn) {
 }
 
 void DaemonNode::apply(const LinkInput& input) {
-  process_->watch.link_input(process_->core, process_->parts.store->batch(), input);
+  process_->watch.link_input(process_->core, input);
   const Item& item = input.item;
   daemon::Daemon& core = process_->core;
   switch (item.kind) {
@@ -152,12 +154,6 @@ void DaemonNode::apply(const Call& call) {
   wires_.journal.line("d%u %s %s %.*s %s", who_.number, call.method.c_str(), call.path.c_str(),
                       static_cast<int>(std::min<std::size_t>(call.body.size(), 200)),
                       call.body.c_str(), call.idempotency_key.c_str());
-  store::Batch& rows = process_->parts.store->batch();
-  if (call.ask.kind == AskKind::kSend) {
-    const Request& asked = wires_.oracle.requests()[call.ask.request];
-    process_->watch.send(rows, asked.id, asked.message);
-  }
-  if (call.ask.kind == AskKind::kRequeue) process_->watch.requeue(rows, call.subject);
   wire::HttpRequest request;
   request.method = call.method;
   request.path = call.path;
@@ -185,7 +181,7 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   for (const Call& call : calls) apply(call);
   process.watch.before_step(process.core);
   process.core.step();
-  process.watch.after_step(process.core, process.parts.store->batch(), process.effects.list());
+  process.watch.after_step(process.effects.list());
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
     return die(now_ms);
@@ -202,7 +198,6 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
       wires_.journal.line("d%u commit fails", who_.number);
       process.watch.before_abandon(process.core);
       process.core.abandon(Err::kDiskFull);
-      process.watch.after_abandon(process.parts.store->batch());
       abandoned = true;
       break;
     case store::CommitResult::kBroken: CHECK(false); break;

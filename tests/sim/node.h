@@ -159,7 +159,6 @@ struct Call {
   Ask ask;
   bool leaves = false;  // not a call: the client closes its connection
   std::string method, path, query, body, idempotency_key;
-  std::string subject;  // of kRequeue: the id
 };
 
 // Who a daemon is: its config.json.
@@ -204,7 +203,11 @@ class DaemonNode {
   struct Process {
     Process(Wires& wires, const std::string& directory, const Clock& clock, std::uint64_t now_ms,
             const Identity& who, std::uint32_t pid, std::uint64_t store_bytes);
+    ~Process();  // counts what it has reached
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
     Parts parts;
+    Cells& cells;
     DaemonWatch watch;
     daemon::Effects effects;
     daemon::Daemon core;

@@ -212,7 +212,6 @@ void Workload::requeue(std::uint64_t now_ms, std::uint32_t daemon) {
   const std::uint32_t number = wires_.oracle.add(std::move(request));
   Call call;
   call.ask = {AskKind::kRequeue, number};
-  call.subject = old_id;
   call.method = "POST";
   call.path = "/v1/outbox/requeue";
   call.body = R"({"id":")" + old_id + R"(","new_client_message_id":")" +
