@@ -101,6 +101,13 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
       break;
     case AskKind::kRequeue: requeue_answered(requests_[ask.request], status, body); break;
     case AskKind::kStatus: status_answered(requests_[ask.request], status, body); break;
+    case AskKind::kDrop: drop_answered(requests_[ask.request], status, body); break;
+    case AskKind::kDropOfNobody:
+      if (status != 404) breaks("what is not there is not dropped", body);
+      break;
+    case AskKind::kPrune:
+      if (status != 200 && status != 429) breaks("a prune is answered 200", body);
+      break;
     case AskKind::kMalformed:
       if (status != 400) breaks("a malformed request is refused with 400", body);
       break;
@@ -201,6 +208,14 @@ void Oracle::requeue_answered(Request& request, std::uint32_t status, std::strin
   if (old.aborted) breaks("2: the same answer", name(old) + " was requeued a second time");
   old.aborted = true;
   accepted(request, 202);
+}
+
+// Its bytes may go, what its id names may not: later answers are judged as before.
+void Oracle::drop_answered(const Request& request, std::uint32_t status, std::string_view body) {
+  if (status == 200 || status == 507 || status == 503) return;
+  const bool known = bound(request.daemon, request.id) != nullptr;
+  if (status == 409 || (status == 404 && !known)) return;
+  breaks(known ? "1: accepted means durable" : "a drop is 200, 404 or 409", body);
 }
 
 // 8: whoever is told that it was delivered finds it in the inbox.

@@ -75,10 +75,22 @@ struct InboxReader {
   void* context = nullptr;
 };
 
-enum class AskKind : std::uint8_t { kSend, kRequeue, kStatus, kInbox, kStream, kOther, kMalformed };
+enum class AskKind : std::uint8_t {
+  kSend,
+  kRequeue,
+  kStatus,
+  kDrop,
+  kDropOfNobody,
+  kPrune,
+  kInbox,
+  kStream,
+  kOther,
+  kMalformed
+};
 struct Ask {
   AskKind kind = AskKind::kOther;
-  std::uint32_t request = 0;  // of kSend and kStatus; of kRequeue: the one that takes its place
+  // Of kSend, kStatus and kDrop; of kRequeue: the one that takes its place.
+  std::uint32_t request = 0;
 };
 
 class Oracle {
@@ -145,6 +157,7 @@ class Oracle {
                      bool may_be_full);
   void requeue_answered(Request& request, std::uint32_t status, std::string_view body);
   void status_answered(const Request& request, std::uint32_t status, std::string_view body);
+  void drop_answered(const Request& request, std::uint32_t status, std::string_view body);
   void accepted(Request& request, std::uint32_t status);
   void refused(Request& request, std::uint32_t status, bool may_be_full);
   void conflicted(Request& request);

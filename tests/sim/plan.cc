@@ -121,6 +121,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   if (rng.chance(500)) plan.store_reserve_bytes = rng.between(20'000, 200'000);
   plan.gave_up = sometimes(200, 1, 3);
   plan.requests_max = static_cast<std::uint32_t>(rng.between(60, 260));
+  plan.drops = sometimes(500, 5, 80);
   // What ends by time needs clocks that jump, and somebody who is away meanwhile.
   const bool ages = rng.chance(150);
   if (ages) limits.outbox_age_hours_max = static_cast<std::uint32_t>(rng.between(20, 100));

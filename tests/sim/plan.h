@@ -41,6 +41,7 @@ struct Plan {
   std::uint32_t long_absence = 0;  // per mille of restarts that come late
   std::uint32_t big_bodies = 20;   // per mille
   std::uint32_t pid_reuse = 0;     // per mille of restarts
+  std::uint32_t drops = 0;         // per mille of what clients do: a drop or a prune
   // Of frames, per mille.
   std::uint32_t duplicate = 0, reorder = 0, tamper = 0, forged_ack = 0;
   std::uint32_t late = 0;        // of connections: frames of the one before arrive there

@@ -46,6 +46,9 @@ void Workload::act(std::uint64_t now_ms) {
   if (legacy_ != nullptr && may_ask_more() && rng.chance(100)) send_as_legacy();
   if (!live) return;
   const auto& requests = wires_.oracle.requests();
+  if (rng.chance(wires_.plan.drops)) {
+    return rng.chance(850) ? drop(now_ms, daemon) : prune(now_ms, daemon);
+  }
   const std::uint64_t dice = rng.below(100);
   if (dice < 47 || requests.empty()) {
     if (may_ask_more()) send(now_ms, fresh(daemon));
@@ -227,6 +230,34 @@ void Workload::status(std::uint64_t now_ms, std::uint32_t daemon) {
   call.method = "GET";
   call.path = "/v1/message/status";
   call.query = "id=" + old->id;
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+// Of any row: what is under way, what has ended, what was dropped before, what never was.
+void Workload::drop(std::uint64_t now_ms, std::uint32_t daemon) {
+  const Request* old = earlier(daemon, wires_.rng.chance(300) ? 10 : SIZE_MAX);
+  if (old == nullptr) return;
+  Call call;
+  call.ask = {AskKind::kDrop, old->number};
+  call.method = "DELETE";
+  call.path = "/v1/outbox/" + old->id;
+  if (wires_.rng.chance(50)) {
+    call.ask.kind = AskKind::kDropOfNobody;
+    call.path = "/v1/outbox/id-of-nobody";
+  }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::prune(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.ask.kind = AskKind::kPrune;
+  call.method = "POST";
+  call.path = "/v1/outbox/prune";
+  const bool dry_run = wires_.rng.chance(300);
+  const std::uint64_t age_s = wires_.rng.chance(400) ? 0 : wires_.rng.below(600);
+  call.body = R"({"older_than_s":)" + std::to_string(age_s) + R"(,"states":["done","aborted")" +
+              (wires_.rng.chance(500) ? R"(,"dead"])" : "]") + R"(,"dry_run":)" +
+              (dry_run ? "true}" : "false}");
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 
