@@ -109,7 +109,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   plan.reorder = sometimes(250, 5, 300);
   plan.late = sometimes(300, 100, 900);
   plan.tamper = sometimes(100, 5, 120);
-  plan.forged_ack = sometimes(150, 5, 60);
+  plan.forged_ack = sometimes(200, 10, 150);
   plan.byte_wires = sometimes(200, 300, 1000);
   plan.legacy_broker = rng.chance(80);
   plan.legacy_client = rng.chance(200);
@@ -122,6 +122,9 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   plan.gave_up = sometimes(200, 1, 3);
   plan.requests_max = static_cast<std::uint32_t>(rng.between(60, 260));
   plan.drops = sometimes(500, 5, 80);
+  plan.requeues = sometimes(500, 5, 150);
+  // A link that waits to be opened again is there when an iteration is abandoned.
+  if (plan.gave_up != 0) plan.commit_failure = std::max(plan.commit_failure, 30u);
   // What ends by time needs clocks that jump, and somebody who is away meanwhile.
   const bool ages = rng.chance(150);
   if (ages) limits.outbox_age_hours_max = static_cast<std::uint32_t>(rng.between(20, 100));
@@ -137,8 +140,10 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   if (plan.mail_expires) {
     // Mail is looked at once an hour, and at each start: long runs, and mail that waits.
     plan.liar = true;
-    plan.late = std::max(plan.late, 500u);
-    plan.long_pause = std::max(plan.long_pause, 200u);
+    plan.late = 900;
+    // Either the broker starts often, or its hour ends amid the run.
+    plan.crash = rng.chance(500) ? std::max(plan.crash, 60u) : 0;
+    if (plan.crash == 0) plan.broker_age_ms = 3'600'000 - rng.between(5'000, 240'000);
     plan.slow_consumer = std::max(plan.slow_consumer, 8u);
     plan.half_open = std::max(plan.half_open, 8u);
   }

@@ -49,6 +49,7 @@ void Workload::act(std::uint64_t now_ms) {
   if (rng.chance(wires_.plan.drops)) {
     return rng.chance(850) ? drop(now_ms, daemon) : prune(now_ms, daemon);
   }
+  if (rng.chance(wires_.plan.requeues)) return requeue(now_ms, daemon);
   const std::uint64_t dice = rng.below(100);
   if (dice < 47 || requests.empty()) {
     if (may_ask_more()) send(now_ms, fresh(daemon));

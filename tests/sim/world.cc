@@ -108,6 +108,7 @@ void World::set_up() {
     broker_.store_bytes = plan_.broker_store_bytes;
     broker_.start(now_ms_);
   }
+  now_ms_ += plan_.broker_age_ms;
   for (DaemonNode& daemon : daemons_) start(daemon);
   act_at_ms_ = now_ms_ + workload_.pause_ms();
   strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
@@ -227,6 +228,10 @@ void World::start(DaemonNode& daemon) {
 void World::plan_restart(std::uint32_t node) {
   const bool is_long = rng_.chance(plan_.long_absence);
   const std::uint64_t away = is_long ? rng_.between(10'000, 200'000) : rng_.below(300);
+  if (node == 0 && plan_.mail_expires && rng_.chance(500) && plan_.may(Fault::kClockForward)) {
+    broker_.clock.wall_offset_ms += static_cast<std::int64_t>(30 * kHourMs);
+    counters_.faults.add(Fault::kClockForward);
+  }
   if (is_long) counters_.faults.add(Fault::kLongAbsence);
   (node == 0 ? broker_.restart_at_ms : daemons_[node - 1].restart_at_ms) = now_ms_ + away;
 }
