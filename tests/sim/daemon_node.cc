@@ -8,14 +8,15 @@
 namespace cm::sim {
 namespace {
 
-daemon::Config config_of_sim(std::uint32_t number, std::uint32_t pid) {
+daemon::Config config_of_sim(const Identity& who, std::uint32_t pid) {
   daemon::Config config;
   config.version = "sim";
   config.session_id = "daemon-" + std::to_string(pid);
-  config.hostname = "host" + std::to_string(number);
+  config.hostname = "host" + std::to_string(who.number);
   config.cwd = "/sim";
   config.pid = pid;
   config.durability_sync = false;
+  config.report_level = who.report_level;
   return config;
 }
 
@@ -28,7 +29,7 @@ DaemonNode::Process::Process(Wires& wires, const std::string& directory, const C
             directory, store_bytes),
       cells(wires.cells),
       watch(wires.cells),
-      core(config_of_sim(who.number, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
+      core(config_of_sim(who, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
            effects, parts.metrics, parts.slab) {}
 
 DaemonNode::Process::~Process() { cells.add(core.outbox_cells()); }

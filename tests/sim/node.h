@@ -168,6 +168,7 @@ struct Identity {
   std::array<std::uint8_t, 32> seed{};
   crypto::PublicKey key{};
   std::string key_hex;
+  store::ReportLevel report_level = store::ReportLevel::kHanded;
 };
 
 class DaemonNode {
@@ -182,6 +183,8 @@ class DaemonNode {
   std::uint64_t wake_ms() const;
   std::uint64_t due_ms() const;
   bool outbox_empty() const;
+  // Something was seen, and the broker has not said that it knows.
+  bool has_seen_to_report() const { return up() && process_->core.tables().seen.rows != 0; }
   const daemon::Daemon& core() const noexcept { return process_->core; }
   // The broker refused its only mesh for good: a process would end now.
   bool gave_up() const { return up() && !process_->core.gave_up().empty(); }

@@ -71,18 +71,23 @@ void Oracle::check_hex(std::string_view what, std::string_view bytes) {
   }
 }
 
-void Oracle::note_expired(store::Batch& batch, const Ulid& message, const store::MessageRow& row) {
+void Oracle::check_receipts(store::Batch& batch, const Ulid& message,
+                            const store::MessageRow& row) {
   store::Cursor receipts(batch, TableId::kReceipt);
   for (bool more = receipts.seek(message.bytes); more; more = receipts.next()) {
     Ulid id;
     store::MailboxId box;
     store::ReceiptRow receipt;
     if (!store::parse_receipt_key(receipts.key(), id, box) || !(id == message)) return;
-    if (!receipts.row(receipt) || receipt.fixed.state != store::ReceiptState::kExpired) continue;
-    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
-    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
+    if (!receipts.row(receipt)) continue;
     const auto sender = crypto::hex_text(row.fixed.sender_key);
     const Request* request = of_id(crypto::view(sender), row.text[store::kMessageClientId]);
+    if (receipt.fixed.state != store::ReceiptState::kExpired) {
+      if (request != nullptr) check_receipt_row(*request, receipt);
+      continue;
+    }
+    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
+    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
     if (request != nullptr) expired_.insert(request->number);
   }
 }
@@ -99,7 +104,7 @@ void Oracle::check_broker(store::Batch& batch) {
     const std::uint32_t sender = row.fixed.sender_member_no;
     Ulid ulid;
     CHECK(store::parse_ulid_key(messages.key(), ulid));
-    note_expired(batch, ulid, row);
+    check_receipts(batch, ulid, row);
     if (bare_.contains(load_le<std::uint64_t>(row.fixed.fingerprint.data()))) {
       breaks("7: nothing that confirms a guess", "a message row has a bare fingerprint");
     }

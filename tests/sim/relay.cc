@@ -24,7 +24,8 @@ constexpr std::string_view kNewMembers[] = {"code",
                                             "senderName",
                                             "senderAttestation",
                                             "leaseTtlMs",
-                                            "brokerVersion"};
+                                            "brokerVersion",
+                                            "receipts"};
 
 bool is_one_of(std::string_view frame, std::initializer_list<std::string_view> types) {
   return std::any_of(types.begin(), types.end(),
@@ -112,6 +113,7 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
     if (const auto id = member_of_frame(text, "messageId"); !id.empty()) remember(broker_ids_, id);
   }
   std::string made;
+  if (plan_.legacy_broker && is_type(text, "receipt")) return;
   if (plan_.legacy_broker) text = made = as_legacy(text);
   if (is_type(text, "ack")) {
     remember(line.acks, text);
@@ -225,7 +227,7 @@ std::string Relay::forged_answer(Line& line) {
   const std::size_t back = rng_.below(rng_.chance(400) ? 1 : line.own_ids.size());
   const std::string& id = line.own_ids[line.own_ids.size() - 1 - back];
   constexpr std::string_view kRefusals[] = {"queue_full", "not_found", "idempotency_key_reused"};
-  const std::size_t kind = rng_.below(std::size(kRefusals) + 1) % std::size(kRefusals);
+  const std::size_t kind = rng_.below(std::size(kRefusals));
   const std::string code(kRefusals[kind]);
   if (kind != 0) slain_.insert({line.key, id});
   return R"({"type":"ack","id":")" + id + R"(","messageId":"","queued":false,"error":")" + code +

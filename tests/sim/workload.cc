@@ -70,7 +70,7 @@ void Workload::act(std::uint64_t now_ms) {
     return;
   }
   if (dice < 84) return burst(now_ms, daemon);
-  if (dice < 89) return read(now_ms, daemon);
+  if (dice < 89) return rng.chance(200) ? mark_seen(now_ms, daemon) : read(now_ms, daemon);
   if (dice < 91) return requeue(now_ms, daemon);
   if (dice < 93) return status(now_ms, daemon);
   if (dice < 96) return stream(now_ms, daemon);
@@ -303,8 +303,23 @@ void Workload::read(std::uint64_t now_ms, std::uint32_t daemon) {
       call.path = "/v1/inbox";
       call.ask.kind = AskKind::kInbox;
       call.query = wires_.rng.chance(500) ? "limit=20" : "unread_only=true&limit=5";
+      if (wires_.rng.chance(500)) call.query += "&mark_seen=false";
       break;
   }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::mark_seen(std::uint64_t now_ms, std::uint32_t daemon) {
+  std::string ids;
+  for (const std::string& id : wires_.oracle.rows_shown(daemon)) {
+    if (!wires_.rng.chance(300)) continue;
+    ids += (ids.empty() ? "\"" : ",\"") + id + '"';
+  }
+  Call call;
+  call.ask.kind = AskKind::kSeen;
+  call.method = "POST";
+  call.path = "/v1/inbox/seen";
+  call.body = R"({"ids":[)" + ids + "]}";
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 

@@ -39,6 +39,7 @@ class Workload {
   void requeue(std::uint64_t now_ms, std::uint32_t daemon);
   void status(std::uint64_t now_ms, std::uint32_t daemon);
   void drop(std::uint64_t now_ms, std::uint32_t daemon);
+  void mark_seen(std::uint64_t now_ms, std::uint32_t daemon);
   void prune(std::uint64_t now_ms, std::uint32_t daemon);
   void send_as_legacy();
   // An earlier request of this daemon that has an id, among the newest; null if none was found.
