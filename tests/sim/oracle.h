@@ -222,10 +222,10 @@ class Oracle {
   std::set<std::uint32_t> shown_;  // requests that a client has read in an inbox
   std::uint64_t accepts_ = 0;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> delivered_;  // request, daemon
-  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;  // position of a done row
-  std::set<std::uint32_t> dead_, aborted_;                      // by rows
-  std::set<std::uint32_t> expired_;                             // at the broker, with a reason
-  std::map<std::uint32_t, Reach> claims_;                       // told, and not checked yet
+  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;     // position of a done row
+  std::set<std::uint32_t> dead_, aborted_;                         // by rows
+  std::set<std::uint32_t> expired_;                                // at the broker, with a reason
+  std::map<std::uint32_t, Reach> claims_;                          // told, and not checked yet
   std::map<std::pair<std::uint32_t, std::uint32_t>, Reach> told_;  // by who was told, request
   std::map<std::uint32_t, std::deque<std::string>> rows_shown_;
   std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
