@@ -375,6 +375,7 @@ class Daemon {
                                       const std::optional<Bytes>& sealed, wire::AckReceipt& room);
   void load_seen_reports(bool at_start);
   void note_seen(const Ulid& id, MeshRef mesh);
+  void repeat_seen(const Ulid& id, MeshRef mesh);
   void send_seen_reports();
   void send_seen_of(MeshRef mesh, std::deque<Ulid>& waiting);
   void drop_seen_of(std::deque<Ulid>& waiting);

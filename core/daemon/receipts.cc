@@ -99,6 +99,24 @@ void Daemon::note_seen(const Ulid& id, MeshRef mesh) {
   seen.ready = true;
 }
 
+// The broker wants the ack of this message once more. What it was told of it so far, it has
+// answered and forgotten: nobody has seen what nobody has. So it is told again, behind the ack.
+void Daemon::repeat_seen(const Ulid& id, MeshRef mesh) {
+  const store::Key key = store::ulid_key(id);
+  store::InboxRow row;
+  if (!batch().get(TableId::kInbox, key.bytes(), row) || row.fixed.seen_ms == 0) return;
+  SeenReports& seen = tables_.seen;
+  const auto sent = std::find_if(seen.sent.begin(), seen.sent.end(),
+                                 [&](const auto& each) { return each.second.id == id; });
+  if (sent != seen.sent.end()) {
+    seen.waiting[sent->second.mesh_id].push_back(id);
+    seen.sent.erase(sent);
+    seen.ready = true;
+  } else if (batch().get_index(TableId::kSeenDue, key.bytes()).empty()) {
+    note_seen(id, mesh);
+  }
+}
+
 void Daemon::send_seen_reports() {
   expire_seen_reports();
   SeenReports& seen = tables_.seen;

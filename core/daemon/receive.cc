@@ -72,9 +72,11 @@ void Daemon::on_message(LinkRef link, const wire::Push& push) {
       push.client_message_id.empty() ? push.message_id : push.client_message_id;
   const store::Key key =
       store::inbox_dedupe_key(config.mesh_id, push.sender_pubkey, id, config.key);
-  if (!batch().get_index(TableId::kInboxKey, key.bytes()).empty()) {
+  if (const Bytes known = batch().get_index(TableId::kInboxKey, key.bytes()); !known.empty()) {
+    Ulid id_here;
     metrics_.add(Metric::kDaemonRecvDuplicate);
     acknowledge(link, push, receipt);
+    if (store::parse_ulid_key(known, id_here)) repeat_seen(id_here, mesh);
     return;
   }
   store::InboxRow row;

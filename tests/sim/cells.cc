@@ -6,27 +6,19 @@
 
 namespace cm::sim {
 
-const CellTable& outbox_cells() {
-  static const CellTable kTable = {
-      "outbox row",
-      {"none", "pending", "inflight", "done", "dead", "aborted"},
-      {"send same", "send other", "requeue", "sent", "accepted", "duplicate", "transient",
-       "permanent", "link lost", "timeout", "too old", "start", "abandon"},
-      {"+a+b++++ccccc",   // none
-       "+++++++++p+++",   // pending
-       "+++e++++++f++",   // inflight
-       "+++g+++++gg++",   // done
-       "+++g+++++gg++",   // dead
-       "+++g+++++gg++"},  // aborted
-      {{'a', "without a row no request is another one"},
-       {'b', "what is sent has a row"},
-       {'c', "there is no row to which it could happen"},
-       {'e', "what is in flight is pending again before it is sent again"},
-       {'f', "what is in flight waits for its answer, at most 15 s"},
-       {'g', "a row that has ended is not worked on"},
-       {'p', "what is pending waits for no answer"}}};
-  return kTable;
+namespace {
+
+// What no daemon of a simulation meets; OutboxWalk (tests/unit) drives each of these cells.
+std::string_view not_simulated(daemon::OutboxEvent event) noexcept {
+  switch (event) {
+    case daemon::OutboxEvent::kMeshLeft: return "no daemon of a simulation leaves its mesh";
+    case daemon::OutboxEvent::kKeyChanged: return "no daemon of a simulation changes its key";
+    case daemon::OutboxEvent::kBodyCorrupt: return "no disk of a simulation rots";
+    default: return {};
+  }
 }
+
+}  // namespace
 
 const CellTable& delivery_cells() {
   static const CellTable kTable = {"delivery row",
@@ -70,42 +62,78 @@ const CellTable& link_cells() {
   return kTable;
 }
 
-bool Cells::report(bool whole) const {
-  bool good = true;
-  std::size_t at = 0;
-  for (const CellTable* table : {&outbox_cells(), &delivery_cells(), &link_cells()}) {
-    const auto& counts = counts_[at++];
-    std::size_t reached = 0;
-    std::size_t reachable = 0;
-    std::string missing;
-    std::string forbidden;
-    for (std::size_t state = 0; state < table->states.size(); ++state) {
-      for (std::size_t event = 0; event < table->events.size(); ++event) {
-        const char expected = table->map[state][event];
-        const std::string name =
-            std::string(table->states[state]) + " x " + std::string(table->events[event]);
-        const bool hit = counts[state][event] != 0;
-        if (expected == '+') {
-          ++reachable;
-          reached += hit ? 1 : 0;
-          if (!hit) missing += (missing.empty() ? "" : ", ") + name;
-        } else if (hit) {
-          const auto why = std::find_if(table->legend.begin(), table->legend.end(),
-                                        [&](const auto& row) { return row.first == expected; });
-          forbidden += "\n    " + name + ", although " + std::string(why->second);
-        }
-        if (whole) {
-          std::printf("    %-34s %12llu%s\n", name.c_str(),
-                      static_cast<unsigned long long>(counts[state][event]),
-                      expected == '+' ? "" : "  (cannot be)");
-        }
-      }
+void Cells::add(const daemon::CellCounts& counts) noexcept {
+  for (std::size_t state = 0; state < counts.size(); ++state) {
+    for (std::size_t event = 0; event < counts[state].size(); ++event) {
+      outbox_[state][event] += counts[state][event];
     }
-    std::printf("  cells of a%s %.*s: reached %zu of %zu\n", at == 1 ? "n" : "",
-                static_cast<int>(table->name.size()), table->name.data(), reached, reachable);
-    if (!missing.empty()) std::printf("    not reached: %s\n", missing.c_str());
-    if (!forbidden.empty()) std::printf("    should not have been reached:%s\n", forbidden.c_str());
-    good = good && missing.empty() && forbidden.empty();
+  }
+}
+
+std::vector<Cells::Cell> Cells::cells_of_outbox() const {
+  std::vector<Cell> cells;
+  for (std::size_t state = 0; state < daemon::kOutboxStates; ++state) {
+    for (std::size_t event = 0; event < daemon::kOutboxEvents; ++event) {
+      const auto what = static_cast<daemon::OutboxEvent>(event);
+      const daemon::OutboxCell& rule = daemon::kOutboxRules[state][event];
+      const bool impossible = rule.kind == daemon::CellKind::kImpossible;
+      cells.push_back({std::string(text_of(static_cast<daemon::OutboxState>(state))) + " x " +
+                           std::string(text_of(what)),
+                       outbox_[state][event], impossible ? rule.text : not_simulated(what)});
+    }
+  }
+  return cells;
+}
+
+std::vector<Cells::Cell> Cells::cells_of(std::size_t at, const CellTable& table) const {
+  std::vector<Cell> cells;
+  for (std::size_t state = 0; state < table.states.size(); ++state) {
+    for (std::size_t event = 0; event < table.events.size(); ++event) {
+      const char letter = table.map[state][event];
+      const auto why = std::find_if(table.legend.begin(), table.legend.end(),
+                                    [&](const auto& row) { return row.first == letter; });
+      cells.push_back({std::string(table.states[state]) + " x " + std::string(table.events[event]),
+                       counts_[at][state][event],
+                       why == table.legend.end() ? std::string_view{} : why->second});
+    }
+  }
+  return cells;
+}
+
+bool Cells::report_one(std::string_view name, const std::vector<Cell>& cells, bool whole) {
+  std::size_t reached = 0;
+  std::size_t reachable = 0;
+  std::string missing;
+  std::string forbidden;
+  for (const Cell& cell : cells) {
+    const bool hit = cell.count != 0;
+    if (cell.cannot_be.empty()) {
+      ++reachable;
+      reached += hit ? 1 : 0;
+      if (!hit) missing += (missing.empty() ? "" : ", ") + cell.name;
+    } else if (hit) {
+      forbidden += "\n    " + cell.name + ", although " + std::string(cell.cannot_be);
+    }
+    if (whole) {
+      std::printf("    %-34s %12llu%s%.*s\n", cell.name.c_str(),
+                  static_cast<unsigned long long>(cell.count),
+                  cell.cannot_be.empty() ? "" : "  cannot be: ",
+                  static_cast<int>(cell.cannot_be.size()), cell.cannot_be.data());
+    }
+  }
+  std::printf("  cells of %.*s: reached %zu of %zu\n", static_cast<int>(name.size()), name.data(),
+              reached, reachable);
+  if (!missing.empty()) std::printf("    not reached: %s\n", missing.c_str());
+  if (!forbidden.empty()) std::printf("    should not have been reached:%s\n", forbidden.c_str());
+  return missing.empty() && forbidden.empty();
+}
+
+bool Cells::report(bool whole) const {
+  bool good = report_one("an outbox row", cells_of_outbox(), whole);
+  std::size_t at = 0;
+  for (const CellTable* table : {&delivery_cells(), &link_cells()}) {
+    const std::string name = "a " + std::string(table->name);
+    good = report_one(name, cells_of(at++, *table), whole) && good;
   }
   return good;
 }

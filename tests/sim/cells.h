@@ -1,9 +1,10 @@
 // cells.h — every (state, event) of an outbox row, a delivery row and a link: what was reached.
-// Owns:   the three tables of cells with their expectations, and Cells, which counts.
-// Holds:  a '+' must be reached by the nightly run, or its generator has failed; a letter says
-//         why the cell cannot be, and reaching it is a failure, too.
+// Owns:   the tables of delivery and link cells with their expectations, and Cells, which counts.
+// Holds:  the outbox's cells are the product's own: its table says which cannot be, its counters
+//         which were reached. What can be must be reached by the nightly run, or its generator
+//         has failed; what cannot be and is reached is a failure, too.
 // Why:    "all states, all events" is a claim only when somebody counts.
-// Source: design/delivery.md, "Outbox: states", "Queue: claim, lease, ack".
+// Source: design/delivery.md, "Outbox: states", "Queue: claim, lease, ack"; docs/OUTBOX.md.
 // Not:    seeing them (watch.h), what happens in a cell (core/daemon, core/broker).
 #pragma once
 
@@ -13,25 +14,9 @@
 #include <string_view>
 #include <vector>
 
-namespace cm::sim {
+#include "core/daemon/outbox_state.h"
 
-enum class OutboxState : std::uint8_t { kNone, kPending, kInflight, kDone, kDead, kAborted };
-enum class OutboxEvent : std::uint8_t {
-  kSendSame,   // a client asks for this id with the same request
-  kSendOther,  // ... with another one
-  kRequeue,
-  kSent,  // its frame leaves
-  kAccepted,
-  kDuplicate,
-  kTransient,
-  kPermanent,  // the broker's 409 included
-  kLinkLost,
-  kTimeout,  // 15 s without an answer
-  kTooOld,
-  kStart,
-  kAbandon,  // the commit of an iteration fails
-  kCount
-};
+namespace cm::sim {
 
 enum class DeliveryState : std::uint8_t { kNone, kQueued, kClaimed, kDelivered, kExpired };
 enum class DeliveryEvent : std::uint8_t {
@@ -76,27 +61,37 @@ struct CellTable {
   std::vector<std::pair<char, std::string_view>> legend;
 };
 
-const CellTable& outbox_cells();
 const CellTable& delivery_cells();
 const CellTable& link_cells();
 
 class Cells {
  public:
-  void hit(OutboxState state, OutboxEvent event) noexcept { hit(0, state, event); }
-  void hit(DeliveryState state, DeliveryEvent event) noexcept { hit(1, state, event); }
-  void hit(LinkStateCell state, LinkEventCell event) noexcept { hit(2, state, event); }
+  // What one daemon's process has reached in its life.
+  void add(const daemon::CellCounts& counts) noexcept;
+  void hit(DeliveryState state, DeliveryEvent event) noexcept { hit(0, state, event); }
+  void hit(LinkStateCell state, LinkEventCell event) noexcept { hit(1, state, event); }
 
   // Prints "cells reached n of m", those that were not, and those that should not have been.
   // `whole`: also the count of each cell. False when a cell failed its expectation.
   bool report(bool whole) const;
 
  private:
+  struct Cell {
+    std::string name;
+    std::uint64_t count = 0;
+    std::string_view cannot_be;  // why; empty: it has to be reached
+  };
   static constexpr std::size_t kMost = 16;
   template <class State, class Event>
   void hit(std::size_t table, State state, Event event) noexcept {
     ++counts_[table][static_cast<std::size_t>(state)][static_cast<std::size_t>(event)];
   }
-  std::array<std::array<std::array<std::uint64_t, kMost>, kMost>, 3> counts_{};
+  std::vector<Cell> cells_of_outbox() const;
+  std::vector<Cell> cells_of(std::size_t at, const CellTable& table) const;
+  static bool report_one(std::string_view name, const std::vector<Cell>& cells, bool whole);
+
+  daemon::CellCounts outbox_{};
+  std::array<std::array<std::array<std::uint64_t, kMost>, kMost>, 2> counts_{};
 };
 
 }  // namespace cm::sim

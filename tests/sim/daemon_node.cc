@@ -8,14 +8,15 @@
 namespace cm::sim {
 namespace {
 
-daemon::Config config_of_sim(std::uint32_t number, std::uint32_t pid) {
+daemon::Config config_of_sim(const Identity& who, std::uint32_t pid) {
   daemon::Config config;
   config.version = "sim";
   config.session_id = "daemon-" + std::to_string(pid);
-  config.hostname = "host" + std::to_string(number);
+  config.hostname = "host" + std::to_string(who.number);
   config.cwd = "/sim";
   config.pid = pid;
   config.durability_sync = false;
+  config.report_level = who.report_level;
   return config;
 }
 
@@ -26,9 +27,12 @@ DaemonNode::Process::Process(Wires& wires, const std::string& directory, const C
                              std::uint64_t store_bytes)
     : parts("d" + std::to_string(who.number), wires.journal, wires.plan, store::Role::kDaemon,
             directory, store_bytes),
+      cells(wires.cells),
       watch(wires.cells),
-      core(config_of_sim(who.number, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
+      core(config_of_sim(who, pid), parts.limits, (parts.set_now(clock, now_ms), parts.env),
            effects, parts.metrics, parts.slab) {}
+
+DaemonNode::Process::~Process() { cells.add(core.outbox_cells()); }
 
 void DaemonNode::start(std::uint64_t now_ms) {
   now_ms_ = now_ms;
@@ -41,7 +45,6 @@ void DaemonNode::start(std::uint64_t now_ms) {
     wires_.counters.faults.add(Fault::kPidReuse);
   }
   process_ = std::make_unique<Process>(wires_, directory_, clock, now_ms, who_, pid, store_bytes);
-  process_->watch.start(process_->parts.store->batch());
   daemon::MeshConfig mesh;
   mesh.mesh_id = who_.mesh_id;
   mesh.member_id = who_.member_id;
@@ -117,7 +120,7 @@ void DaemonNode::leave(std::uint64_t now_ms, ConnRef conn) {
 }
 
 void DaemonNode::apply(const LinkInput& input) {
-  process_->watch.link_input(process_->core, process_->parts.store->batch(), input);
+  process_->watch.link_input(process_->core, input);
   const Item& item = input.item;
   daemon::Daemon& core = process_->core;
   switch (item.kind) {
@@ -152,12 +155,6 @@ void DaemonNode::apply(const Call& call) {
   wires_.journal.line("d%u %s %s %.*s %s", who_.number, call.method.c_str(), call.path.c_str(),
                       static_cast<int>(std::min<std::size_t>(call.body.size(), 200)),
                       call.body.c_str(), call.idempotency_key.c_str());
-  store::Batch& rows = process_->parts.store->batch();
-  if (call.ask.kind == AskKind::kSend) {
-    const Request& asked = wires_.oracle.requests()[call.ask.request];
-    process_->watch.send(rows, asked.id, asked.message);
-  }
-  if (call.ask.kind == AskKind::kRequeue) process_->watch.requeue(rows, call.subject);
   wire::HttpRequest request;
   request.method = call.method;
   request.path = call.path;
@@ -185,7 +182,7 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
   for (const Call& call : calls) apply(call);
   process.watch.before_step(process.core);
   process.core.step();
-  process.watch.after_step(process.core, process.parts.store->batch(), process.effects.list());
+  process.watch.after_step(process.effects.list());
   if (fate.crash == Crash::kBeforeCommit) {
     process.parts.store->abort();
     return die(now_ms);
@@ -202,7 +199,6 @@ void DaemonNode::iterate(std::uint64_t now_ms, const Fate& fate) {
       wires_.journal.line("d%u commit fails", who_.number);
       process.watch.before_abandon(process.core);
       process.core.abandon(Err::kDiskFull);
-      process.watch.after_abandon(process.parts.store->batch());
       abandoned = true;
       break;
     case store::CommitResult::kBroken: CHECK(false); break;

@@ -21,6 +21,10 @@ struct Counters {
   std::uint64_t commits = 0, requeues = 0, statuses = 0;
   Tally faults;
   std::uint64_t events = 0, inbox_reads = 0, frames = 0;
+  // What senders were told of recipients: nothing, handed, seen, expired; over streams;
+  // signatures that the oracle verified.
+  std::array<std::uint64_t, 4> told{};
+  std::uint64_t live_receipts = 0, verified = 0;
 };
 
 class Journal {

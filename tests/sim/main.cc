@@ -75,6 +75,9 @@ void print_counters(const Counters& c, double seconds) {
   std::printf("  frames to the broker %llu, events %llu, inbox reads %llu, commits %llu\n",
               n(c.frames), n(c.events), n(c.inbox_reads), n(c.commits));
   std::printf("  requeues %llu, statuses asked %llu\n", n(c.requeues), n(c.statuses));
+  std::printf("  recipients told: nothing %llu, handed %llu, seen %llu, expired %llu; %llu live, ",
+              n(c.told[0]), n(c.told[1]), n(c.told[2]), n(c.told[3]), n(c.live_receipts));
+  std::printf("%llu signatures verified\n", n(c.verified));
   std::string line = "  faults:";
   for (std::size_t at = 0; at < kFaults; ++at) {
     const auto fault = static_cast<Fault>(at);

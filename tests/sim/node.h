@@ -159,7 +159,6 @@ struct Call {
   Ask ask;
   bool leaves = false;  // not a call: the client closes its connection
   std::string method, path, query, body, idempotency_key;
-  std::string subject;  // of kRequeue: the id
 };
 
 // Who a daemon is: its config.json.
@@ -169,6 +168,7 @@ struct Identity {
   std::array<std::uint8_t, 32> seed{};
   crypto::PublicKey key{};
   std::string key_hex;
+  store::ReportLevel report_level = store::ReportLevel::kHanded;
 };
 
 class DaemonNode {
@@ -183,6 +183,8 @@ class DaemonNode {
   std::uint64_t wake_ms() const;
   std::uint64_t due_ms() const;
   bool outbox_empty() const;
+  // Something was seen, and the broker has not said that it knows.
+  bool has_seen_to_report() const { return up() && process_->core.tables().seen.rows != 0; }
   const daemon::Daemon& core() const noexcept { return process_->core; }
   // The broker refused its only mesh for good: a process would end now.
   bool gave_up() const { return up() && !process_->core.gave_up().empty(); }
@@ -204,7 +206,11 @@ class DaemonNode {
   struct Process {
     Process(Wires& wires, const std::string& directory, const Clock& clock, std::uint64_t now_ms,
             const Identity& who, std::uint32_t pid, std::uint64_t store_bytes);
+    ~Process();  // counts what it has reached
+    Process(const Process&) = delete;
+    Process& operator=(const Process&) = delete;
     Parts parts;
+    Cells& cells;
     DaemonWatch watch;
     daemon::Effects effects;
     daemon::Daemon core;

@@ -12,14 +12,16 @@
 //   6 order                       check_order: by the order of answers, and that of the outbox
 //   7 nothing readable            check_bytes, on every frame and on the whole broker file: bodies
 //                                 in four encodings, bare fingerprints raw and in hex
-//   8 never delivered when not    status_answered, check_claims: the inbox has the row by then;
-//                                 check_all: what a client has read stays
+//   8 never delivered when not    oracle_receipts.cc: signed, true, no more than the recipient
+//                                 tells, never back; check_all: what a client has read stays
 //   9 one wake                    nothing to check: no version of the product wakes anybody yet
 // Not:    making requests (workload.h).
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -67,18 +69,35 @@ struct Request {
   bool from_raw = false;  // of a legacy client: it has no outbox
 };
 
-// Whether an inbox has a row, asked of its store. kUnknown: the daemon is down.
-enum class Held : std::uint8_t { kNo, kYes, kUnknown };
-struct InboxReader {
+// Whether an inbox has a row, and whether it was seen. kUnknown: the daemon is down.
+enum class Held : std::uint8_t { kNo, kYes, kSeen, kUnknown };
+// Asked of the stores of daemons.
+struct StoreReader {
   Held (*holds)(void* context, std::uint32_t daemon, std::string_view sender,
                 std::string_view id) = nullptr;
+  // Of the ciphertext that a daemon keeps of what it sent; false when its bytes are gone.
+  bool (*sent_hash)(void* context, std::uint32_t daemon, std::string_view id,
+                    crypto::Hash32& hash) = nullptr;
   void* context = nullptr;
 };
 
-enum class AskKind : std::uint8_t { kSend, kRequeue, kStatus, kInbox, kStream, kOther, kMalformed };
+enum class AskKind : std::uint8_t {
+  kSend,
+  kRequeue,
+  kStatus,
+  kDrop,
+  kDropOfNobody,
+  kPrune,
+  kSeen,
+  kInbox,
+  kStream,
+  kOther,
+  kMalformed
+};
 struct Ask {
   AskKind kind = AskKind::kOther;
-  std::uint32_t request = 0;  // of kSend and kStatus; of kRequeue: the one that takes its place
+  // Of kSend, kStatus and kDrop; of kRequeue: the one that takes its place.
+  std::uint32_t request = 0;
 };
 
 class Oracle {
@@ -87,7 +106,7 @@ class Oracle {
   Oracle(const Plan& plan, const Relay& relay, Journal& journal, Counters& counters,
          std::string_view plant)
       : plan_(plan), relay_(relay), journal_(journal), counters_(counters), plant_(plant) {}
-  void set_inbox_reader(const InboxReader& reader) { reader_ = reader; }
+  void set_reader(const StoreReader& reader) { reader_ = reader; }
 
   bool broken() const noexcept { return !problem_.empty(); }
   const std::string& problem() const noexcept { return problem_; }
@@ -107,6 +126,8 @@ class Oracle {
   void client_left(std::uint32_t daemon, ConnRef conn);
   void process_died(std::uint32_t daemon);
   std::size_t outstanding() const noexcept { return asks_.size(); }
+  // Ids of inbox rows that a client of this daemon was shown lately.
+  const std::deque<std::string>& rows_shown(std::uint32_t daemon) { return rows_shown_[daemon]; }
 
   // --- what a legacy client says of itself ---
   void raw_accepted(std::uint32_t request);
@@ -118,9 +139,12 @@ class Oracle {
   void to_daemon(Channel& channel, std::string_view frame, const Network& network);
 
   // --- the end ---
-  void set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex);
+  // `level`: how far it lets senders see; none of a legacy client, which knows no receipts.
+  void set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex,
+                  std::optional<store::ReportLevel> level);
+  void set_mesh(std::string_view id) { mesh_id_ = id; }
   void set_liar(std::string_view hex) { liar_ = hex; }
-  // "Delivered" was said of mail whose recipient was down: it is asked when it is up again.
+  // What was told is true, as far as recipients are up.
   void check_claims();
   void check_broker(store::Batch& batch);
   void check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batch& broker);
@@ -138,6 +162,14 @@ class Oracle {
   struct Member {
     crypto::PublicKey key{};
     std::string hex;
+    std::optional<store::ReportLevel> level;
+  };
+  enum class Reach : std::uint8_t { kNothing, kHanded, kSeen, kExpired };
+  struct Told {  // of a recipient, to the sender
+    Reach reach = Reach::kNothing;
+    bool live = false;  // by an event, which has no signature to check
+    std::string_view broker_id, verdict, signature;
+    std::uint64_t handed_ms = 0;
   };
   using AskKey = std::pair<std::uint32_t, std::uint64_t>;
 
@@ -145,6 +177,13 @@ class Oracle {
                      bool may_be_full);
   void requeue_answered(Request& request, std::uint32_t status, std::string_view body);
   void status_answered(const Request& request, std::uint32_t status, std::string_view body);
+  void drop_answered(const Request& request, std::uint32_t status, std::string_view body);
+  bool signs(const Member& to) const;
+  Reach most_of(const Member& to) const;
+  void receipt_streamed(std::uint32_t daemon, std::string_view data);
+  void receipt_told(std::uint32_t teller, const Request& request, const Told& told);
+  void check_verdict(std::uint32_t teller, const Request& request, const Told& told);
+  void check_receipt_row(const Request& request, const store::ReceiptRow& row);
   void accepted(Request& request, std::uint32_t status);
   void refused(Request& request, std::uint32_t status, bool may_be_full);
   void conflicted(Request& request);
@@ -160,7 +199,7 @@ class Oracle {
   void check_order();
   void check_hex(std::string_view what, std::string_view bytes);
   void note_fingerprint(const Request& request);
-  void note_expired(store::Batch& batch, const Ulid& message, const store::MessageRow& row);
+  void check_receipts(store::Batch& batch, const Ulid& message, const store::MessageRow& row);
   bool is_delivered(std::uint32_t number) const;
   std::string name(const Request& request) const;
 
@@ -170,7 +209,8 @@ class Oracle {
   Counters& counters_;
   std::string plant_;
   std::set<std::string> planted_;
-  InboxReader reader_;
+  StoreReader reader_;
+  std::string mesh_id_;
   std::string liar_;  // its key
   std::string problem_;
   std::vector<Request> requests_;
@@ -182,10 +222,12 @@ class Oracle {
   std::set<std::uint32_t> shown_;  // requests that a client has read in an inbox
   std::uint64_t accepts_ = 0;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> delivered_;  // request, daemon
-  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;  // position of a done row
-  std::set<std::uint32_t> dead_, aborted_;                      // by rows
-  std::set<std::uint32_t> expired_;                             // at the broker, with a reason
-  std::set<std::uint32_t> claims_;                              // said to be delivered
+  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;     // position of a done row
+  std::set<std::uint32_t> dead_, aborted_;                         // by rows
+  std::set<std::uint32_t> expired_;                                // at the broker, with a reason
+  std::map<std::uint32_t, Reach> claims_;                          // told, and not checked yet
+  std::map<std::pair<std::uint32_t, std::uint32_t>, Reach> told_;  // by who was told, request
+  std::map<std::uint32_t, std::deque<std::string>> rows_shown_;
   std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
   std::map<std::uint32_t, std::uint64_t> raw_arrivals_;  // of a legacy client, by daemon
   std::set<std::uint64_t> bare_;                         // the first 8 bytes of bare fingerprints

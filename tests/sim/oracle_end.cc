@@ -71,18 +71,23 @@ void Oracle::check_hex(std::string_view what, std::string_view bytes) {
   }
 }
 
-void Oracle::note_expired(store::Batch& batch, const Ulid& message, const store::MessageRow& row) {
+void Oracle::check_receipts(store::Batch& batch, const Ulid& message,
+                            const store::MessageRow& row) {
   store::Cursor receipts(batch, TableId::kReceipt);
   for (bool more = receipts.seek(message.bytes); more; more = receipts.next()) {
     Ulid id;
     store::MailboxId box;
     store::ReceiptRow receipt;
     if (!store::parse_receipt_key(receipts.key(), id, box) || !(id == message)) return;
-    if (!receipts.row(receipt) || receipt.fixed.state != store::ReceiptState::kExpired) continue;
-    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
-    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
+    if (!receipts.row(receipt)) continue;
     const auto sender = crypto::hex_text(row.fixed.sender_key);
     const Request* request = of_id(crypto::view(sender), row.text[store::kMessageClientId]);
+    if (receipt.fixed.state != store::ReceiptState::kExpired) {
+      if (request != nullptr) check_receipt_row(*request, receipt);
+      continue;
+    }
+    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
+    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
     if (request != nullptr) expired_.insert(request->number);
   }
 }
@@ -99,7 +104,7 @@ void Oracle::check_broker(store::Batch& batch) {
     const std::uint32_t sender = row.fixed.sender_member_no;
     Ulid ulid;
     CHECK(store::parse_ulid_key(messages.key(), ulid));
-    note_expired(batch, ulid, row);
+    check_receipts(batch, ulid, row);
     if (bare_.contains(load_le<std::uint64_t>(row.fixed.fingerprint.data()))) {
       breaks("7: nothing that confirms a guess", "a message row has a bare fingerprint");
     }
@@ -151,7 +156,8 @@ void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batc
     if (row.fixed.status == store::OutboxStatus::kDead) {
       // Every target here exists and every frame is right: only time can kill a row, or a relay
       // that changed what stands for it.
-      const bool lied = relay_.changed(members_[daemon].hex, id);
+      const std::string& key = members_[daemon].hex;
+      const bool lied = relay_.changed(key, id) || relay_.slain(key, id);
       if (!lied && !row.text[store::kOutboxLastError].starts_with("max_age_exceeded")) {
         return breaks("1: dead has its reason",
                       name(request) + ": " + std::string(row.text[store::kOutboxLastError]));
@@ -187,7 +193,8 @@ void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batc
   for (const auto& [key, number] : done) outbox_at_[number] = ++position;
 }
 
-// Rows that ended seven days ago by a clock that jumps: their ids, and how they ended, are left.
+// Rows that were dropped or pruned, or ended seven days ago by a clock that jumps: their ids, and
+// how they ended, are left.
 std::map<Ulid, std::uint32_t> Oracle::check_tombstones(std::uint32_t daemon, store::Batch& batch) {
   std::map<Ulid, std::uint32_t> done;
   store::Cursor cursor(batch, TableId::kTombstone);
@@ -204,6 +211,8 @@ std::map<Ulid, std::uint32_t> Oracle::check_tombstones(std::uint32_t daemon, sto
     if (found == requests_.end()) continue;  // its answer was lost: which one it was is gone
     if (row.fixed.status == store::OutboxStatus::kDone) {
       done[key] = found->number;
+    } else if (row.fixed.status == store::OutboxStatus::kAborted) {
+      aborted_.insert(found->number);
     } else {
       dead_.insert(found->number);
       ++counters_.dead;
@@ -300,7 +309,8 @@ void Oracle::check_order() {
   for (const auto& [who, position] : delivered_) {
     const Request& request = requests_[who.first];
     if (aborted_.contains(who.first)) continue;
-    if (plan_.late != 0 && dead_.contains(who.first)) continue;
+    const bool lied = plan_.late != 0 || relay_.slain(members_[request.daemon].hex, request.id);
+    if (lied && dead_.contains(who.first)) continue;
     lanes[{request.daemon, who.second, request.priority}].push_back({position, &request});
   }
   for (auto& [lane, arrived] : lanes) {

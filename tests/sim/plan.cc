@@ -109,7 +109,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   plan.reorder = sometimes(250, 5, 300);
   plan.late = sometimes(300, 100, 900);
   plan.tamper = sometimes(100, 5, 120);
-  plan.forged_ack = sometimes(150, 5, 60);
+  plan.forged_ack = sometimes(250, 20, 200);
   plan.byte_wires = sometimes(200, 300, 1000);
   plan.legacy_broker = rng.chance(80);
   plan.legacy_client = rng.chance(200);
@@ -121,10 +121,15 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   if (rng.chance(500)) plan.store_reserve_bytes = rng.between(20'000, 200'000);
   plan.gave_up = sometimes(200, 1, 3);
   plan.requests_max = static_cast<std::uint32_t>(rng.between(60, 260));
+  plan.report_level = static_cast<std::uint32_t>(rng.below(3));
+  plan.drops = sometimes(500, 5, 80);
+  plan.requeues = sometimes(500, 5, 150);
+  // A link that waits to be opened again is there when an iteration is abandoned.
+  if (plan.gave_up != 0) plan.commit_failure = std::max(plan.commit_failure, 30u);
   // What ends by time needs clocks that jump, and somebody who is away meanwhile.
   const bool ages = rng.chance(150);
   if (ages) limits.outbox_age_hours_max = static_cast<std::uint32_t>(rng.between(20, 100));
-  plan.mail_expires = rng.chance(100) && plan.may(Fault::kExpiredMail);
+  plan.mail_expires = rng.chance(150) && plan.may(Fault::kExpiredMail);
   if (plan.mail_expires) limits.undelivered_days_max = 1;
   if (ages || plan.mail_expires) {
     plan.wall_jump = 20;
@@ -136,8 +141,17 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
   if (plan.mail_expires) {
     // Mail is looked at once an hour, and at each start: long runs, and mail that waits.
     plan.liar = true;
-    plan.late = std::max(plan.late, 500u);
-    plan.long_pause = std::max(plan.long_pause, 200u);
+    plan.late = 900;
+    // Either the broker starts often, or its hour ends amid the run.
+    plan.crash = rng.chance(400) ? std::max(plan.crash, 60u) : 0;
+    if (plan.crash == 0) {
+      plan.broker_age_ms = 3'600'000 - rng.between(5'000, 60'000);
+      plan.send_every_ms = rng.between(300, 1'500);
+      plan.delay_most_ms = rng.between(2'000, 8'000);
+      plan.fault_every_ms = rng.between(200, 1'000);
+      plan.long_pause = 10;
+      plan.wall_jump = 0;  // an id is never of an earlier time than the one before
+    }
     plan.slow_consumer = std::max(plan.slow_consumer, 8u);
     plan.half_open = std::max(plan.half_open, 8u);
   }

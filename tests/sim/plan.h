@@ -25,6 +25,7 @@ struct Plan {
   Limits limits;
   Bounds bounds;
   std::uint32_t daemons = 2;
+  std::uint32_t report_level = 0;  // of the first daemon; each other one has the next
   // Per mille of a node's iterations.
   std::uint32_t crash = 0;
   std::uint32_t commit_failure = 0;
@@ -38,9 +39,14 @@ struct Plan {
   std::uint64_t send_every_ms = 50;
   std::uint32_t requests_max = 0;  // behind so many, clients only ask again and read
   std::uint32_t long_pause = 20;   // per mille of pauses that are long
+  // That it has lived for when its first daemon comes; its clock is set forward by a day before
+  // its hour ends, which is when it looks for what is too old. 0: neither.
+  std::uint64_t broker_age_ms = 0;
   std::uint32_t long_absence = 0;  // per mille of restarts that come late
   std::uint32_t big_bodies = 20;   // per mille
   std::uint32_t pid_reuse = 0;     // per mille of restarts
+  // Per mille of what clients do: requeues; drops and prunes.
+  std::uint32_t requeues = 0, drops = 0;
   // Of frames, per mille.
   std::uint32_t duplicate = 0, reorder = 0, tamper = 0, forged_ack = 0;
   std::uint32_t late = 0;        // of connections: frames of the one before arrive there

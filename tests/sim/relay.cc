@@ -24,7 +24,8 @@ constexpr std::string_view kNewMembers[] = {"code",
                                             "senderName",
                                             "senderAttestation",
                                             "leaseTtlMs",
-                                            "brokerVersion"};
+                                            "brokerVersion",
+                                            "receipts"};
 
 bool is_one_of(std::string_view frame, std::initializer_list<std::string_view> types) {
   return std::any_of(types.begin(), types.end(),
@@ -63,9 +64,10 @@ bool may_change_places(std::string_view first, std::string_view second) {
   return (!both_push && !both_send) || lane_of(first) != lane_of(second);
 }
 
-void Relay::remember(std::deque<std::string>& where, std::string_view text) const {
+void Relay::remember(std::deque<std::string>& where, std::string_view text,
+                     std::size_t most) const {
   where.emplace_back(text);
-  if (where.size() > kKept) where.pop_front();
+  if (where.size() > most) where.pop_front();
 }
 
 void Relay::up(std::uint32_t daemon, std::string_view text, std::vector<std::string>& out) {
@@ -89,6 +91,7 @@ void Relay::up(std::uint32_t daemon, std::string_view text, std::vector<std::str
     remember(line.sent, text);
     if (!line.key.empty()) {
       remember(client_ids_, member_of_frame(text, "client_message_id"));
+      remember(line.own_ids, member_of_frame(text, "client_message_id"), kKeptLong);
       sent_ids_.emplace_back(daemon, member_of_frame(text, "client_message_id"));
       if (sent_ids_.size() > 4 * kKept) sent_ids_.pop_front();
     }
@@ -110,6 +113,7 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
     if (const auto id = member_of_frame(text, "messageId"); !id.empty()) remember(broker_ids_, id);
   }
   std::string made;
+  if (plan_.legacy_broker && is_type(text, "receipt")) return;
   if (plan_.legacy_broker) text = made = as_legacy(text);
   if (is_type(text, "ack")) {
     remember(line.acks, text);
@@ -118,6 +122,9 @@ void Relay::down(std::uint32_t daemon, std::string_view text, std::vector<std::s
     if (lied && !calm_ && rng_.chance(400)) {
       line.kept.emplace_back(text);
       return;
+    }
+    if (text.find("\"queued\":true") != std::string_view::npos) {
+      remember(line.true_acks, text, kKeptLong);
     }
   }
   if (is_type(text, "push") && member_of_frame(text, "subtype") != "system") {
@@ -210,8 +217,27 @@ std::string Relay::as_legacy(std::string_view text) {
   return std::string(out.view());
 }
 
-// Of a send that another daemon made, or that nobody made: this one must not believe it.
+// A second answer to a send that it saw, at any time: what was stored is repeated, or what may be
+// stored is refused.
+std::string Relay::forged_answer(Line& line) {
+  if (!line.true_acks.empty() && rng_.chance(400)) {
+    return line.true_acks[rng_.below(line.true_acks.size())];
+  }
+  // The newest, which may be under way, or any.
+  const std::size_t back = rng_.below(rng_.chance(400) ? 1 : line.own_ids.size());
+  const std::string& id = line.own_ids[line.own_ids.size() - 1 - back];
+  constexpr std::string_view kRefusals[] = {"queue_full", "not_found", "idempotency_key_reused"};
+  const std::size_t kind = rng_.below(std::size(kRefusals));
+  const std::string code(kRefusals[kind]);
+  if (kind != 0) slain_.insert({line.key, id});
+  return R"({"type":"ack","id":")" + id + R"(","messageId":"","queued":false,"error":")" + code +
+         R"(: forged","code":")" + code + "\"}";
+}
+
+// Or of a send that another daemon made, or that nobody made: this one must not believe it.
 std::string Relay::forged_ack(std::uint32_t daemon) {
+  Line& line = lines_[daemon];
+  if (!line.own_ids.empty() && rng_.chance(600)) return forged_answer(line);
   std::string id = "id-never-sent";
   for (const auto& [who, sent] : sent_ids_) {
     if (who != daemon && rng_.chance(300)) id = sent;
@@ -220,6 +246,7 @@ std::string Relay::forged_ack(std::uint32_t daemon) {
       R"("messageId":"01HZZZZZZZZZZZZZZZZZZZZZZZ","queued":true})",
       R"("messageId":"01HZZZZZZZZZZZZZZZZZZZZZZZ","queued":true,"duplicate":true})",
       R"("messageId":"","queued":false,"error":"forbidden: forged"})",
+      R"("messageId":"","queued":false,"error":"forged","code":"idempotency_key_reused"})",
       R"("messageId":"","queued":false,"error":"queue_full: forged","code":"queue_full"})"};
   const std::string_view rest = kRests[rng_.below(std::size(kRests))];
   return R"({"type":"ack","id":")" + id + R"(",)" + std::string(rest);

@@ -4,7 +4,8 @@
 // Holds:  it lies only about what the protocol protects. Nothing protects the order of one lane
 //         against who reorders its frames, nor a first hello against who keeps it back; so a push
 //         is repeated only after its recipient has acknowledged it, a hello is replayed only
-//         after it was admitted, and frames of one lane stay in order.
+//         after it was admitted, and frames of one lane stay in order. Only a true answer is
+//         repeated late; a forged refusal names its message in slain().
 // Source: design/delivery.md, promises 3, 5, 7; spec/observed.md, "send, ack, push".
 // Not:    losing and delaying (network.h); peers that lie for themselves (liar.h).
 #pragma once
@@ -48,13 +49,17 @@ class Relay {
   bool changed(const std::string& sender, const std::string& id) const {
     return changed_.contains({sender, id});
   }
+  // Sends that it refused in the broker's name: they may end as dead although they were stored.
+  bool slain(const std::string& sender, const std::string& id) const {
+    return slain_.contains({sender, id});
+  }
   // What who listens knows: hellos that were admitted, ids that the broker gave.
   const std::deque<std::string>& admitted_hellos() const noexcept { return hellos_; }
   const std::deque<std::string>& broker_ids() const noexcept { return broker_ids_; }
   const std::deque<std::string>& client_ids() const noexcept { return client_ids_; }
 
  private:
-  static constexpr std::size_t kKept = 8;
+  static constexpr std::size_t kKept = 8, kKeptLong = 64;
   struct Line {  // between one daemon and the broker
     std::string key;
     std::string hello;                        // of the newest connection
@@ -62,12 +67,16 @@ class Relay {
     std::deque<std::string> acknowledged;     // pushes
     std::vector<std::string> kept;            // answers to changed sends, for the next connection
     std::deque<std::string> sent, acks;       // sends and client_acks; answers to sends
+    std::deque<std::string> own_ids;          // of its sends, over all connections
+    std::deque<std::string> true_acks;        // that said "stored", likewise
   };
   bool is_honest(std::string_view key) const;  // a daemon's
-  void remember(std::deque<std::string>& where, std::string_view text) const;
+  void remember(std::deque<std::string>& where, std::string_view text,
+                std::size_t most = kKept) const;
   std::string tamper(std::string_view sender, std::string_view text);
   std::string as_legacy(std::string_view text);
   std::string forged_ack(std::uint32_t daemon);
+  std::string forged_answer(Line& line);
   bool strikes(std::uint32_t per_mille) {
     return !calm_ && per_mille != 0 && rng_.chance(per_mille);
   }
@@ -77,7 +86,7 @@ class Relay {
   Journal& journal_;
   Counters& counters_;
   std::map<std::uint32_t, Line> lines_;
-  std::set<std::pair<std::string, std::string>> changed_;
+  std::set<std::pair<std::string, std::string>> changed_, slain_;
   std::deque<std::string> hellos_, broker_ids_, client_ids_;
   std::deque<std::pair<std::uint32_t, std::string>> sent_ids_;
   ScratchArena arena_{16 * 1024};

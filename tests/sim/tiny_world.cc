@@ -61,7 +61,7 @@ TinyWorld::TinyWorld(const std::string& directory, const Size& size, bool verbos
     daemons_.emplace_back(wires_, directory_ + "/d" + std::to_string(number),
                           enrolment.join(now_ms_, number));
     const Identity& who = daemons_.back().who();
-    oracle_.set_member(number, who.key, who.key_hex);
+    oracle_.set_member(number, who.key, who.key_hex, who.report_level);
     network_.relay().set_key(number, who.key_hex);
   }
   for (std::uint32_t message = 0; message < kMessages; ++message) {

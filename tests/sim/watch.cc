@@ -12,70 +12,15 @@ using store::TableId;
 
 std::string key_text(const Ulid& id) { return std::string(as_text(id.bytes)); }
 
-OutboxState cell_of(store::OutboxStatus status) noexcept {
-  return static_cast<OutboxState>(static_cast<std::uint8_t>(status) + 1);
-}
-
 LinkStateCell cell_of(daemon::LinkState state) noexcept {
   return static_cast<LinkStateCell>(static_cast<std::uint8_t>(state));
-}
-
-bool has(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
 }
 
 }  // namespace
 
 // --- a daemon ---
 
-OutboxState DaemonWatch::state_of(store::Batch& batch, std::string_view id) {
-  Ulid ulid;
-  store::OutboxRow row;
-  const Bytes index = batch.get_index(TableId::kOutboxId, store::text_key(id).bytes());
-  const bool found = store::parse_ulid_key(index, ulid) &&
-                     batch.get(TableId::kOutbox, store::ulid_key(ulid).bytes(), row);
-  return found ? cell_of(row.fixed.status) : OutboxState::kNone;
-}
-
-void DaemonWatch::each_row(store::Batch& batch, OutboxEvent event) {
-  store::Cursor cursor(batch, TableId::kOutbox);
-  for (bool more = cursor.seek({}); more; more = cursor.next()) {
-    store::OutboxRow row;
-    if (cursor.row(row)) cells_.hit(cell_of(row.fixed.status), event);
-  }
-}
-
-void DaemonWatch::send(store::Batch& batch, std::string_view id, std::string_view payload) {
-  const OutboxState state = id.empty() ? OutboxState::kNone : state_of(batch, id);
-  bool same = true;
-  Ulid ulid;
-  store::OutboxBodyRow body;
-  if (state != OutboxState::kNone &&
-      store::parse_ulid_key(batch.get_index(TableId::kOutboxId, store::text_key(id).bytes()),
-                            ulid) &&
-      batch.get(TableId::kOutboxBody, store::ulid_key(ulid).bytes(), body)) {
-    same = body.text[store::kBodyPayload] == payload;
-  }
-  cells_.hit(state, same ? OutboxEvent::kSendSame : OutboxEvent::kSendOther);
-}
-
-void DaemonWatch::requeue(store::Batch& batch, std::string_view id) {
-  cells_.hit(state_of(batch, id), OutboxEvent::kRequeue);
-}
-
-void DaemonWatch::ack(store::Batch& batch, std::string_view frame) {
-  const OutboxState state = state_of(batch, member_of_frame(frame, "id"));
-  const bool queued = has(frame, "\"queued\":true");
-  const std::string_view error = member_of_frame(frame, "error");
-  const bool permanent =
-      has(error, "invalid") || has(error, "forbidden") || has(error, "not_found");
-  cells_.hit(state, queued ? (has(frame, "\"duplicate\":true") ? OutboxEvent::kDuplicate
-                                                               : OutboxEvent::kAccepted)
-                           : (permanent ? OutboxEvent::kPermanent : OutboxEvent::kTransient));
-}
-
-void DaemonWatch::link_input(const daemon::Daemon& core, store::Batch& batch,
-                             const LinkInput& input) {
+void DaemonWatch::link_input(const daemon::Daemon& core, const LinkInput& input) {
   const auto& links = core.tables().links;
   if (!links.alive(input.link)) return;
   const LinkStateCell state = cell_of(links.get<daemon::kLinkState>(input.link));
@@ -85,8 +30,8 @@ void DaemonWatch::link_input(const daemon::Daemon& core, store::Batch& batch,
     case ItemKind::kUp: return hit(LinkEventCell::kUp);
     case ItemKind::kDown:
     case ItemKind::kGaveUp:
-      hit(item.code == 4003 || item.code == 4004 ? LinkEventCell::kReplaced : LinkEventCell::kDown);
-      return each_row(batch, OutboxEvent::kLinkLost);
+      return hit(item.code == 4003 || item.code == 4004 ? LinkEventCell::kReplaced
+                                                        : LinkEventCell::kDown);
     case ItemKind::kBlocked: return hit(LinkEventCell::kBlocked);
     case ItemKind::kWritable: return hit(LinkEventCell::kWritable);
     case ItemKind::kBytes: return;
@@ -97,60 +42,26 @@ void DaemonWatch::link_input(const daemon::Daemon& core, store::Batch& batch,
   if (is_type(item.text, "push")) hit(LinkEventCell::kPush);
   if (is_type(item.text, "peers_list")) hit(LinkEventCell::kPeersList);
   if (is_type(item.text, "feature_negotiation_response")) hit(LinkEventCell::kFeatures);
-  if (!is_type(item.text, "ack")) return;
-  hit(LinkEventCell::kAck);
-  ack(batch, item.text);
+  if (is_type(item.text, "ack")) hit(LinkEventCell::kAck);
 }
 
 void DaemonWatch::before_step(const daemon::Daemon& core) {
-  inflight_.clear();
   links_.clear();
-  const auto& work = core.tables().work;
-  work.each([&](daemon::WorkRef row) {
-    inflight_[key_text(work.get<daemon::kWorkId>(row))] = work.get<daemon::kWorkInflight>(row) != 0;
-  });
   const auto& links = core.tables().links;
   links.each([&](daemon::LinkRef link) {
     links_[link.bits()] = cell_of(links.get<daemon::kLinkState>(link));
   });
 }
 
-void DaemonWatch::after_step(const daemon::Daemon& core, store::Batch& batch,
-                             const std::vector<daemon::Effect>& effects) {
+void DaemonWatch::after_step(const std::vector<daemon::Effect>& effects) {
   for (const daemon::Effect& effect : effects) {
     const auto link = links_.find(effect.link.bits());
-    if (effect.kind == daemon::EffectKind::kLinkOpen && link != links_.end()) {
+    if (link == links_.end()) continue;
+    if (effect.kind == daemon::EffectKind::kLinkOpen) {
       cells_.hit(link->second, LinkEventCell::kReopen);
     }
     if (effect.kind == daemon::EffectKind::kLinkClose && effect.text == "hello timeout") {
       cells_.hit(link->second, LinkEventCell::kHelloTimeout);
-    }
-    if (effect.kind != daemon::EffectKind::kLinkSend || !is_type(effect.text, "send")) continue;
-    Ulid id;
-    const std::string_view name = member_of_frame(effect.text, "client_message_id");
-    const Bytes index = batch.get_index(TableId::kOutboxId, store::text_key(name).bytes());
-    if (!store::parse_ulid_key(index, id)) continue;
-    const auto before = inflight_.find(key_text(id));
-    const bool was_inflight = before != inflight_.end() && before->second;
-    cells_.hit(was_inflight ? OutboxState::kInflight : OutboxState::kPending, OutboxEvent::kSent);
-  }
-  for (const auto& [key, was_inflight] : inflight_) {
-    Ulid id;
-    store::OutboxRow row;
-    if (!store::parse_ulid_key(as_bytes(key), id)) continue;
-    const auto work = core.tables().work_of.find(id);
-    const bool is_inflight = work != core.tables().work_of.end() &&
-                             core.tables().work.get<daemon::kWorkInflight>(work->second) != 0;
-    const bool ended = work == core.tables().work_of.end();
-    if (ended == false && is_inflight == was_inflight) continue;
-    if (!batch.get(TableId::kOutbox, as_bytes(key), row)) continue;
-    const std::string_view error = row.text[store::kOutboxLastError];
-    const OutboxState before = was_inflight ? OutboxState::kInflight : OutboxState::kPending;
-    // What times out and is too old by then goes through both in one step.
-    if (was_inflight && has(error, "did not answer")) cells_.hit(before, OutboxEvent::kTimeout);
-    if (ended && error.starts_with("max_age_exceeded")) {
-      const bool timed_out = was_inflight && has(error, "did not answer");
-      cells_.hit(timed_out ? OutboxState::kPending : before, OutboxEvent::kTooOld);
     }
   }
 }

@@ -1,18 +1,16 @@
-// watch.h — sees which (state, event) cells an iteration goes through.
+// watch.h — sees which (state, event) cells of links and delivery rows an iteration goes through.
 // Owns:   DaemonWatch and BrokerWatch, one a process.
 // Holds:  the state is read before the core is told of the event: from its store, its tables and
 //         nothing else. It reads only; the run is the same without it.
-// Not:    judging (oracle.h), which cells there are (cells.h).
+// Not:    judging (oracle.h), which cells there are (cells.h), the outbox's (the product counts).
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "core/broker/broker.h"
 #include "core/daemon/daemon.h"
-#include "core/wire/json_tape.h"
 #include "store/store.h"
 #include "tests/sim/cells.h"
 #include "tests/sim/network.h"
@@ -24,25 +22,14 @@ class DaemonWatch {
   explicit DaemonWatch(Cells& cells) : cells_(cells) {}
 
   // Before the core sees it.
-  void link_input(const daemon::Daemon& core, store::Batch& batch, const LinkInput& input);
-  void send(store::Batch& batch, std::string_view id, std::string_view payload);
-  void requeue(store::Batch& batch, std::string_view id);
-  void start(store::Batch& batch) { each_row(batch, OutboxEvent::kStart); }
+  void link_input(const daemon::Daemon& core, const LinkInput& input);
   // Around step().
   void before_step(const daemon::Daemon& core);
-  void after_step(const daemon::Daemon& core, store::Batch& batch,
-                  const std::vector<daemon::Effect>& effects);
-  // Before and after abandon().
+  void after_step(const std::vector<daemon::Effect>& effects);
   void before_abandon(const daemon::Daemon& core);
-  void after_abandon(store::Batch& batch) { each_row(batch, OutboxEvent::kAbandon); }
 
  private:
-  void each_row(store::Batch& batch, OutboxEvent event);
-  OutboxState state_of(store::Batch& batch, std::string_view id);
-  void ack(store::Batch& batch, std::string_view frame);
-
   Cells& cells_;
-  std::unordered_map<std::string, bool> inflight_;          // by row, before step()
   std::unordered_map<std::uint64_t, LinkStateCell> links_;  // by link, before step()
 };
 

@@ -46,6 +46,10 @@ void Workload::act(std::uint64_t now_ms) {
   if (legacy_ != nullptr && may_ask_more() && rng.chance(100)) send_as_legacy();
   if (!live) return;
   const auto& requests = wires_.oracle.requests();
+  if (rng.chance(wires_.plan.drops)) {
+    return rng.chance(850) ? drop(now_ms, daemon) : prune(now_ms, daemon);
+  }
+  if (rng.chance(wires_.plan.requeues)) return requeue(now_ms, daemon);
   const std::uint64_t dice = rng.below(100);
   if (dice < 47 || requests.empty()) {
     if (may_ask_more()) send(now_ms, fresh(daemon));
@@ -66,7 +70,7 @@ void Workload::act(std::uint64_t now_ms) {
     return;
   }
   if (dice < 84) return burst(now_ms, daemon);
-  if (dice < 89) return read(now_ms, daemon);
+  if (dice < 89) return rng.chance(200) ? mark_seen(now_ms, daemon) : read(now_ms, daemon);
   if (dice < 91) return requeue(now_ms, daemon);
   if (dice < 93) return status(now_ms, daemon);
   if (dice < 96) return stream(now_ms, daemon);
@@ -212,7 +216,6 @@ void Workload::requeue(std::uint64_t now_ms, std::uint32_t daemon) {
   const std::uint32_t number = wires_.oracle.add(std::move(request));
   Call call;
   call.ask = {AskKind::kRequeue, number};
-  call.subject = old_id;
   call.method = "POST";
   call.path = "/v1/outbox/requeue";
   call.body = R"({"id":")" + old_id + R"(","new_client_message_id":")" +
@@ -228,6 +231,34 @@ void Workload::status(std::uint64_t now_ms, std::uint32_t daemon) {
   call.method = "GET";
   call.path = "/v1/message/status";
   call.query = "id=" + old->id;
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+// Of any row: what is under way, what has ended, what was dropped before, what never was.
+void Workload::drop(std::uint64_t now_ms, std::uint32_t daemon) {
+  const Request* old = earlier(daemon, wires_.rng.chance(300) ? 10 : SIZE_MAX);
+  if (old == nullptr) return;
+  Call call;
+  call.ask = {AskKind::kDrop, old->number};
+  call.method = "DELETE";
+  call.path = "/v1/outbox/" + old->id;
+  if (wires_.rng.chance(50)) {
+    call.ask.kind = AskKind::kDropOfNobody;
+    call.path = "/v1/outbox/id-of-nobody";
+  }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::prune(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.ask.kind = AskKind::kPrune;
+  call.method = "POST";
+  call.path = "/v1/outbox/prune";
+  const bool dry_run = wires_.rng.chance(300);
+  const std::uint64_t age_s = wires_.rng.chance(400) ? 0 : wires_.rng.below(600);
+  call.body = R"({"older_than_s":)" + std::to_string(age_s) + R"(,"states":["done","aborted")" +
+              (wires_.rng.chance(500) ? R"(,"dead"])" : "]") + R"(,"dry_run":)" +
+              (dry_run ? "true}" : "false}");
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 
@@ -272,8 +303,23 @@ void Workload::read(std::uint64_t now_ms, std::uint32_t daemon) {
       call.path = "/v1/inbox";
       call.ask.kind = AskKind::kInbox;
       call.query = wires_.rng.chance(500) ? "limit=20" : "unread_only=true&limit=5";
+      if (wires_.rng.chance(500)) call.query += "&mark_seen=false";
       break;
   }
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::mark_seen(std::uint64_t now_ms, std::uint32_t daemon) {
+  std::string ids;
+  for (const std::string& id : wires_.oracle.rows_shown(daemon)) {
+    if (!wires_.rng.chance(300)) continue;
+    ids += (ids.empty() ? "\"" : ",\"") + id + '"';
+  }
+  Call call;
+  call.ask.kind = AskKind::kSeen;
+  call.method = "POST";
+  call.path = "/v1/inbox/seen";
+  call.body = R"({"ids":[)" + ids + "]}";
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 

@@ -1,6 +1,6 @@
 // workload.h — the clients of a run: what they ask their daemons, and when.
 // Owns:   Workload: fresh sends, retries, conflicting reuse of ids, bursts in one lane, requeues,
-//         questions for a message's status, readings.
+//         drops, prunes, questions for a message's status, readings.
 // Holds:  it draws from the run's generator alone and remembers only what it asked.
 // Why:    the promises are about retries and order, so most of what it does is ask again.
 // Not:    judging answers (oracle.h).
@@ -38,6 +38,9 @@ class Workload {
   void read(std::uint64_t now_ms, std::uint32_t daemon);
   void requeue(std::uint64_t now_ms, std::uint32_t daemon);
   void status(std::uint64_t now_ms, std::uint32_t daemon);
+  void drop(std::uint64_t now_ms, std::uint32_t daemon);
+  void mark_seen(std::uint64_t now_ms, std::uint32_t daemon);
+  void prune(std::uint64_t now_ms, std::uint32_t daemon);
   void send_as_legacy();
   // An earlier request of this daemon that has an id, among the newest; null if none was found.
   const Request* earlier(std::uint32_t daemon, std::size_t newest = SIZE_MAX);

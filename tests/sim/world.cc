@@ -7,6 +7,8 @@
 #include <iterator>
 
 #include "core/base/check.h"
+#include "core/crypto/encoding.h"
+#include "core/crypto/sign.h"
 #include "tests/sim/enrol.h"
 
 namespace cm::sim {
@@ -15,6 +17,12 @@ namespace {
 constexpr std::uint64_t kQuietWithinMs = 3'600'000;
 constexpr std::uint64_t kQuietWithinTurns = 60'000;
 constexpr std::uint64_t kHourMs = 3'600'000;
+
+// Of the daemons of one world each has another one.
+store::ReportLevel level_of(std::uint32_t number) {
+  return static_cast<store::ReportLevel>(number %
+                                         static_cast<std::uint32_t>(store::ReportLevel::kCount));
+}
 
 std::string fresh_directory(const std::string& directory) {
   std::filesystem::remove_all(directory);
@@ -37,7 +45,7 @@ World::World(std::uint64_t seed, const Bounds& bounds, std::string_view plant,
       broker_(wires_, directory_ + "/broker"),
       workload_(wires_, daemons_) {
   seed_sodium_rng(seed);
-  oracle_.set_inbox_reader({held_by, this});
+  oracle_.set_reader({held_by, hash_of_sent, this});
 }
 
 Held World::held_by(void* world, std::uint32_t daemon, std::string_view sender,
@@ -47,8 +55,33 @@ Held World::held_by(void* world, std::uint32_t daemon, std::string_view sender,
   if (!node.up()) return Held::kUnknown;
   const Identity& who = node.who();
   const store::Key key = store::inbox_dedupe_key(who.mesh_id, sender, id, who.key);
-  const bool here = !node.batch().get_index(store::TableId::kInboxKey, key.bytes()).empty();
-  return here ? Held::kYes : Held::kNo;
+  Ulid ulid;
+  const Bytes index = node.batch().get_index(store::TableId::kInboxKey, key.bytes());
+  if (!store::parse_ulid_key(index, ulid)) return Held::kNo;
+  store::InboxRow row;
+  // A row that has become too old is deleted; its key stays.
+  const bool unread =
+      node.batch().get(store::TableId::kInbox, store::ulid_key(ulid).bytes(), row) &&
+      row.fixed.seen_ms == 0;
+  return unread ? Held::kYes : Held::kSeen;
+}
+
+bool World::hash_of_sent(void* world, std::uint32_t daemon, std::string_view id,
+                         crypto::Hash32& hash) {
+  DaemonNode& node = static_cast<World*>(world)->daemons_[daemon];
+  if (!node.up()) return false;
+  Ulid ulid;
+  store::OutboxBodyRow body;
+  const Bytes index =
+      node.batch().get_index(store::TableId::kOutboxId, store::text_key(id).bytes());
+  if (!store::parse_ulid_key(index, ulid) ||
+      !node.batch().get(store::TableId::kOutboxBody, store::ulid_key(ulid).bytes(), body)) {
+    return false;
+  }
+  ScratchArena arena(64 * 1024);
+  const auto sealed = crypto::base64_decode(body.text[store::kBodyCiphertext], arena);
+  if (sealed) hash = crypto::sha256(*sealed);
+  return sealed.has_value();
 }
 
 Verdict World::run(std::uint64_t turns) {
@@ -79,10 +112,12 @@ void World::set_up() {
       counters_.faults.add(Fault::kTwinIdentity);
     } else {
       identity = enrolment.join(now_ms_, number);
+      identity.report_level = level_of(plan_.report_level + number);
     }
     daemons_.emplace_back(wires_, directory_ + "/d" + std::to_string(number), identity);
     const Identity& who = daemons_.back().who();
-    oracle_.set_member(number, who.key, who.key_hex);
+    oracle_.set_mesh(who.mesh_id);
+    oracle_.set_member(number, who.key, who.key_hex, who.report_level);
     network_.relay().set_key(number, who.key_hex);
     daemons_.back().store_bytes = plan_.daemon_store_bytes;
     daemons_.back().clock.mono_base_ms = rng_.below(1'000'000'000);
@@ -90,7 +125,7 @@ void World::set_up() {
   }
   if (plan_.legacy_client) {
     legacy_ = std::make_unique<LegacyClient>(wires_, enrolment.join(now_ms_, plan_.daemons));
-    oracle_.set_member(plan_.daemons, legacy_->who().key, legacy_->who().key_hex);
+    oracle_.set_member(plan_.daemons, legacy_->who().key, legacy_->who().key_hex, std::nullopt);
     workload_.set_legacy(legacy_.get());
     legacy_->start(now_ms_);
   }
@@ -108,6 +143,8 @@ void World::set_up() {
     broker_.store_bytes = plan_.broker_store_bytes;
     broker_.start(now_ms_);
   }
+  now_ms_ += plan_.broker_age_ms;
+  if (plan_.broker_age_ms != 0) day_passes_at_ms_ = kHourMs - rng_.between(20, 4'000);
   for (DaemonNode& daemon : daemons_) start(daemon);
   act_at_ms_ = now_ms_ + workload_.pause_ms();
   strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
@@ -124,7 +161,7 @@ std::uint64_t World::wake_of(std::uint32_t node) const {
 bool World::advance() {
   std::uint64_t next = std::min(network_.next_dial_ms(), broker_.restart_at_ms);
   for (const DaemonNode& daemon : daemons_) next = std::min(next, daemon.restart_at_ms);
-  if (!calm_) next = std::min({next, act_at_ms_, strike_at_ms_});
+  if (!calm_) next = std::min({next, act_at_ms_, strike_at_ms_, day_passes_at_ms_});
   const auto nodes = static_cast<std::uint32_t>(daemons_.size() + 3);
   for (std::uint32_t node = 0; node < nodes; ++node) next = std::min(next, wake_of(node));
   if (next == UINT64_MAX) return false;
@@ -146,6 +183,10 @@ bool World::advance() {
   if (!calm_ && strike_at_ms_ <= now_ms_) {
     strike();
     strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
+  }
+  if (!calm_ && day_passes_at_ms_ <= now_ms_) {
+    day_passes_at_ms_ = UINT64_MAX;
+    pass_a_day();
   }
   std::vector<std::uint32_t> ready;
   for (std::uint32_t node = 0; node < nodes; ++node) {
@@ -227,6 +268,7 @@ void World::start(DaemonNode& daemon) {
 void World::plan_restart(std::uint32_t node) {
   const bool is_long = rng_.chance(plan_.long_absence);
   const std::uint64_t away = is_long ? rng_.between(10'000, 200'000) : rng_.below(300);
+  if (node == 0 && plan_.mail_expires && rng_.chance(500)) pass_a_day();
   if (is_long) counters_.faults.add(Fault::kLongAbsence);
   (node == 0 ? broker_.restart_at_ms : daemons_[node - 1].restart_at_ms) = now_ms_ + away;
 }
@@ -288,6 +330,13 @@ void World::jump_wall_clock() {
                 static_cast<long long>(clock.wall_offset_ms));
 }
 
+// What the broker has queued, or has pushed, is too old by its clock.
+void World::pass_a_day() {
+  if (!plan_.may(Fault::kClockForward)) return;
+  broker_.clock.wall_offset_ms += static_cast<std::int64_t>(30 * kHourMs);
+  counters_.faults.add(Fault::kClockForward);
+}
+
 void World::heal() {
   journal_.line("the world is healed");
   calm_ = true;
@@ -324,8 +373,9 @@ void World::settle_twins() {
 bool World::quiet() const {
   if (oracle_.outstanding() != 0 || !broker_.up() || !broker_.queues_empty()) return false;
   if (legacy_ && !legacy_->outbox_empty()) return false;
-  return std::all_of(daemons_.begin(), daemons_.end(),
-                     [](const DaemonNode& daemon) { return daemon.outbox_empty(); });
+  return std::all_of(daemons_.begin(), daemons_.end(), [](const DaemonNode& daemon) {
+    return daemon.outbox_empty() && !daemon.has_seen_to_report();
+  });
 }
 
 void World::settle() {
@@ -338,6 +388,7 @@ void World::settle() {
                            (broker_.queues_empty() ? "empty" : "not empty");
       for (const DaemonNode& daemon : daemons_) {
         detail += ", outbox of " + daemon.who().name + (daemon.outbox_empty() ? " empty" : " not");
+        if (daemon.has_seen_to_report()) detail += ", something seen is not reported";
       }
       oracle_.breaks("1: everything arrives once faults stop", detail);
     }

@@ -46,6 +46,7 @@ class World {
   void restart_due();
   void strike();
   void jump_wall_clock();
+  void pass_a_day();
   void heal();
   void end_who_gave_up();
   // Daemons with one member key never stay together: each drains alone.
@@ -53,6 +54,8 @@ class World {
   void start(DaemonNode& daemon);
   static Held held_by(void* world, std::uint32_t daemon, std::string_view sender,
                       std::string_view id);
+  static bool hash_of_sent(void* world, std::uint32_t daemon, std::string_view id,
+                           crypto::Hash32& hash);
   bool quiet() const;
   void settle();
   void restart_all();
@@ -75,6 +78,7 @@ class World {
   std::uint64_t turn_ = 0;
   std::uint64_t act_at_ms_ = 0;
   std::uint64_t strike_at_ms_ = 0;
+  std::uint64_t day_passes_at_ms_ = UINT64_MAX;  // at the broker
   bool calm_ = false;
 };
 

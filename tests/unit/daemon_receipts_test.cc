@@ -224,6 +224,28 @@ TEST_F(DaemonReceipts, seen_is_reported_until_the_broker_has_answered) {
   EXPECT_FALSE(has(reply_, "receipt_due"));
 }
 
+// Found by the simulator: the ack was lost, the report came before the redelivery, and the broker
+// answered it without keeping anything.
+TEST_F(DaemonReceipts, a_redelivery_of_what_was_seen_is_reported_once_more_behind_its_ack) {
+  up(store::ReportLevel::kSeen);
+  frame(cast(kBroker, "one"));
+  see(inbox_id());
+  ASSERT_EQ(reports().size(), 1u);
+  frame(cast(kBroker, "one"));  // before the answer
+  ASSERT_EQ(reports().size(), 2u);
+  answer_report(reports()[0]);
+  EXPECT_EQ(field(reports()[1], "messageId"), kBroker);
+  answer_report(reports()[1]);
+  later(60'000);
+  EXPECT_EQ(reports().size(), 2u);
+  frame(cast(kBroker, "one"));  // behind the answer
+  ASSERT_EQ(reports().size(), 3u);
+  EXPECT_NE(field(reports()[2], "_reqId"), field(reports()[1], "_reqId"));
+  answer_report(reports()[2]);
+  later(60'000);
+  EXPECT_EQ(reports().size(), 3u);
+}
+
 TEST_F(DaemonReceipts, what_nobody_answers_is_sent_again_and_a_refusal_ends_it) {
   up(store::ReportLevel::kSeen);
   frame(cast("b1", "c1"));
