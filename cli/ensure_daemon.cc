@@ -109,8 +109,7 @@ Status spawn() {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   const Error why = error_of_text(text);
-  const Status marked = write_private_file(marker_path(), why.detail + "\n");
-  (void)marked;  // without the marker the next verb tries again at once
+  note_spawn_failure(why.detail);  // without it the next verb tries again at once
   return why;
 }
 
@@ -156,6 +155,11 @@ std::string spawn_failure() {
 
 void clear_spawn_failure() { remove_file(marker_path()); }
 
+void note_spawn_failure(const std::string& why) {
+  const Status written = write_private_file(marker_path(), why + "\n");
+  (void)written;  // it is in the log as well
+}
+
 bool daemon_is_alive() {
   const int fd = ::open((daemon_dir() + "/store/LOCK").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return false;
@@ -198,7 +202,6 @@ Status ensure_daemon() {
         "spawn-suppressed: starting the daemon failed less than 30 s ago: " + spawn_failure());
   }
   if (Status started = start_under_lock(); !started) return started;
-  clear_spawn_failure();
   if (answers(kProbeMs)) return {};
   return fail(Err::kUnavailable, "the daemon was started but does not answer");
 }

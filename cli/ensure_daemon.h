@@ -32,6 +32,8 @@ Status ensure_daemon();
 std::string spawn_failure();
 // A start succeeded: the next verb need not know of one that did not.
 void clear_spawn_failure();
+// Why a daemon of this user ended by itself: what 'daemon status' and the next verb say.
+void note_spawn_failure(const std::string& why);
 
 // True if a process holds the daemon's store: it lives, whether it answers or not.
 bool daemon_is_alive();

@@ -13,6 +13,7 @@
 #include "cli/config.h"
 #include "cli/config_watch.h"
 #include "cli/daemon_setup.h"
+#include "cli/ensure_daemon.h"
 #include "cli/files.h"
 #include "cli/host_identity.h"
 #include "cli/local_token.h"
@@ -71,6 +72,7 @@ class DaemonRole {
       if (server_.drained() || net::Loop::mono_ms() >= give_up_ms) break;
     }
     for (const auto& [bits, peer] : peer_of_) host_.close(peer, 1000, "daemon stops");
+    if (!core_.gave_up().empty()) note_spawn_failure(core_.gave_up());
     return core_.gave_up().empty() ? 0 : 1;
   }
 
@@ -97,6 +99,7 @@ class DaemonRole {
     const bool reloaded = reload_if_wanted();
     for (const plugins::HostEvent& event : host_.events()) apply(event);
     for (const net::NetEvent& event : server_.events()) apply(event);
+    core_.note_long_bodies(server_.stats().long_bodies);
     core_.step();
     plugins::Verdict verdict = plugins::Verdict::kOk;
     switch (store_.commit()) {

@@ -39,6 +39,8 @@ namespace cm {
     "send with a fresh id; the old one stays bound to its request")                                \
   X(OutboxOpen, "outbox_row_open", 6, 409, "the message is still on its way",                      \
     "wait for its end, or abort it with 'claudemesh outbox requeue <id>'")                         \
+  X(OutboxEnded, "outbox_row_ended", 6, 409, "the message cannot be sent a second time",           \
+    "send its text again under a fresh id, if it did not arrive")                                  \
   X(AmbiguousId, "ambiguous_id", 6, 409, "several messages match this id",                         \
     "use more of the id; 'claudemesh outbox list' shows whole ones")                               \
   X(PeerNameConflict, "peer_name_conflict", 6, 409, "the name does not name one known member",     \
@@ -67,6 +69,8 @@ namespace cm {
     "nothing: it is retried until the recipient has read or the message is too old")               \
   X(DiskFull, "insufficient_storage", 10, 507, "the store has reached its bound",                  \
     "free space with 'claudemesh inbox flush' or 'outbox prune', or raise what the detail names")  \
+  X(BrokerFull, "broker_full", 10, 507, "the broker of this mesh has no room",                     \
+    "ask its operator to raise store_bound_bytes or to lower history_days_max")                    \
   X(StoreFailed, "store_failed", 10, 503, "the store could not commit",                            \
     "nothing was changed; send the same request again")                                            \
   X(StoreBroken, "store_broken", 10, 500, "the disk reported an error; what is stored is unknown", \

@@ -339,6 +339,8 @@ void Daemon::fail_call(CallRef call, Err code, std::string_view detail) {
 void Daemon::refuse_call(CallRef call, std::string_view code, std::string_view detail) {
   CallResult& result = tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call))
                            .results[tables_.calls.get<kCallIndex>(call)];
+  // Its room, not ours: our own remedies would not help.
+  if (code == info_of(Err::kDiskFull).wire_code) code = info_of(Err::kBrokerFull).wire_code;
   result.error = code.empty() ? std::string_view("refused") : code;
   result.http_status = status_of(result.error);
   result.detail = utf8_prefix(detail, kTextKept);

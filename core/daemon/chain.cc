@@ -26,9 +26,6 @@ using store::TableId;
 using wire::JsonNode;
 using wire::JsonType;
 
-constexpr std::string_view kStatusTexts[] = {"pending", "inflight", "done", "dead", "aborted"};
-static_assert(std::size(kStatusTexts) == static_cast<std::size_t>(OutboxStatus::kCount));
-
 std::string_view text_at(const wire::JsonTape& tape, const JsonNode& row, std::string_view key) {
   const JsonNode* node = tape.find(row, key);
   return node != nullptr && node->type == JsonType::kText ? node->text : std::string_view{};
@@ -56,6 +53,7 @@ bool Daemon::find_sent(std::string_view id, Sent& sent) {
     sent.last_error = row.text[store::kOutboxLastError];
     sent.superseded_by = row.text[store::kOutboxSupersededBy];
     sent.status = row.fixed.status;
+    sent.is_foreign = row.fixed.is_foreign != 0;
     sent.attempts = row.fixed.attempts;
     sent.enqueued_ms = row.fixed.enqueued_ms;
     sent.stored_ms = row.fixed.delivered_ms;
@@ -85,7 +83,7 @@ void Daemon::hash_body(Sent& sent) {
 
 void Daemon::append_sent(const Sent& sent, wire::JsonWriter& json) const {
   json.begin_object().field("client_message_id", sent.client_id);
-  json.field("status", kStatusTexts[static_cast<std::size_t>(sent.status)]);
+  json.field("status", text_of(outbox_state(sent.status)));
   json.field("attempts", sent.attempts).field("mesh", slug_of(sent.mesh_id));
   json.field("target", sent.target).key("accepted_at").iso_time(sent.enqueued_ms);
   json.key("stored_at").iso_time_or_null(sent.stored_ms);
@@ -117,6 +115,9 @@ Daemon::Verdict Daemon::check_receipt(MeshRef mesh, const Sent* sent, const Sign
   const auto signature = crypto::signature_parse(receipt.signature);
   if (!signature || receipt.handed_ms == 0) return {"invalid", {}};
   if (sent == nullptr) return {"unchecked", "it was not sent from this machine"};
+  if (sent->is_foreign) {
+    return {"unchecked", "the broker had this id already, with a text that is not stored here"};
+  }
   if (!sent->ciphertext) return {"unchecked", "its body is no longer here"};
   if (checks_left_ == 0) return {"unchecked", "there are more recipients than are checked at once"};
   auto signer = crypto::public_key_parse(sent->target);

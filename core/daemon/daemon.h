@@ -136,6 +136,9 @@ class Daemon {
   }
   // Why the daemon has nothing left to do: the broker of its only mesh refused it for good.
   const std::string& gave_up() const noexcept { return gave_up_; }
+  // How many requests the shell has refused since its start because their body was too long; they
+  // never came here, and are told as those that did.
+  void note_long_bodies(std::uint64_t total);
 
   // The commit failed: mirrors are rebuilt, requests of the iteration are answered with the
   // error, links that delivered frames are closed with 1011 and opened again.
@@ -162,7 +165,8 @@ class Daemon {
   void on_hello_ack(LinkRef link, const wire::BrokerFrame& frame);
   void on_error_frame(LinkRef link, const wire::BrokerFrame& frame);
   void on_peers_list(LinkRef link, const wire::BrokerFrame& frame);
-  void link_lost(LinkRef link);
+  // `code` with which the other side closed it, or 0.
+  void link_lost(LinkRef link, std::uint32_t code = 0);
   void expire_hellos();
   void set_link_state(LinkRef link, LinkState state);
   void ask_roster(MeshRef mesh);
@@ -183,6 +187,13 @@ class Daemon {
   void refuse_features(LinkRef link, std::string_view kind, std::string_view feature,
                        std::string_view detail);
   std::uint32_t payload_limit(MeshRef mesh) const;
+  void load_terms();
+  void load_terms(LinkRef link);
+  void terms_are_known(LinkRef link);
+  bool knows_terms(MeshRef mesh) const;  // of this connection
+  bool may_learn_terms(MeshRef mesh) const;
+  bool has_met(MeshRef mesh) const;  // of any connection, ever
+  bool may_go(MeshRef mesh, const store::OutboxRow& row, std::size_t frame_bytes, bool& too_large);
   std::uint64_t age_hours(MeshRef mesh) const;
 
   // send.cc
@@ -309,6 +320,7 @@ class Daemon {
   void retry_later(WorkRef work, store::OutboxRow& row, const OutboxCell& cell,
                    std::string_view error, bool backoff);
   void lanes_lost(MeshRef mesh);
+  void refuse_largest(MeshRef mesh);
   void expire_work();
   void remove_work(WorkRef work);
   std::uint64_t backoff_ms(std::uint32_t failures);
@@ -351,6 +363,10 @@ class Daemon {
   // Why no new message is taken, or Ok.
   Status has_room() const;
   void tell_refused(Err code, std::string_view detail);
+  std::uint64_t long_bodies_ = 0;
+  // A message event said `wake`, and since then nobody has read the inbox (promise 9).
+  bool is_woken_ = false;
+  bool committed_woken_ = false;  // at the last commit
   void append_disk_metrics(TextBuf& out);
 
   // retention.cc
@@ -392,6 +408,7 @@ class Daemon {
     std::string client_id, mesh_id, target, broker_id, last_error, superseded_by;
     store::OutboxStatus status = store::OutboxStatus::kPending;
     bool is_tombstone = false;
+    bool is_foreign = false;  // OutboxFixed::is_foreign
     std::uint32_t attempts = 0;
     std::uint64_t enqueued_ms = 0, stored_ms = 0, next_attempt_ms = 0;
     std::optional<crypto::Hash32> ciphertext;  // SHA-256; while the body is here
@@ -399,6 +416,8 @@ class Daemon {
   // By the client's id, or by ours.
   bool find_sent(std::string_view id, Sent& sent);
   void hash_body(Sent& sent);
+  std::string next_of(const Sent& sent) const;
+  std::string next_of_pending(const Sent& sent) const;
   void append_sent(const Sent& sent, wire::JsonWriter& json) const;
   struct Signed {                           // by a recipient, as its broker tells it
     std::string_view signature, recipient;  // hex

@@ -24,6 +24,7 @@ constexpr std::uint64_t kHourMs = 3'600'000;
 constexpr std::size_t kSendsAStep = 1'024;
 constexpr std::uint32_t kEnvelopeFrame = 1;
 constexpr std::size_t kErrorKept = 256;
+constexpr std::size_t kAroundCiphertext = 1'024;  // of a frame, at most
 
 bool contains_ignoring_case(std::string_view text, std::string_view lower) noexcept {
   const auto same = [](char a, char b) {
@@ -210,6 +211,17 @@ bool Daemon::send_first(LaneRef where) {
   send.reply_to = body.text[store::kBodyReplyTo];
   TextBuf frame(scratch(), send.ciphertext.size() + 512);
   wire::write_send(send, frame);
+  bool too_large = false;
+  if (!may_go(mesh, row, frame.size(), too_large)) {
+    if (!too_large) return false;
+    const std::string why = "payload_too_large: it has " + std::to_string(frame.size()) +
+                            " bytes as it is sent, and the broker now takes " +
+                            std::to_string(payload_limit(mesh));
+    row.text[store::kOutboxLastError] = why;
+    env_.log->warn("outbox_dead", {{"id", row.text[store::kOutboxClientId]}, {"reason", why}});
+    finish(work, row, outbox_next(state, OutboxEvent::kRefusedPermanent));
+    return false;
+  }
 
   row.fixed.status = status_of(outbox_next(state, OutboxEvent::kDrain).next);
   row.fixed.attempts += 1;
@@ -264,6 +276,8 @@ void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
   if (ack.duplicate && !ack.history_available) {
     env_.log->warn("broker_history_pruned", {{"id", ack.id}});
   }
+  // Known to the broker before this row was sent at all: of a store that is gone.
+  row.fixed.is_foreign = ack.duplicate && row.fixed.attempts == 1 ? 1 : 0;
   row.fixed.delivered_ms = env_.wall_ms;
   row.text[store::kOutboxBrokerId] = ack.message_id;
   row.text[store::kOutboxLastError] = {};
@@ -337,6 +351,34 @@ void Daemon::lanes_lost(MeshRef mesh) {
   });
 }
 
+// The broker closed because of a message's size, whatever it had said about sizes before. Only one
+// that is larger than every broker takes can be meant; it would end each connection that follows.
+void Daemon::refuse_largest(MeshRef mesh) {
+  WorkRef largest;
+  std::size_t most = limits_.payload_bytes_max -
+                     std::min<std::size_t>(limits_.payload_bytes_max, kAroundCiphertext);
+  tables_.lanes.each([&](LaneRef where) {
+    const WorkRef work = tables_.lanes.get<kLaneFirst>(where);
+    if (!(tables_.lanes.get<kLaneMesh>(where) == mesh) ||
+        tables_.work.get<kWorkInflight>(work) == 0) {
+      return;
+    }
+    store::OutboxBodyRow body;
+    const store::Key key = store::ulid_key(tables_.work.get<kWorkId>(work));
+    if (!batch().get(TableId::kOutboxBody, key.bytes(), body)) return;
+    if (body.text[store::kBodyCiphertext].size() <= most) return;
+    most = body.text[store::kBodyCiphertext].size();
+    largest = work;
+  });
+  OutboxRow row;
+  if (!largest || !outbox_row(tables_.work.get<kWorkId>(largest), row)) return;
+  row.text[store::kOutboxLastError] =
+      "payload_too_large: the broker closed the connection because of its size (1009)";
+  env_.log->warn("outbox_dead", {{"id", row.text[store::kOutboxClientId]},
+                                 {"reason", row.text[store::kOutboxLastError]}});
+  finish(largest, row, outbox_next(OutboxState::kInflight, OutboxEvent::kRefusedPermanent));
+}
+
 void Daemon::expire_work() {
   if (env_.mono_ms >= work_check_ms_) {
     work_check_ms_ = UINT64_MAX;
@@ -379,8 +421,11 @@ void Daemon::expire_work() {
       }
       const OutboxCell& cell = outbox_next(state_of_work(work), OutboxEvent::kAgeExhausted);
       if (cell.kind != CellKind::kMove) return look_again();
-      const std::string reason = "max_age_exceeded: not accepted within " + std::to_string(hours) +
-                                 " hours; last: " + std::string(row.text[store::kOutboxLastError]);
+      std::string reason =
+          "max_age_exceeded: not accepted within " + std::to_string(hours) + " hours";
+      if (const std::string_view last = row.text[store::kOutboxLastError]; !last.empty()) {
+        reason += "; last: " + std::string(last);
+      }
       row.text[store::kOutboxLastError] = std::string_view(reason).substr(0, kErrorKept);
       finish(work, row, cell);
     }

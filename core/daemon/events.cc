@@ -8,6 +8,7 @@
 // Not:    the events themselves (receive.cc, link.cc); slow readers, whom the shell ends.
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"
@@ -246,7 +247,7 @@ void Daemon::emit_message(MeshRef mesh, const Ulid& id, const store::InboxRow& r
   json.field("encrypted", row.fixed.plaintext == 0);
   json.key("created_at").iso_time_or_null(row.fixed.created_ms);
   json.key("recipient_pubkey").hex(row.fixed.recipient).field("recipient_kind", "member");
-  json.end_object();
+  json.field("wake", !std::exchange(is_woken_, true)).end_object();
   emit("message", data.view());
 }
 

@@ -2,6 +2,8 @@
 // Holds:  asked once a connection, beside the traffic; a broker that says nothing for 2 s, or that
 //         does not know the question, is legacy. A required feature that is missing or below its
 //         floor ends the mesh with 4010 and a flat reason of at most 123 bytes.
+//         Its numbers are kept in the store: until a connection has told them, those of the last
+//         one count, and what another broker might take wrongly waits (may_go()).
 // Source: docs/PROTOCOL.md §9; spec/wire.md §11.2; spec/decisions.md, "Negotiation";
 //         design/delivery.md, "Age".
 // Not:    reading the parameters (core/wire/mesh_replies.cc).
@@ -23,6 +25,11 @@ constexpr std::uint32_t kRefusedCode = 4010;
 constexpr std::string_view kFeatureRequest = "features";
 constexpr std::uint32_t kAgeHoursMost = 720;
 constexpr std::uint32_t kAgeHoursLeast = 72;
+constexpr std::uint64_t kHourMs = 3'600'000;
+// Every broker remembers ids for three days, or is refused: what is younger is no second message.
+constexpr std::uint64_t kEveryWindowHours = 71;
+constexpr std::string_view kTermsKey = "terms/";  // of a mesh; bytes, hours << 32, this bit
+constexpr std::uint64_t kTermsMet = std::uint64_t{1} << 63;
 constexpr std::size_t kParamsMost = 8;  // shown of one feature
 constexpr std::size_t kParamTextMost = 64;
 
@@ -82,6 +89,70 @@ std::uint64_t Daemon::age_hours(MeshRef mesh) const {
   return features.age_hours;
 }
 
+// What the brokers said before this process began.
+void Daemon::load_terms() {
+  tables_.links.each([&](LinkRef link) { load_terms(link); });
+}
+
+void Daemon::load_terms(LinkRef link) {
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  const std::string key =
+      std::string(kTermsKey) + config_of(tables_.links.get<kLinkMesh>(link)).mesh_id;
+  store::MetaRow row;
+  if (!batch().get(store::TableId::kMeta, store::text_key(key).bytes(), row)) return;
+  features.met = (row.fixed.number & kTermsMet) != 0;
+  features.inline_bytes = static_cast<std::uint32_t>(row.fixed.number);
+  features.age_hours = static_cast<std::uint32_t>((row.fixed.number & ~kTermsMet) >> 32);
+}
+
+// The answer of this connection: what waited for it goes on.
+void Daemon::terms_are_known(LinkRef link) {
+  Features& features = tables_.links.get<kLinkFeatures>(link);
+  const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
+  features.met = true;
+  const std::string key = std::string(kTermsKey) + config_of(mesh).mesh_id;
+  const store::Key at = store::text_key(key);
+  store::MetaRow row;
+  const bool had = batch().get(store::TableId::kMeta, at.bytes(), row);
+  const std::uint64_t number =
+      kTermsMet | std::uint64_t{features.age_hours} << 32 | features.inline_bytes;
+  if (!had || row.fixed.number != number) {
+    row = {};
+    row.fixed.number = number;
+    batch().put(store::TableId::kMeta, at.bytes(), row);
+  }
+  age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
+  parked_check_ms_ = 0;
+  tables_.lanes.each([&](LaneRef lane) {
+    if (tables_.lanes.get<kLaneMesh>(lane) == mesh) mark_ready(lane);
+  });
+}
+
+bool Daemon::knows_terms(MeshRef mesh) const {
+  const FeatureState state = tables_.links.get<kLinkFeatures>(link_of(mesh)).state;
+  return state == FeatureState::kAgreed || state == FeatureState::kLegacy;
+}
+
+bool Daemon::has_met(MeshRef mesh) const {
+  return tables_.links.get<kLinkFeatures>(link_of(mesh)).met;
+}
+
+// May this row, encoded, be sent over this connection now? `too_large`: never to this broker.
+bool Daemon::may_go(MeshRef mesh, const store::OutboxRow& row, std::size_t frame_bytes,
+                    bool& too_large) {
+  const std::uint64_t age_ms =
+      env_.wall_ms - std::min(env_.wall_ms, std::uint64_t{row.fixed.enqueued_ms});
+  const Features& features = tables_.links.get<kLinkFeatures>(link_of(mesh));
+  too_large = features.state == FeatureState::kAgreed && frame_bytes > payload_limit(mesh);
+  if (too_large) return false;
+  if (!knows_terms(mesh)) {
+    return age_ms < kEveryWindowHours * kHourMs && frame_bytes <= limits_.payload_bytes_max;
+  }
+  if (age_ms < age_hours(mesh) * kHourMs) return true;
+  age_check_ms_ = 0;  // it ends as too old before it is looked at again
+  return false;
+}
+
 void Daemon::ask_features(LinkRef link) {
   Features& features = tables_.links.get<kLinkFeatures>(link);
   features.state = FeatureState::kAsked;
@@ -126,7 +197,8 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
   if (config_.outbox_age_hours > age_hours_most(answer)) {
     return refuse_features(link, "outbox_max_age_above_dedupe_window", "client_message_id_dedupe",
                            std::to_string(config_.outbox_age_hours) + " h, at most " +
-                               std::to_string(age_hours_most(answer)));
+                               std::to_string(age_hours_most(answer)) +
+                               ": lower outbox.max_age_hours");
   }
   if (answer.bad_optional) {
     env_.log->warn("feature_optional_param_invalid",
@@ -147,7 +219,7 @@ void Daemon::on_features(LinkRef link, const wire::BrokerFrame& frame) {
   }
   features.receipts = features.receipts || answer.receipts;
   tables_.seen.ready = true;
-  age_check_ms_ = 0;  // rows may be due earlier, or later, than was thought
+  terms_are_known(link);
   env_.log->info("broker_features", {{"mesh", config_of(mesh).slug},
                                      {"inline_bytes", payload_limit(mesh)},
                                      {"outbox_max_age_hours", features.age_hours}});
@@ -165,6 +237,7 @@ void Daemon::become_legacy(LinkRef link, std::string_view why) {
   features.state = FeatureState::kLegacy;
   features.receipts = receipts;
   tables_.seen.ready = true;
+  terms_are_known(link);
   env_.log->info("broker_legacy",
                  {{"mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug}, {"detail", why}});
 }
@@ -203,7 +276,8 @@ void Daemon::refuse_features(LinkRef link, std::string_view kind, std::string_vi
   json.field("mesh", config_of(tables_.links.get<kLinkMesh>(link)).slug).field("kind", kind);
   json.field("feature", feature).field("detail", detail).end_object();
   emit("feature_negotiation_failed", data.view());
-  const std::string why = std::string(kind) + ": " + std::string(feature);
+  std::string why = std::string(kind) + ": " + std::string(feature);
+  if (!detail.empty()) why += " (" + std::string(detail) + ")";
   refuse_mesh(link, kRefusedCode, reason.view(), why);
 }
 

@@ -31,6 +31,7 @@ constexpr std::string_view kRosterPrefix = "pl-";
 // Close codes with which a broker ends this daemon's connection for good (spec/wire.md §11.5).
 constexpr std::uint32_t kReplacedCode = 4003;
 constexpr std::uint32_t kTakenCode = 4004;
+constexpr std::uint32_t kTooBigCode = 1009;  // RFC 6455 §7.4.1
 
 }  // namespace
 
@@ -151,7 +152,7 @@ void Daemon::on_link_event(LinkRef link, LinkEvent event, std::uint32_t code,
     env_.log->warn("broker_lost", {{"mesh", mesh.slug}, {"code", code}, {"detail", detail}});
   }
   if (!was_open && event == LinkEvent::kConnecting) log_failed_attempt(link, code, detail);
-  link_lost(link);
+  link_lost(link, code);
   set_link_state(link, LinkState::kConnecting);
   if (was_open && event != LinkEvent::kClosed) hold_calls(link);  // it connects again at once
   if (event == LinkEvent::kClosed) {
@@ -323,7 +324,7 @@ void Daemon::on_error_frame(LinkRef link, const wire::BrokerFrame& frame) {
   effects_.link_note(link, kNoteAuthFailed);
 }
 
-void Daemon::link_lost(LinkRef link) {
+void Daemon::link_lost(LinkRef link, std::uint32_t code) {
   const MeshRef mesh = tables_.links.get<kLinkMesh>(link);
   tables_.links.get<kLinkHelloDeadline>(link) = 0;
   tables_.links.get<kLinkBlocked>(link) = 0;
@@ -336,6 +337,7 @@ void Daemon::link_lost(LinkRef link) {
   features.state = FeatureState::kUnknown;  // its numbers hold until the next broker says more
   features.deadline_ms = 0;
   seen_link_lost(link);
+  if (code == kTooBigCode) refuse_largest(mesh);
   lanes_lost(mesh);
   fail_calls_of(mesh, "the connection to the broker was lost before it answered");
 }

@@ -63,6 +63,7 @@ Status Daemon::add_mesh(const MeshConfig& config) {
 }
 
 Status Daemon::start() {
+  load_terms();
   if (Status loaded = load_outbox(true); !loaded) return loaded;
   load_bound_names();
   seed_events();
@@ -183,6 +184,7 @@ void Daemon::abandon(Err why) {
   for (const ConnRef conn : requests) reply_error(conn, fail(why));
   gave_up_.clear();
   pressure_ = committed_pressure_;
+  is_woken_ = committed_woken_;
   for (const LinkRef link : std::exchange(tables_.left, {})) {
     effects_.link_close(link, 1000, "the mesh was left");
   }
@@ -238,6 +240,7 @@ void Daemon::committed() noexcept {
   tables_.newly_bound.clear();
   event_committed_ = event_serial_;
   committed_pressure_ = pressure_;
+  committed_woken_ = is_woken_;
   for (Purge& purge : tables_.purges) {
     purge.committed_position = purge.position;
     purge.committed_removed = purge.removed;

@@ -72,7 +72,7 @@ constexpr OutboxRules make_rules() {
           /* ack_duplicate      */ move(kDone, "an answer to an attempt before: it is stored"),
           /* ack_mismatch       */ move(kDead, "an answer to an attempt before: its reason"),
           /* refused_transient  */ stay(kPending, "an answer to an attempt before: backoff"),
-          /* refused_permanent  */ move(kDead, "an answer to an attempt before: its reason"),
+          /* refused_permanent  */ move(kDead, "its reason; also: larger than the broker takes"),
           /* connection_lost    */ ignored(kPending, "it was not on its way"),
           /* ack_timeout        */ impossible(kPending, "it waits for no answer"),
           /* age_exhausted      */ move(kDead, "max_age_exceeded"),

@@ -49,7 +49,10 @@ void Daemon::measure_pressure() {
 
 void Daemon::watch_pressure() {
   measure_pressure();
-  const Pressure level = pressure_of(pressure_.percent, pressure_.level);
+  Pressure level = pressure_of(pressure_.percent, pressure_.level);
+  if (pressure_.tombstone_bytes >= config_.tombstone_bytes) {
+    level = std::max(level, Pressure::kRefusing);  // it takes no sends either
+  }
   if (level != pressure_.level) {
     pressure_.level = level;
     emit_pressure();
@@ -65,6 +68,7 @@ void Daemon::emit_pressure() {
   json.field("high", pressure_.level != Pressure::kNormal);
   json.field("rows", tables_.work.count()).field("rows_max", limits_.outbox_rows_max);
   json.field("rows_pct", pressure_.rows_percent).field("store_pct", pressure_.store_percent);
+  json.field("tombstones_pct", pressure_.tombstone_percent);
   json.field("level", text_of(pressure_.level)).end_object();
   emit("outbox_pressure_high", data.view());
   env_.log->warn("outbox_pressure_high", {{"level", text_of(pressure_.level)},
@@ -91,6 +95,12 @@ void Daemon::watch_tombstones() {
 
 // Rows are counted as they are now: an iteration accepts many. Bytes are those of the last commit.
 Status Daemon::has_room() const {
+  if (pressure_.tombstone_bytes >= config_.tombstone_bytes) {
+    return fail(Err::kDiskFull,
+                "the ids of past messages take " + std::to_string(pressure_.tombstone_bytes) +
+                    " bytes of at most " + std::to_string(config_.tombstone_bytes) +
+                    ": raise tombstone_bytes of [outbox] in config.toml and restart the daemon");
+  }
   const std::uint64_t store = env_.batch->fill_percent();
   const std::uint64_t rows = rows_percent();
   const bool refusing = pressure_.level >= Pressure::kRefusing;
@@ -105,12 +115,6 @@ Status Daemon::has_room() const {
                                     " undelivered messages of at most " +
                                     std::to_string(limits_.outbox_rows_max) +
                                     " (limit outbox_rows_max); they are still being sent");
-  }
-  if (pressure_.tombstone_bytes >= config_.tombstone_bytes) {
-    return fail(Err::kDiskFull,
-                "the ids of past messages take " + std::to_string(pressure_.tombstone_bytes) +
-                    " bytes of at most " + std::to_string(config_.tombstone_bytes) +
-                    ": raise tombstone_bytes of [outbox] in config.toml and restart the daemon");
   }
   return {};
 }
@@ -133,6 +137,13 @@ void Daemon::tell_refused(Err code, std::string_view detail) {
   json.field("detail", detail.empty() ? info.meaning : detail).end_object();
   emit("request_refused", data.view());
   env_.log->warn("request_refused", {{"error", info.wire_code}, {"count", count}});
+}
+
+void Daemon::note_long_bodies(std::uint64_t total) {
+  for (; long_bodies_ < total; ++long_bodies_) {
+    metrics_.add(Metric::kDaemonRefusedPayload);
+    tell_refused(Err::kTooBig, "the body of a request was longer than the limit");
+  }
 }
 
 void Daemon::append_disk_metrics(TextBuf& out) {

@@ -93,6 +93,7 @@ Result<Reloaded> Daemon::reload(const std::vector<MeshConfig>& meshes) {
     const MeshRef mesh = mesh_by_id(wanted.mesh_id);
     attach_lanes(mesh);
     touch(link_of(mesh));
+    load_terms(link_of(mesh));
     open_link(link_of(mesh));
     ++outcome.joined;
     env_.log->info("mesh_joined", {{"mesh", wanted.slug}});

@@ -57,6 +57,7 @@ void Daemon::post_requeue(ConnRef conn, const wire::HttpRequest& request) {
   const wire::JsonTape* tape = body_of(conn, request);
   if (tape == nullptr) return;
   wire::FieldReader fields(*tape, tape->root());
+  fields.only({"id", "new_client_message_id", "aborted_by", "patch_payload"});
   const std::string_view named = fields.client_id("id", Need::kRequired);
   const std::string_view wanted = fields.client_id("new_client_message_id");
   const std::string_view by = fields.shown("aborted_by", wire::kLabelMax, Need::kOptional);
@@ -69,25 +70,27 @@ void Daemon::post_requeue(ConnRef conn, const wire::HttpRequest& request) {
 
   const auto found = find_outbox(named);
   if (found.code() == Err::kAmbiguousId) return reply_error(conn, found.error());
-  const auto not_open = [&](std::string_view detail) {
+  const auto not_open = [&](std::string_view detail, Err code) {
     if (detail.starts_with(kStatusInText)) detail.remove_prefix(kStatusInText.size());
     TextBuf out(scratch());
     wire::JsonWriter json(out);
-    json.begin_object().field("error", kNotOpen).field("detail", detail);
+    json.begin_object().field("error", kNotOpen).field("code", info_of(code).wire_code);
+    json.field("detail", detail);
     json.field("remedy", kNotOpenRemedy).end_object();
     reply(conn, 409, out.view());
   };
-  if (!found) return not_open(found.error().detail);
+  if (!found) return not_open(found.error().detail, Err::kNotFound);
   SecondAttempt attempt;
   if (found->is_tombstone) {
-    return not_open(outbox_next(OutboxState::kTombstone, OutboxEvent::kRequeue).text);
+    return not_open(outbox_next(OutboxState::kTombstone, OutboxEvent::kRequeue).text,
+                    Err::kOutboxEnded);
   }
   if (Status read = read_attempt(found->id, attempt); !read) {
     return reply_error(conn, read.error());
   }
   const OutboxState state = state_of_row(attempt.old_id, attempt.row);
   if (outbox_cell(state, OutboxEvent::kRequeue).kind == CellKind::kRefused) {
-    return not_open(outbox_next(state, OutboxEvent::kRequeue).text);
+    return not_open(outbox_next(state, OutboxEvent::kRequeue).text, Err::kOutboxEnded);
   }
   if (!attempt.mesh) {
     return reply_error(conn, fail(Err::kMeshNotAttached, attempt.texts[store::kOutboxMesh]));
@@ -99,8 +102,11 @@ void Daemon::post_requeue(ConnRef conn, const wire::HttpRequest& request) {
   if (batch().get_raw(TableId::kOutboxId, store::text_key(attempt.client_id).bytes())) {
     return reply_error(conn, fail(Err::kIdReused, "field 'new_client_message_id'"));
   }
-  if (tables_.work.full() || tables_.lanes.full()) {
-    return reply_error(conn, fail(Err::kDiskFull, "the outbox is full"));
+  const bool makes_room = state != OutboxState::kDead;  // the old row leaves its lane
+  if (!makes_room && (tables_.work.full() || tables_.lanes.full())) {
+    return reply_error(conn, fail(Err::kDiskFull,
+                                  "the outbox holds as many undelivered messages "
+                                  "as outbox_rows_max allows"));
   }
   if (patches) {
     if (Status patched = patch(text->text, attempt); !patched) {
@@ -222,7 +228,8 @@ void Daemon::reply_requeued(ConnRef conn, const SecondAttempt& attempt) {
   json.field("new_row_id", view(new_text));
   json.field("new_client_message_id", attempt.client_id);
   json.field("aborted_client_message_id", attempt.texts[store::kOutboxClientId]);
-  json.field("patched", attempt.patched).end_object();
+  json.field("patched", attempt.patched);
+  json.field("may_arrive_twice", attempt.row.fixed.attempts > 0).end_object();
   reply(conn, 200, text.view());
 }
 

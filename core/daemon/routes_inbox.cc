@@ -86,6 +86,7 @@ void Daemon::get_inbox(ConnRef conn, const wire::HttpRequest& request) {
     }
   }
   json.end_array();
+  if (marks_seen) is_woken_ = false;  // the reader's cursor has moved
   json.field("marked_seen", marks_seen ? mark_seen(shown_unread) : 0);
   if (truncated) json.field("truncated", true);
   json.end_object();
@@ -168,6 +169,7 @@ void Daemon::post_seen(ConnRef conn, const wire::HttpRequest& request) {
     // An id of another form names no row of ours.
     if (const auto id = ulid_parse(item.text)) rows.push_back(*id);
   }
+  is_woken_ = false;
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   json.begin_object().field("marked_seen", mark_seen(rows)).end_object();
@@ -196,6 +198,7 @@ void Daemon::delete_inbox(ConnRef conn, const wire::HttpRequest& request) {
     purge.mesh_id = config_of(*chosen).mesh_id;
   }
   if (!may_purge(conn)) return;
+  is_woken_ = false;
   purge.topic = topic.value_or(std::string_view{});
   purge.sender = from.value_or(std::string_view{});
   start_purge(std::move(purge));
@@ -207,6 +210,7 @@ void Daemon::delete_inbox_row(ConnRef conn, const wire::HttpRequest& request) {
   TextBuf text(scratch());
   wire::JsonWriter json(text);
   if (id && batch().erase(TableId::kInbox, store::ulid_key(*id).bytes())) {
+    is_woken_ = false;
     metrics_.add(Metric::kDaemonInboxPruned);
     json.begin_object().field("removed", 1).field("id", text_id).end_object();
     return reply(conn, 200, text.view());

@@ -59,8 +59,8 @@ void Daemon::get_version(ConnRef conn, const wire::HttpRequest&) {
   json.field("ipc_minor", kIpcMinor);
   write_texts(json, "ipc_features",
               {"version", "health", "send", "inbox", "outbox", "events", "peers", "profile",
-               "skills", "state", "memory", "topics", "groups", "message_status", "metrics",
-               "compat", "reload", "token_rotate"});
+               "skills", "state", "memory", "topics", "groups", "message_status", "message_explain",
+               "metrics", "compat", "reload", "token_rotate"});
   json.field("schema_version", store::kSchemaVersion);
   json.key("broker_features_negotiated").begin_object();
   tables_.meshes.each([&](MeshRef mesh) {

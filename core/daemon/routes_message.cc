@@ -34,25 +34,6 @@ constexpr const char* kForged =
 
 std::string time_of(std::uint64_t ms) { return std::string(view(iso_text(ms))); }
 
-// What becomes of a row of the outbox when nobody does anything, or what somebody can do.
-std::string next_of(OutboxStatus status, std::string_view superseded_by) {
-  switch (status) {
-    case OutboxStatus::kPending:
-      return "it is sent when the broker can be reached and what is before it in its lane has "
-             "gone; 'claudemesh daemon status' shows the connection";
-    case OutboxStatus::kInflight:
-      return "it waits for the broker's answer, and is sent again if none comes in 15 s";
-    case OutboxStatus::kDone: return "the broker has it; ask again when it can be reached";
-    case OutboxStatus::kDead:
-      return "it is not sent any more; 'claudemesh outbox list --failed' shows it, and a requeue "
-             "sends it under a new id";
-    case OutboxStatus::kAborted:
-      return "nothing: the message '" + std::string(superseded_by) + "' took its place";
-    case OutboxStatus::kCount: break;
-  }
-  return {};
-}
-
 void append_own(wire::JsonWriter& json, std::string_view table, std::string_view key,
                 std::string_view says) {
   json.begin_object().field("where", "daemon").field("table", table).field("key", key);
@@ -60,7 +41,7 @@ void append_own(wire::JsonWriter& json, std::string_view table, std::string_view
 }
 
 // Of the recipients that the broker names.
-std::string next_of(const wire::BrokerFrame& frame) {
+std::string next_of_recipients(const wire::BrokerFrame& frame) {
   std::size_t all = 0, delivered = 0, expired = 0;
   if (const JsonNode* list = wire::array_of(frame, {"recipients"}); list != nullptr) {
     const wire::JsonTape& tape = frame.tape;
@@ -100,13 +81,39 @@ void Daemon::ask_status(ConnRef conn, const wire::HttpRequest& request, CallKind
   if (!query.status()) return reply_error(conn, query.status().error());
 
   Sent sent;
-  const bool own = find_sent(id, sent);
+  bool own = find_sent(id, sent);
   std::vector<MeshRef> meshes;
+  std::string broker_id(id);
+  if (!own) {
+    // The forms that the outbox takes: the beginning of an id, or its last characters.
+    const auto found = find_outbox(id);
+    if (found) own = find_sent(view(ulid_text(found->id)), sent);
+    if (found.code() == Err::kAmbiguousId) return reply_error(conn, found.error());
+  }
+  store::InboxRow received;
+  const auto inbox_id = ulid_parse(id);
+  const bool is_here = !own && inbox_id &&
+                       batch().get(TableId::kInbox, store::ulid_key(*inbox_id).bytes(), received);
   if (own) {
-    if (const MeshRef mesh = mesh_by_id(sent.mesh_id)) meshes.push_back(mesh);
+    const MeshRef mesh = mesh_by_id(sent.mesh_id);
+    if (!wanted.empty()) {
+      const auto asked = meshes_for(wanted);
+      if (!asked) return reply_error(conn, asked.error());
+      if (!(asked->front() == mesh)) {
+        return reply_error(conn,
+                           fail(Err::kNotFound, "this message was sent in the mesh '" +
+                                                    std::string(slug_of(sent.mesh_id)) + "'"));
+      }
+    }
+    if (mesh) meshes.push_back(mesh);
+  } else if (is_here) {
+    // Its broker knows it by another id than our inbox.
+    broker_id = received.text[store::kInboxBrokerId];
+    const MeshRef mesh = mesh_by_id(received.text[store::kInboxMesh]);
+    if (mesh && wire::is_broker_id(broker_id)) meshes.push_back(mesh);
   } else {
-    const bool broker_id = wire::is_broker_id(id) && id.size() >= kPrefixLeast;
-    if (!broker_id) {
+    const bool may_be_broker_id = wire::is_broker_id(id) && id.size() >= kPrefixLeast;
+    if (!may_be_broker_id) {
       return reply_error(conn, fail(Err::kNotFound,
                                     "parameter 'id': no message was sent under it, "
                                     "and a broker's id has 8 to 32 letters and "
@@ -116,10 +123,14 @@ void Daemon::ask_status(ConnRef conn, const wire::HttpRequest& request, CallKind
     if (!asked) return reply_error(conn, asked.error());
     meshes = *asked;
   }
+  const bool explains = kind == CallKind::kMessageExplain;
+  if (is_here && meshes.empty() && !explains) {
+    return reply_error(conn, fail(Err::kNotFound,
+                                  "it came through a mesh that is not joined here any more; "
+                                  "'message explain' shows its row"));
+  }
   const JobRef job = open_job(conn, kind, id);
   if (!job) return;
-  const bool explains = kind == CallKind::kMessageExplain;
-  std::string broker_id(id);
   if (explains) explain_locally(id, own ? &sent : nullptr, tables_.jobs.get<kJobRow>(job));
   if (own) {
     if (!explains) {
@@ -188,7 +199,66 @@ void Daemon::explain_locally(std::string_view id, const Sent* sent, Job& job) {
                             " bytes of text: signatures of recipients can be checked"
                       : std::string("gone: it cannot be sent again, and no signature checked"));
   job.extra = rows.view();
-  job.next = next_of(sent->status, sent->superseded_by);
+  job.next = next_of(*sent);
+}
+
+// What becomes of a row of the outbox when nobody does anything, or what somebody can do.
+std::string Daemon::next_of(const Sent& sent) const {
+  switch (sent.status) {
+    case OutboxStatus::kPending: return next_of_pending(sent);
+    case OutboxStatus::kInflight:
+      return "it waits for the broker's answer, and is sent again if none comes in 15 s";
+    case OutboxStatus::kDone: return "the broker has it; ask again when it can be reached";
+    case OutboxStatus::kDead: {
+      std::string text = "it is not sent any more";
+      if (sent.attempts > 0) {
+        text +=
+            "; it had been sent, and may have arrived: ask its recipient before a second "
+            "attempt";
+      }
+      if (!mesh_by_id(sent.mesh_id)) {
+        return text + "; its mesh is not joined here: join it again, then requeue the message";
+      }
+      return text +
+             "; 'claudemesh outbox list --failed' shows it, and a requeue sends it under a "
+             "new id";
+    }
+    case OutboxStatus::kAborted: {
+      std::string text = "nothing: the message '" + sent.superseded_by + "' took its place";
+      if (sent.attempts > 0) text += "; it had been sent, and may have arrived as well";
+      return text;
+    }
+    case OutboxStatus::kCount: break;
+  }
+  return {};
+}
+
+std::string Daemon::next_of_pending(const Sent& sent) const {
+  const MeshRef mesh = mesh_by_id(sent.mesh_id);
+  if (!mesh) return "nothing while its mesh is not joined here; it ends when it is too old";
+  const LinkRef link = link_of(mesh);
+  const std::string& why = tables_.links.get<kLinkLastError>(link);
+  if (tables_.links.get<kLinkState>(link) == LinkState::kRefused) {
+    return "nothing while the mesh is refused" + (why.empty() ? "" : " (" + why + ")") +
+           ": mend that, then 'claudemesh daemon restart'";
+  }
+  if (tables_.links.get<kLinkState>(link) != LinkState::kOpen) {
+    return "it is sent when the broker can be reached and what is before it in its lane has gone; "
+           "'claudemesh daemon status' shows the connection";
+  }
+  const auto work = tables_.work_of.find(sent.id);
+  if (work == tables_.work_of.end()) return "it is sent when its turn comes";
+  const LaneRef where = tables_.work.get<kWorkLane>(work->second);
+  const WorkRef first = tables_.lanes.get<kLaneFirst>(where);
+  if (!(first == work->second)) {
+    return "it is sent when what is before it in its lane has gone; first is " +
+           std::string(view(ulid_text(tables_.work.get<kWorkId>(first))));
+  }
+  if (tables_.lanes.get<kLaneDue>(where) > env_.mono_ms) {
+    return "the broker does not take it now (" + sent.last_error + "); it is sent again at " +
+           time_of(sent.next_attempt_ms) + ", and behind that with longer pauses of up to 30 s";
+  }
+  return "it is sent at once; what waits is only its turn";
 }
 
 // The broker's rows, each with where it stands; what happens next goes into the call's detail.
@@ -231,7 +301,8 @@ Status Daemon::append_explanation(CallRef call, const wire::BrokerFrame& frame, 
   Job& job = tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call));
   // Asked for by the broker's id: now we know which row of ours it is.
   if (ours && job.extra.empty()) explain_locally(sent.client_id, &sent, job);
-  job.results[tables_.calls.get<kCallIndex>(call)].detail = invalid ? kForged : next_of(frame);
+  job.results[tables_.calls.get<kCallIndex>(call)].detail =
+      invalid ? kForged : next_of_recipients(frame);
   return {};
 }
 

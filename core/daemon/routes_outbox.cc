@@ -11,15 +11,22 @@
 namespace cm::daemon {
 namespace {
 
+using store::OutboxStatus;
 using store::TableId;
 
 constexpr std::int64_t kOutboxDefault = 50;
 constexpr std::int64_t kOutboxMax = 500;
 
-constexpr std::string_view kStatusTexts[] = {"pending", "inflight", "done", "dead", "aborted"};
-
 std::string_view status_text(const store::OutboxRow& row) noexcept {
-  return kStatusTexts[static_cast<std::size_t>(row.fixed.status)];
+  return text_of(outbox_state(row.fixed.status));
+}
+
+bool is_status(std::string_view word) noexcept {
+  for (std::uint8_t status = 0; status < static_cast<std::uint8_t>(OutboxStatus::kCount);
+       ++status) {
+    if (word == text_of(outbox_state(static_cast<OutboxStatus>(status)))) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -32,8 +39,7 @@ void Daemon::get_outbox(ConnRef conn, const wire::HttpRequest& request) {
   QueryReader query(request.query, scratch());
   const std::int64_t limit = query.clamped("limit", kOutboxDefault, kOutboxMax);
   const auto status = query.text("status");
-  if (status && std::find(std::begin(kStatusTexts), std::end(kStatusTexts), *status) ==
-                    std::end(kStatusTexts)) {
+  if (status && !is_status(*status)) {
     query.refuse("status", "pending, inflight, done, dead or aborted");
   }
   const std::string_view target = query.text("target", wire::kTargetMax).value_or("");

@@ -237,6 +237,7 @@ void Daemon::post_prune(ConnRef conn, const wire::HttpRequest& request) {
   const wire::JsonTape* tape = body_of(conn, request);
   if (tape == nullptr) return;
   wire::FieldReader fields(*tape, tape->root());
+  fields.only({"older_than_s", "states", "dry_run"});
   const std::int64_t seconds = fields.integer("older_than_s", 0, kSecondsMost, Need::kOptional, 0);
   const wire::JsonNode* states = fields.array("states", Need::kOptional);
   Shrink shrink;

@@ -96,7 +96,11 @@ Status Daemon::try_send(ConnRef conn, const wire::SendRequest& request, ParkedRe
     minted = ulid_text(ulids_.next(env_.wall_ms));
     client_id = view(minted);
   }
-  if (Status fits = check_size(request, out, client_id, "message"); !fits) return fits;
+  if (Status fits = check_size(request, out, client_id, "message"); !fits) {
+    if (fits.code() != Err::kBrokerAway || parked || !may_learn_terms(out.mesh)) return fits;
+    out.wait = Wait::kTerms;
+    return {};
+  }
   insert_row(request, out, client_id);
 
   TextBuf text(scratch());
@@ -243,6 +247,14 @@ Status Daemon::encrypt(const wire::SendRequest& request, Outgoing& out) {
   return {};
 }
 
+// The connection is being made, or its broker is being asked.
+bool Daemon::may_learn_terms(MeshRef mesh) const {
+  const LinkRef link = link_of(mesh);
+  return tables_.links.get<kLinkState>(link) != LinkState::kRefused &&
+         (tables_.links.get<kLinkState>(link) != LinkState::kConnecting ||
+          tables_.links.get<kLinkHoldUntil>(link) > env_.mono_ms);
+}
+
 // On the encoded frame, as the broker will count it (spec/decisions.md, "oversize").
 Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
                           std::string_view client_id, std::string_view field) {
@@ -259,6 +271,12 @@ Status Daemon::check_size(const wire::SendRequest& request, const Outgoing& out,
   wire::write_send(send, frame);
   const std::uint32_t most = payload_limit(out.mesh);
   if (frame.size() <= most) return {};
+  if (!has_met(out.mesh)) {
+    return fail(Err::kBrokerAway, "field '" + std::string(field) + "': the encoded message has " +
+                                      std::to_string(frame.size()) +
+                                      " bytes; until this broker was reached once, " +
+                                      std::to_string(most) + " are taken; the id was not consumed");
+  }
   return fail(Err::kTooBig, "field '" + std::string(field) + "': the encoded message has " +
                                 std::to_string(frame.size()) + " bytes, the broker takes " +
                                 std::to_string(most) + "; the id was not consumed");
@@ -309,6 +327,8 @@ void Daemon::park(ConnRef conn, const Outgoing& out, const ParkedRequest& input,
     const Topics& topics = tables_.meshes.get<kMeshTopics>(out.mesh);
     if (!topics_are_coming(out.mesh)) ask_topics(out.mesh);
     serial = topics.asked_serial != 0 ? topics.asked_serial : request_serial_ + 1;
+  } else if (out.wait == Wait::kTerms) {
+    // Asked with the connection.
   } else if (out.wait == Wait::kRoster) {
     Roster& roster = tables_.meshes.get<kMeshRoster>(out.mesh);
     if (roster.asked_serial == 0) ask_roster(out.mesh);
@@ -347,6 +367,7 @@ bool Daemon::parked_is_ready(ParkedRef parked) const {
   };
   switch (tables_.parked.get<kParkedFor>(parked)) {
     case Wait::kNo: return true;
+    case Wait::kTerms: return has_met(mesh);
     case Wait::kRoster: return listed(mesh);
     case Wait::kTopics: {
       const Topics& topics = tables_.meshes.get<kMeshTopics>(mesh);

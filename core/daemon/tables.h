@@ -87,6 +87,7 @@ struct Features {
   std::uint32_t inline_bytes = 0;  // largest encoded frame; 0: not told
   std::uint32_t age_hours = 0;     // of the outbox, by the broker's dedupe retention; 0: not told
   bool receipts = false;           // it takes them, by its hello_ack or its answer
+  bool met = false;  // it told its numbers, or that it has none, to this daemon or one before
   std::vector<std::string> names;
   std::vector<std::string> params;  // JSON objects, in the order of the names
 };
@@ -140,7 +141,8 @@ using LaneTable = Table<LaneTag, MeshRef, std::string, WorkRef, WorkRef, std::ui
 
 // A send that waits for a list of the broker: its request, to be handled again. Without a mesh it
 // waits for the lists of all.
-enum class Wait : std::uint8_t { kNo, kRoster, kTopics, kAllRosters, kAllTopics };
+// kTerms: what its broker takes.
+enum class Wait : std::uint8_t { kNo, kRoster, kTopics, kAllRosters, kAllTopics, kTerms };
 enum ParkedCol {
   kParkedConn,
   kParkedMesh,

@@ -63,6 +63,7 @@ struct ServerStats {
   std::uint64_t accepted = 0;
   std::uint64_t refused_full = 0;      // over connections_max
   std::uint64_t refused_requests = 0;  // malformed, too long or too slow HTTP
+  std::uint64_t long_bodies = 0;       // of those, bodies over the limit (413)
   std::uint64_t protocol_errors = 0;   // WebSockets closed with 1002, 1007, 1008 or 1009
   std::uint64_t dropped_slow = 0;      // pending output over the hard limit or a budget
   std::uint64_t dropped_stale = 0;     // silence

@@ -66,7 +66,10 @@ void Server::refuse(Conn& conn, int status, std::string_view sentence) {
   body.append(sentence);
   body.append('"');
   if (status == 413) {
-    body.append(",\"limit_bytes\":");
+    ++stats_.long_bodies;
+    body.append(",\"code\":\"payload_too_large\",\"detail\":\"a body has at most ");
+    body.append_unsigned(http_limits_.body_bytes);
+    body.append(" bytes\",\"limit_bytes\":");
     body.append_unsigned(http_limits_.body_bytes);
     body.append(",\"remedy\":\"send a smaller body\"");
   }

@@ -1,8 +1,10 @@
 // fields.cc — the character rules and the bounded reads.
 #include "core/wire/fields.h"
 
+#include <algorithm>
 #include <string>
 
+#include "core/base/utf8.h"
 #include "core/crypto/encoding.h"
 #include "core/wire/limits.h"
 
@@ -182,6 +184,20 @@ std::int64_t FieldReader::integer(std::string_view key, std::int64_t least, std:
     return otherwise;
   }
   return found->integer;
+}
+
+void FieldReader::only(std::initializer_list<std::string_view> known) {
+  for (std::uint32_t at = tape_->first(*object_); at < object_->next; at = tape_->at(at).next) {
+    const std::string_view key = tape_->at(at).key;
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    std::string list;
+    for (const std::string_view each : known) {
+      list += (list.empty() ? "" : ", ") + std::string(each);
+    }
+    constexpr std::size_t kShownMost = 40;
+    const std::string_view shown = is_shown_text(key) ? utf8_prefix(key, kShownMost) : "?";
+    return refuse(shown, "another field: there are " + list);
+  }
 }
 
 bool FieldReader::boolean(std::string_view key, bool otherwise) {

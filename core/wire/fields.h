@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 
@@ -50,6 +51,8 @@ class FieldReader {
 
   const JsonNode* node(std::string_view key) const noexcept { return tape_->find(*object_, key); }
   void refuse(std::string_view key, std::string_view expected);
+  // Every other member is refused: where a misspelt field would do something else for good.
+  void only(std::initializer_list<std::string_view> known);
   bool ok() const noexcept { return status_.code() == Err::kOk; }
   Status take() const { return status_; }
 

@@ -85,6 +85,10 @@ Status parse_send_request(JsonParser& parser, std::string_view body,
   }
   request.client_message_id =
       trim(fields.text("client_message_id", 2 * kClientIdMax, Need::kOptional));
+  if (const JsonNode* given = fields.node("client_message_id");
+      given != nullptr && given->type == JsonType::kText && request.client_message_id.empty()) {
+    fields.refuse("client_message_id", "1 to 128 printable ASCII characters without spaces");
+  }
   request.mesh = trim(fields.text("mesh", kTargetMax, Need::kOptional));
   if (form == SendForm::kTopicPost) check_mentions(tape, fields, request.message);
   if (!fields.ok()) return fields.take();

@@ -298,7 +298,10 @@ void Oracle::refused(Request& request, std::uint32_t status, bool may_be_full) {
                          request.kind == TargetKind::kUnknownName;
   if (looked_up) allowed = status == 404 || status == 503 || status == 429;
   if (request.kind == TargetKind::kSelf) allowed = status == 400;
-  if (request.oversize) allowed = allowed || status == 413;
+  // 503: nobody knows yet what its broker takes; 429: too many wait for that.
+  if (request.oversize) {
+    allowed = allowed || status == 413 || status == 503 || status == 429;
+  }
   if (may_be_full) allowed = allowed || status == 507;
   if (!allowed) {
     breaks("a request that can be delivered is accepted",

@@ -107,6 +107,17 @@ TEST_F(DaemonCalls, both_shapes_of_an_answer_are_understood) {
   }
 }
 
+TEST_F(DaemonCalls, a_full_broker_is_not_mistaken_for_a_full_daemon) {
+  up();
+  const ConnRef conn = http("POST", "/v1/memory", {}, R"({"content":"c"})");
+  frame(
+      R"({"type":"error","code":"insufficient_storage","message":"the store is full","_reqId":")" +
+      field(sent("remember"), "_reqId") + "\"}");
+  EXPECT_EQ(status(conn), 507u);
+  EXPECT_EQ(field(reply_, "error"), "broker_full");
+  EXPECT_TRUE(has(reply_, "ask its operator to raise store_bound_bytes")) << reply_;
+}
+
 TEST_F(DaemonCalls, requests_carry_what_was_asked_with_fractions_as_they_were) {
   up();
   http("POST", "/v1/state", {}, R"({"key":"k","value":{"n":[1.10,1e3]}})");

@@ -249,5 +249,45 @@ TEST_F(DaemonEvents, an_outbox_that_fills_is_told_at_eighty_percent_and_again_be
   EXPECT_TRUE(has(told(), R"("high":false,"rows":6)")) << told();
 }
 
+// --- one wake (design/delivery.md, promise 9) ----------------------------------------------------
+
+TEST_F(DaemonEvents, the_first_message_wakes_and_those_behind_it_do_not_until_somebody_reads) {
+  start();
+  connect({peer(bob_, "bob")});
+  const ConnRef stream = get("/v1/events");
+  const auto wakes = [&](const std::string& id) {
+    frame(push(id, "hi"));
+    const std::vector<std::string> texts = written(stream);
+    EXPECT_EQ(texts.size(), 1u);
+    return texts.empty() ? std::string() : field(texts[0], "wake");
+  };
+  EXPECT_EQ(wakes("m1"), "true");
+  EXPECT_EQ(wakes("m2"), "false");
+  frame(push("m1", "hi"));
+  EXPECT_TRUE(written(stream).empty()) << "a redelivery tells nothing";
+  get("/v1/inbox", "mark_seen=false");
+  EXPECT_EQ(wakes("m3"), "false") << "who only looked has not moved";
+  get("/v1/inbox");
+  EXPECT_EQ(wakes("m4"), "true");
+  http("POST", "/v1/inbox/seen", {}, R"({"ids":[]})");
+  EXPECT_EQ(wakes("m5"), "true");
+  http("DELETE", "/v1/inbox");
+  EXPECT_EQ(wakes("m6"), "true");
+}
+
+TEST_F(DaemonEvents, a_wake_that_was_not_committed_was_none) {
+  start();
+  connect({peer(bob_, "bob")});
+  const ConnRef stream = get("/v1/events");
+  parts_.commit_fails = true;
+  EXPECT_TRUE(core_->on_link_frame(links_[0], push("m1", "hi")));
+  run();
+  parts_.commit_fails = false;
+  connect({peer(bob_, "bob")});
+  frame(push("m1", "hi"));
+  ASSERT_EQ(written(stream).size(), 1u);
+  EXPECT_EQ(field(written(stream)[0], "wake"), "true");
+}
+
 }  // namespace
 }  // namespace cm::daemon

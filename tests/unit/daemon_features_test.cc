@@ -295,5 +295,118 @@ TEST_F(DaemonFeatures, health_shows_what_was_negotiated_with_its_parameters) {
   EXPECT_TRUE(has((status(get("/v1/health")), reply_), R"("features":{})"));
 }
 
+// --- what was agreed before this connection ----------------------------------------------------
+
+TEST_F(DaemonFeatures, an_old_row_waits_for_the_window_before_it_is_sent_again) {
+  const auto window = [this](const std::string& days) {
+    return dedupe(R"("mode":"retention_scoped","dedupe_retention_days":)" + days) + "," + policy_;
+  };
+  const std::string three = window("3");
+  start();
+  link_up();
+  respond(window("365"));
+  send(bob_.hex, "old");
+  EXPECT_EQ(sends(), (Texts{"old"}));  // its ack is lost, and both are away for four days
+  parts_.advance(96 * kHourMs);
+  start();
+  send(bob_.hex, "young");
+  link_up();
+  EXPECT_EQ(sends(), Texts{}) << "the broker may have forgotten the id: it would be a second one";
+  respond(three);
+  later(1);
+  EXPECT_EQ(row("old")->status, OutboxStatus::kDead);
+  EXPECT_TRUE(has(row("old")->error, "max_age_exceeded: not accepted within 72 hours; last: "));
+  later(1);
+  EXPECT_EQ(row("young")->status, OutboxStatus::kInflight);
+}
+
+TEST_F(DaemonFeatures, what_a_broker_promised_holds_across_a_restart) {
+  const std::string year =
+      dedupe(R"("mode":"retention_scoped","dedupe_retention_days":365)") + "," + policy_;
+  const std::string big = "," + feature("max_payload", R"("inline_bytes":1048576)");
+  start();
+  link_up();
+  respond(year + big);
+  link_down();
+  send(bob_.hex, "id");
+  parts_.advance(8 * 24 * kHourMs);
+  start();
+  run();
+  EXPECT_EQ(row("id")->status, OutboxStatus::kPending) << "it has 7,884 hours";
+  EXPECT_EQ(health("outbox_max_age_hours"), "7884");
+  EXPECT_EQ(send(eve_.hex, "large", std::string(300'000, 'x')), 202u) << "it takes a megabyte";
+  link_up();
+  EXPECT_EQ(sends(), Texts{});
+  respond(year + big);
+  later(1);
+  EXPECT_EQ(row("id")->status, OutboxStatus::kInflight);
+  EXPECT_EQ(row("large")->status, OutboxStatus::kInflight);
+}
+
+TEST_F(DaemonFeatures, a_broker_that_was_never_reached_is_no_silent_one) {
+  start();
+  const ConnRef conn = ask(body_of(bob_.hex, "id", std::string(100'000, 'x')));
+  EXPECT_EQ(status(conn), 0u) << "it is being connected: the answer waits";
+  EXPECT_EQ(send(bob_.hex, "small"), 202u);
+  later(5'000);
+  EXPECT_EQ(status(conn), 503u);
+  EXPECT_TRUE(has(reply_, "broker_away") && has(reply_, "the id was not consumed"));
+  const ConnRef again = ask(body_of(bob_.hex, "id", std::string(100'000, 'x')));
+  EXPECT_EQ(status(again), 503u) << "by now an attempt has failed, or lasts";
+  link_up();
+  const ConnRef third = ask(body_of(bob_.hex, "id", std::string(100'000, 'x')));
+  EXPECT_EQ(status(third), 0u) << "it is being asked";
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":1048576)"));
+  run();
+  EXPECT_EQ(row("id")->status, OutboxStatus::kPending) << "behind the small one in its lane";
+}
+
+TEST_F(DaemonFeatures, a_row_that_the_broker_no_longer_takes_is_dead_and_stops_nobody) {
+  start();
+  link_up();
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":1048576)"));
+  link_down();
+  send(bob_.hex, "large", std::string(300'000, 'x'));
+  send(bob_.hex, "behind");
+  send(eve_.hex, "other");
+  link_up();
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":100000)"));
+  later(1);
+  EXPECT_EQ(row("large")->status, OutboxStatus::kDead);
+  EXPECT_TRUE(has(row("large")->error, "payload_too_large: it has 4"));
+  EXPECT_TRUE(has(row("large")->error, "the broker now takes 100000"));
+  EXPECT_EQ(row("other")->status, OutboxStatus::kInflight);
+  later(1);
+  EXPECT_EQ(row("behind")->status, OutboxStatus::kInflight);
+}
+
+TEST_F(DaemonFeatures, a_connection_that_was_closed_for_a_size_costs_its_largest_message) {
+  start();
+  link_up();
+  respond(permanent_ + "," + policy_ + "," + feature("max_payload", R"("inline_bytes":1048576)"));
+  send(bob_.hex, "large", std::string(300'000, 'x'));
+  send(eve_.hex, "small");
+  const auto too_big = [&] {
+    core_->on_link_event(links_[0], LinkEvent::kConnecting, 1009, "message too big");
+    run();
+  };
+  too_big();
+  EXPECT_EQ(row("large")->status, OutboxStatus::kDead);
+  EXPECT_TRUE(has(row("large")->error, "1009"));
+  EXPECT_EQ(row("small")->status, OutboxStatus::kPending);
+  link_up();
+  too_big();
+  EXPECT_EQ(row("small")->status, OutboxStatus::kPending) << "every broker takes that";
+}
+
+TEST_F(DaemonFeatures, the_reason_of_a_refused_mesh_has_its_numbers_and_its_setting) {
+  config_.outbox_age_hours = 700;
+  start();
+  link_up();
+  respond(dedupe(R"("mode":"retention_scoped","dedupe_retention_days":3)") + "," + policy_);
+  EXPECT_TRUE(has(health("last_error"), "700 h, at most 71: lower outbox.max_age_hours"));
+  EXPECT_TRUE(has(core_->gave_up(), "at most 71"));
+}
+
 }  // namespace
 }  // namespace cm::daemon

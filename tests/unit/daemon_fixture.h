@@ -114,6 +114,11 @@ class DaemonTest : public ::testing::Test {
     run();
     hello_ack(mesh);
   }
+  // A broker that keeps silent when it is asked what it takes.
+  void meet_legacy() {
+    link_up();
+    later(2'000);
+  }
   void link_down(std::size_t mesh = 0) {
     core_->on_link_event(links_[mesh], LinkEvent::kConnecting, 1006, "lost");
     run();

@@ -148,7 +148,7 @@ TEST_F(OutboxRows, a_patched_payload_goes_sealed_anew_to_the_same_target_and_nob
 
 TEST_F(OutboxRows, a_patch_that_cannot_be_sent_changes_nothing) {
   start();
-  link_up();
+  meet_legacy();
   dead("a");
   const std::string big(parts_.limits.payload_bytes_max + 1, 'x');
   EXPECT_EQ(requeue("a", R"(,"patch_payload":")" + big + "\""), 413u);
@@ -184,8 +184,43 @@ TEST_F(OutboxRows, only_what_has_ended_can_be_dropped_and_its_id_stays_taken) {
   EXPECT_EQ(parts_.count(TableId::kTombstone), 1u);
   EXPECT_EQ(requeue("open"), 409u) << "its bytes are gone";
   EXPECT_TRUE(has(reply_, "its bytes are gone")) << reply_;
+  EXPECT_EQ(field(reply_, "code"), "outbox_row_ended");
+  EXPECT_EQ(requeue("never-sent"), 409u);
+  EXPECT_EQ(field(reply_, "code"), "not_found");
   EXPECT_EQ(requeue("behind", R"(,"new_client_message_id":"open")"), 409u)
       << "an id is never freed";
+}
+
+TEST_F(OutboxRows, a_misspelt_field_prunes_and_requeues_nothing) {
+  start();
+  link_up();
+  done("done", "b1");
+  dead("dead");
+  EXPECT_EQ(status(http("POST", "/v1/outbox/prune", {}, R"({"older_than":604800})")), 400u);
+  EXPECT_TRUE(has(reply_, "'older_than': expected another field: there are older_than_s, states"))
+      << reply_;
+  EXPECT_EQ(requeue("dead", R"(,"patch_paylod":"other words")"), 400u);
+  EXPECT_TRUE(row("done") && row("dead")->status == store::OutboxStatus::kDead);
+}
+
+TEST_F(OutboxRows, a_requeue_of_what_had_been_sent_says_that_both_may_arrive) {
+  start();
+  ASSERT_EQ(send(bob_.hex, "waits"), 202u);
+  EXPECT_EQ(requeue("waits"), 200u);
+  EXPECT_EQ(field(reply_, "may_arrive_twice"), "false");
+  link_up();
+  ASSERT_EQ(send(eve_.hex, "sent"), 202u);
+  ASSERT_EQ(row("sent")->status, store::OutboxStatus::kInflight);
+  EXPECT_EQ(requeue("sent"), 200u);
+  EXPECT_EQ(field(reply_, "may_arrive_twice"), "true");
+}
+
+TEST_F(OutboxRows, a_full_outbox_takes_the_requeue_of_what_is_open) {
+  parts_.limits.outbox_rows_max = 100;
+  start();
+  for (int number = 0; send(bob_.hex, "m" + std::to_string(number)) == 202u; ++number) {
+  }
+  EXPECT_EQ(requeue("m1"), 200u) << reply_;
 }
 
 TEST_F(OutboxRows, a_tombstone_answers_as_the_row_did) {

@@ -196,6 +196,8 @@ TEST_F(DaemonPressure, the_ids_of_past_messages_have_a_bound_of_their_own) {
   EXPECT_LT(ended, 2'000);
   EXPECT_EQ(send(bob_.hex, "more"), 507u);
   EXPECT_TRUE(has(reply_, "tombstone_bytes")) << reply_;
+  status(get("/v1/health"));
+  EXPECT_EQ(field(reply_, "level"), "refusing");
   EXPECT_EQ(send(bob_.hex, "m0"), 200u) << "what is known is still answered";
   status(http("GET", "/v1/metrics"));
   EXPECT_TRUE(has(reply_, R"(cm_daemon_disk_pct{kind="tombstones"} 10)")) << reply_;
@@ -206,6 +208,7 @@ TEST_F(DaemonPressure, the_ids_of_past_messages_have_a_bound_of_their_own) {
 
 TEST_F(DaemonPressure, each_kind_of_refusal_has_its_event_at_most_once_a_second) {
   begin();
+  meet_legacy();
   const std::string big = body_of(bob_.hex, "big", std::string(70'000, 'x'));
   EXPECT_EQ(status(ask(big)), 413u);
   EXPECT_TRUE(has(told("request_refused"), R"("error":"payload_too_large","status":413,"count":1)"))

@@ -119,6 +119,7 @@ TEST_F(DaemonTest, a_header_and_a_body_that_disagree_consume_neither_id) {
 
 TEST_F(DaemonTest, what_is_refused_consumes_no_id) {
   start();
+  meet_legacy();
   EXPECT_EQ(send(bob_.hex, "id", std::string(60'000, 'x')), 413u);
   EXPECT_TRUE(has(reply_, "65536"));
   EXPECT_EQ(send(self_.hex, "id"), 400u);

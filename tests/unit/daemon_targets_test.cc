@@ -120,6 +120,7 @@ TEST_F(DaemonTargets, a_post_to_a_topic_is_a_send) {
 TEST_F(DaemonTargets, a_size_is_that_of_the_frame_also_in_plain) {
   start();
   connect({});
+  later(2'000);
   EXPECT_EQ(send("*", "id", std::string(60'000, 'x')), 413u);
   EXPECT_TRUE(has(reply_, "'message'")) << reply_;
   EXPECT_FALSE(row("id"));
