@@ -227,6 +227,13 @@ Error error_of_reply(int status, std::string_view body) {
       if (known != Err::kInternal) code = known;
       detail = error->text;
     }
+    // Where the word is a sentence of the reference's, or one of a broker that is not ours.
+    const wire::JsonNode* named = tape.find("code");
+    const Err by_code = named != nullptr && named->type == wire::JsonType::kText
+                            ? err_of_wire_code(named->text)
+                            : Err::kInternal;
+    if (by_code != Err::kInternal) code = by_code;
+    if (detail == "ambiguous_prefix") code = Err::kAmbiguousId;
     for (const char* key : {"conflict", "reason", "detail"}) {
       const wire::JsonNode* more = tape.find(key);
       if (more != nullptr && more->type == wire::JsonType::kText && !more->text.empty()) {

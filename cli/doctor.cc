@@ -191,10 +191,14 @@ void check_links(Findings& list, const Reply& health) {
     } else {
       const std::string reason = field("last_error");
       const std::string_view remedy = link_remedy(reason);
-      warning(
-          list, check, "the daemon is " + field("state") + (reason.empty() ? "" : ": " + reason),
-          remedy.empty() ? "it tries again by itself; 'claudemesh daemon logs' shows why it fails"
-                         : std::string(remedy));
+      warning(list, check,
+              "the daemon is " + field("state") + (reason.empty() ? "" : ": " + reason),
+              !remedy.empty()               ? std::string(remedy)
+              : field("state") == "refused" ? "mend what the reason names; what a broker or this "
+                                              "daemon refused is tried again by 'claudemesh daemon "
+                                              "restart'"
+                                            : "it tries again by itself; 'claudemesh daemon logs' "
+                                              "shows why it fails");
     }
   }
 }

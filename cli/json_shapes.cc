@@ -88,7 +88,7 @@ constexpr Shape kShapes[] = {
      "text|null, last_error: text|null, this: bool}]}"},
     {"outbox requeue",
      "{aborted_row_id: text, new_row_id: text, new_client_message_id: text, "
-     "aborted_client_message_id: text, patched: bool}"},
+     "aborted_client_message_id: text, patched: bool, may_arrive_twice: bool}"},
     {"outbox drop", "{id: text, client_message_id: text, status: text, dropped: bool}"},
     {"outbox prune", "{shrunk: number, payload_bytes: number, dry_run: bool}"},
     {"message status",

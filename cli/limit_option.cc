@@ -5,10 +5,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/wire/mesh_replies.h"
+
 namespace cm::cli {
 namespace {
 
-constexpr std::uint64_t kDedupeDaysLeast = 3;  // core/wire/mesh_replies.h refuses less
+// What every daemon takes of a broker (core/wire/mesh_replies.h); another one refuses its mesh.
+constexpr auto kDedupeDaysLeast = static_cast<std::uint64_t>(wire::kDedupeDaysFloor);
+constexpr auto kDedupeDaysMost = static_cast<std::uint64_t>(wire::kDedupeDaysMost);
 
 struct Entry {
   std::string_view name;
@@ -134,10 +138,12 @@ Status set_limit(std::string_view name, std::uint64_t value, Limits& limits) {
       return fail(Err::kUsage, std::string(name) + ": expected a whole number from " +
                                    std::to_string(least) + " to " + std::to_string(most));
     }
-    if (name == "dedupe_retention_days" && value != 0 && value < kDedupeDaysLeast) {
-      return fail(Err::kUsage, "dedupe_retention_days: expected 0 (for ever) or at least " +
-                                   std::to_string(kDedupeDaysLeast) +
-                                   ": daemons refuse a broker that forgets sooner");
+    if (name == "dedupe_retention_days" && value != 0 &&
+        (value < kDedupeDaysLeast || value > kDedupeDaysMost)) {
+      return fail(Err::kUsage, "dedupe_retention_days: expected 0 (for ever) or " +
+                                   std::to_string(kDedupeDaysLeast) + " to " +
+                                   std::to_string(kDedupeDaysMost) +
+                                   ": daemons refuse a broker with another window");
     }
     if (entry.wide != nullptr) {
       limits.*entry.wide = value;

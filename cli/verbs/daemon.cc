@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -125,6 +126,32 @@ std::string wait_for_child(int fd) {
   return text;
 }
 
+// A daemon whose only mesh is refused ends by itself as soon as it hears that. Why it ended, if it
+// does so while its brokers have not answered yet; a broker that is far away is not waited for.
+std::string early_end(pid_t child) {
+  constexpr int kTries = 15;
+  constexpr int kPauseMs = 20;
+  for (int tries = 0; tries < kTries; ++tries) {
+    if (::waitpid(child, nullptr, WNOHANG) == child) {
+      const std::string why = spawn_failure();
+      return why.empty() ? "see its log" : why;
+    }
+    const auto health = daemon_call_raw("GET", "/v1/health");
+    const wire::JsonNode* meshes = health ? array_of(*health, "meshes") : nullptr;
+    bool settled = meshes != nullptr;
+    if (meshes != nullptr) {
+      each_of(*health, *meshes, [&](const wire::JsonNode& mesh) {
+        const std::string_view negotiation = text_of(health->tape, mesh, "negotiation");
+        const bool is_open = text_of(health->tape, mesh, "state") == "open";
+        settled = settled && is_open && negotiation != "asked" && negotiation != "unknown";
+      });
+    }
+    if (settled) break;
+    ::poll(nullptr, 0, kPauseMs);
+  }
+  return {};
+}
+
 int start_detached(const Settings& settings) {
   const std::string log = log_file_of_child(settings);
   if (Status made = make_private_dir(daemon_dir()); !made) return report(made.error());
@@ -141,6 +168,10 @@ int start_detached(const Settings& settings) {
   ::close(pipe_fds[0]);
   if (outcome == "ok") {
     clear_spawn_failure();
+    if (const std::string why = early_end(child); !why.empty()) {
+      return report_as({}, fail(Err::kUnavailable, "the daemon ended at once: " + why),
+                       "\"reason\":\"ended_at_once\"");
+    }
     if (output().json) return print_started(child, log, false);
     say_done("daemon runs, pid " + std::to_string(child));
     say("log " + log);
@@ -338,6 +369,10 @@ int run_daemon_down() {
 
 // One document with --json: that of the daemon that runs now.
 int run_daemon_restart() {
+  // What could not be started again is not stopped.
+  if (const auto settings = load_settings(g_options.flags); !settings) {
+    return report(settings.error());
+  }
   const auto pid = stop_daemon();
   if (!pid) return report(pid.error());
   if (!output().json && *pid > 0) say_done("daemon stopped, pid " + std::to_string(*pid));

@@ -263,6 +263,9 @@ int run_outbox_list() {
                     harmless(field("last_error"))});
   });
   print_table(rows);
+  if (rows.size() == static_cast<std::size_t>(g_options.outbox_limit)) {
+    say("the newest " + std::to_string(rows.size()) + "; --limit shows more");
+  }
   return 0;
 }
 

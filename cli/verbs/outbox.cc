@@ -23,6 +23,7 @@
 #include "cli/progress.h"
 #include "cli/query.h"
 #include "cli/verbs.h"
+#include "core/base/utf8.h"
 #include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
 
@@ -191,6 +192,11 @@ int run_outbox_requeue() {
   if (!g_options.patch_file.empty()) {
     const auto text = read_patch(g_options.patch_file);
     if (!text) return report(text.error());
+    if (!utf8_valid(*text)) {
+      return report(
+          fail(Err::kInvalidArgument,
+               "--patch-payload " + harmless(g_options.patch_file) + ": the text is not UTF-8"));
+    }
     if (text->empty()) {
       return report(fail(Err::kInvalidArgument, "--patch-payload: the file is empty"));
     }
@@ -199,10 +205,9 @@ int run_outbox_requeue() {
   json.end_object();
   const auto reply = daemon_call("POST", "/v1/outbox/requeue", body.view());
   if (!reply) {
-    // The daemon's 409 without a word of its own: there is no such row that could be sent again.
     Error error = reply.error();
-    if (error.code == Err::kAlreadyExists) {
-      error = fail(Err::kNotFound, harmless(g_options.id) + ": " + error.detail);
+    if (error.code == Err::kNotFound || error.code == Err::kOutboxEnded) {
+      error = fail(error.code, harmless(g_options.id) + ": " + error.detail);
     }
     return report(error, kSeeOutbox);
   }
@@ -213,6 +218,9 @@ int run_outbox_requeue() {
   say_done(harmless(reply->text("aborted_client_message_id")) + " is aborted; " +
            (reply->boolean("patched") ? "the new text" : "the same text") + " is on its way as " +
            harmless(reply->text("new_client_message_id")));
+  if (reply->boolean("may_arrive_twice")) {
+    say("the first attempt had been sent: if the broker took it, the recipient gets both");
+  }
   return 0;
 }
 
