@@ -152,6 +152,55 @@ def unreadable(bob):
     bob.wait_connected()
 
 
+def emptied_and_torn(bob):
+    """A data file that lost its beginning is no new one; one damaged page costs no more than it."""
+    bob.daemon.stop()
+    data = bob.home / ".claudemesh/daemon/store/data.mdb"
+    whole = data.read_bytes()
+    for kept in (0, 100, 4096):
+        data.write_bytes(whole[:kept])
+        start = bob.run("daemon", "up", check=False)
+        expect(start.returncode == 10 and "daemon recover" in start.stderr,
+               f"{kept} bytes: {start.stderr}")
+        fsck = bob.run("daemon", "fsck", check=False)
+        expect(fsck.returncode == 10 and "descriptor" not in fsck.stderr, f"fsck: {fsck.stderr}")
+        expect(len(data.read_bytes()) == kept, "nothing was changed")
+    torn = bytearray(whole)
+    torn[40] ^= 1  # a size in the first meta page
+    data.write_bytes(torn)
+    expect(bob.run("daemon", "up", check=False).returncode == 10, "a torn page refuses")
+    dry = bob.run("daemon", "recover", "--dry-run", check=False)
+    expect(dry.returncode == 10 and data.read_bytes() == torn, f"dry: {dry.stderr}")
+    done = bob.json("daemon", "recover")
+    expect(done["problem_count"] == 1 and done["renamed"] is None and done["rows"] > 2, f"{done}")
+    expect(pathlib.Path(done["dump"]).read_bytes() == torn, "the file is kept as it was found")
+    bob.run("daemon", "fsck")
+    bob.daemon.start()
+    bob.wait_connected()
+
+
+def refused_at_once(world, bob):
+    """The only mesh of a daemon does not fit to its settings: it ends, and says so at once."""
+    bob.daemon.stop()
+    settings = bob.home / ".claudemesh/config.toml"
+    before = settings.read_text() if settings.exists() else ""
+    settings.write_text(before + "\n[outbox]\nmax_age_hours = 8000\n")
+    settings.chmod(0o600)
+    start = bob.run("daemon", "up", check=False)
+    expect(start.returncode == 0, f"8000 h are less than a year: {start.stderr}")
+    bob.run("daemon", "down")
+    world.broker.stop()
+    world.broker.arguments += ["--limit", "dedupe_retention_days=3"]
+    world.broker.start()
+    start = bob.run("daemon", "up", check=False)
+    expect(start.returncode == 4 and "8000 h, at most 71: lower outbox.max_age_hours" in start.stderr,
+           f"the reason: {start.returncode} {start.stderr}")
+    sent = bob.run("send", "alice", "x", check=False)
+    expect(sent.returncode == 4 and "at most 71" in sent.stderr, f"and the next verb: {sent.stderr}")
+    settings.write_text(before)
+    bob.run("daemon", "up")
+
+
 def pressure(alice):
     alice.daemon.stop()
     alice.daemon.arguments += ["--limit", "outbox_rows_max=5"]
@@ -187,7 +236,9 @@ def main(build):
         recovered(alice, bob, broker)
         inbox_set_aside(bob)
         unreadable(bob)
+        emptied_and_torn(bob)
         pressure(alice)
+        refused_at_once(world, bob)
         print("outbox: seen, sent again, dropped, pruned, recovered, refused and healed")
 
 

@@ -209,15 +209,15 @@ TEST_F(StorePages, a_damaged_meta_page_costs_the_last_commit_at_most) {
   std::uint32_t mended = 0;
   for (std::size_t offset = 0; offset < 2 * kPageBytes; ++offset) {
     if (offset % kPageBytes > kTxnOffset + 8) continue;
-    for (const std::uint8_t bits : {1, 0x80, 0xff}) {
+    for (const unsigned bits : {1u, 0x80u, 0xffu}) {
       write(0, whole);
-      flip(offset, bits);
+      flip(offset, static_cast<std::uint8_t>(bits));
       if (open()) continue;  // a field that nobody reads
       EXPECT_EQ(mend_metas(file_, false), Mend::kMended) << offset;
       ASSERT_FALSE(open()) << "it was only asked";
       ASSERT_EQ(mend_metas(file_, true), Mend::kMended) << offset;
       auto store = open();
-      ASSERT_TRUE(store) << offset << ' ' << unsigned{bits} << ": " << store.error().detail;
+      ASSERT_TRUE(store) << offset << ' ' << bits << ": " << store.error().detail;
       EXPECT_EQ(problems(**store), 0u) << offset;
       for (std::uint32_t number = 0; number + 1 < kRows; ++number) {
         ASSERT_TRUE((*store)->batch().get_raw(TableId::kKnownPeer, key(number).bytes())) << number;
