@@ -259,6 +259,7 @@ int run(const Options& options) {
   CHECK(world.start());
   traffic.furnish();
   for (int step = 0; step < 12; ++step) traffic.step();
+  CHECK(traffic.finish() && traffic.drop_one(kAlice));
   world.partition(kBob, true);  // so that the broker has mail for him, and alice rows in flight
   for (int mail = 0; mail < 6; ++mail) traffic.send();
   world.advance(100);

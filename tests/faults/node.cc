@@ -92,6 +92,7 @@ Result<std::unique_ptr<DaemonNode>> DaemonNode::start(const std::string& directo
   }
   daemon::Config config;
   config.version = "faults";
+  config.report_level = store::ReportLevel::kSeen;  // what was read is a row until it is reported
   config.session_id = "daemon-" + who.name;
   config.hostname = who.name;
   config.cwd = "/";

@@ -85,12 +85,17 @@ std::string lost_or_twice(World& world, const std::vector<Sent>& sent) {
   for (const Sent& each : sent) {
     if (each.accepted) expected[each.id] = &each;
   }
-  // The order of a lane is that of its outbox rows.
-  std::map<std::string, std::size_t> position;
+  // The order of a lane is that of its outbox rows, also of those that were dropped by now.
+  std::map<std::string, std::string> position;  // the row's own id
   for (const Node node : {kAlice, kBob}) {
-    each_row(world.parts(node).store->batch(), TableId::kOutbox, [&](store::Cursor& at) {
+    store::Batch& batch = world.parts(node).store->batch();
+    each_row(batch, TableId::kOutbox, [&](store::Cursor& at) {
       store::OutboxRow row;
-      if (at.row(row)) position.emplace(row.text[store::kOutboxClientId], position.size());
+      if (at.row(row)) position.emplace(row.text[store::kOutboxClientId], as_text(at.key()));
+    });
+    each_row(batch, TableId::kTombstone, [&](store::Cursor& at) {
+      store::TombstoneRow row;
+      if (at.row(row)) position.emplace(row.text[store::kTombstoneClientId], as_text(at.key()));
     });
     world.parts(node).store->abort();
   }

@@ -26,6 +26,18 @@ std::uint32_t first_number(store::Batch& batch, TableId table) {
   return load_be32(cursor.key().data());
 }
 
+// The newest message of the inbox was read, and its broker has not answered to that yet.
+void note_seen_due(store::Batch& batch) {
+  constexpr std::uint8_t kDue[] = {1};
+  std::string newest;
+  {
+    store::Cursor cursor(batch, TableId::kInbox);
+    if (!cursor.seek_before({})) return;
+    newest = as_text(cursor.key());
+  }
+  batch.put_index(TableId::kSeenDue, as_bytes(newest), kDue);
+}
+
 }  // namespace
 
 Rows read_rows(store::Batch& batch, store::Role role) {
@@ -94,10 +106,13 @@ void fill_every_table(store::Store& store, store::Role role) {
     if (is_empty(batch, TableId::kHelloSeen)) {
       batch.put_number(TableId::kHelloSeen, store::hello_key(1, key).bytes(), member);
     }
-  } else if (is_empty(batch, TableId::kKnownPeer)) {
-    store::KnownPeerRow peer;
-    peer.text[store::kKnownPeerName] = "carol";
-    batch.put(TableId::kKnownPeer, store::known_peer_key("mesh", "carol", {}).bytes(), peer);
+  } else {
+    if (is_empty(batch, TableId::kKnownPeer)) {
+      store::KnownPeerRow peer;
+      peer.text[store::kKnownPeerName] = "carol";
+      batch.put(TableId::kKnownPeer, store::known_peer_key("mesh", "carol", {}).bytes(), peer);
+    }
+    if (is_empty(batch, TableId::kSeenDue)) note_seen_due(batch);
   }
   CHECK(store.commit() <= store::CommitResult::kCommitted);
 }

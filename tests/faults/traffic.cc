@@ -34,6 +34,10 @@ void Traffic::step() {
     steps_away_ = static_cast<std::uint32_t>(rng_.between(2, 8));
   } else if (dice < 96) {
     restart_one();
+  } else if (!sent_.empty()) {
+    // What has not ended is not dropped: its bytes are what it needs.
+    const Sent& sent = sent_[rng_.below(sent_.size())];
+    world_.call(sent.from, "DELETE", "/v1/outbox/" + sent.id);
   }
   world_.advance(rng_.between(1, 400));
 }
@@ -69,6 +73,14 @@ void Traffic::erase_some() {
   const Reply newest = world_.call(node, "GET", "/v1/inbox", {}, "limit=1");
   const std::string id = field(newest.text, "id");
   if (!id.empty()) world_.call(node, "DELETE", "/v1/inbox/" + id);
+}
+
+bool Traffic::drop_one(Node node) {
+  for (const Sent& sent : sent_) {
+    if (sent.from != node) continue;
+    if (world_.call(node, "DELETE", "/v1/outbox/" + sent.id).status == 200) return true;
+  }
+  return false;
 }
 
 void Traffic::share() {

@@ -33,6 +33,8 @@ class Traffic {
   // Heals the wire, repeats what was not accepted, and lets everything arrive. False if it does
   // not.
   bool finish();
+  // The first message of this node that has ended gives way to its tombstone. False: there is none.
+  bool drop_one(Node node);
   const std::vector<Sent>& sent() const noexcept { return sent_; }
 
  private:
