@@ -91,5 +91,14 @@ TEST_F(NewerStore, its_backup_is_not_restored_over_a_store_of_ours) {
   }
 }
 
+// A backup is the last thing to lose: a name that is taken is refused, whatever is there.
+TEST_F(NewerStore, a_backup_overwrites_nothing) {
+  const std::string copy = root_ + "/copy.cmdb";
+  std::ofstream(copy) << "an older backup";
+  const std::string text = said({"broker", "backup", copy, "--data", data("ours")}, 6);
+  EXPECT_NE(text.find("is there already"), std::string::npos) << text;
+  EXPECT_EQ(content(copy), "an older backup");
+}
+
 }  // namespace
 }  // namespace cm::cli
