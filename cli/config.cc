@@ -218,7 +218,10 @@ Error error_of_reply(int status, std::string_view body) {
   Err code = status == 401 || status == 403 ? Err::kUnauthenticated
              : status == 404                ? Err::kNotFound
              : status == 409                ? Err::kAlreadyExists
-                                            : Err::kInternal;
+             : status == 429                ? Err::kTooManyRequests
+             : status >= 502 && status <= 504
+                 ? Err::kUnavailable  // what stands before the broker says so: it is not there
+                 : Err::kInternal;
   std::string detail = "HTTP " + std::to_string(status);
   if (parser.parse(body, scratch, tape)) {
     const wire::JsonNode* error = tape.find("error");

@@ -76,6 +76,9 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena&
   if (Status opened = store->open_environment(); !opened) return opened.error();
   if (Status tables = store->open_tables(); !tables) return tables.error();
   if (Status schema = store->check_schema(); !schema) return schema.error();
+  if (store->missing_table_ != nullptr) {
+    return fail(Err::kCorrupt, std::string("table ") + store->missing_table_ + " is missing");
+  }
   if (Status marked = store->remember_creation(); !marked) return marked.error();
   if (Status sound = store->check_after_power_loss(); !sound) return sound.error();
   store->measure();
@@ -245,6 +248,12 @@ Status Store::open_tables() {
     if (!(table.roles & (1u << static_cast<unsigned>(options_.role)))) continue;
     code =
         mdb_dbi_open(txn, table.name, options_.read_only ? 0u : MDB_CREATE, &batch_.dbis_[index]);
+    // An older schema has fewer tables, which its version tells, if it can be read.
+    if (code == MDB_NOTFOUND && options_.read_only &&
+        static_cast<TableId>(index) != TableId::kMeta) {
+      missing_table_ = table.name;
+      continue;
+    }
     if (code != 0) {
       mdb_txn_abort(txn);
       return fail(is_damage(code) ? Err::kCorrupt : Err::kIo,
@@ -290,7 +299,8 @@ Status Store::check_schema() {
   }
   while (schema.fixed.number < kSchemaVersion) {
     if (options_.read_only) {
-      return fail(Err::kCorrupt, options_.directory + " has an older schema; start its owner once");
+      return fail(Err::kUnavailable,
+                  options_.directory + " has an older schema; start its owner once");
     }
     migrate(batch_, options_.role, static_cast<std::uint32_t>(schema.fixed.number));
     ++schema.fixed.number;

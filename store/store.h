@@ -244,6 +244,7 @@ class Store {
   bool unsynced_ = false;
   std::uint64_t unsynced_since_ = UINT64_MAX;  // monotonic; not known until the iteration's end
   bool salvaged_ = false;
+  const char* missing_table_ = nullptr;  // read_only: there is none, as before its schema
   int (*fault_)(void*) = nullptr;
   void* fault_context_ = nullptr;
 };

@@ -176,6 +176,16 @@ int print_file(std::string_view verb, const std::string& path, std::uint64_t row
   return 0;
 }
 
+// A copy of our own that an older version wrote becomes one of this version.
+Status migrate_store(const std::string& directory) {
+  ScratchArena scratch;
+  store::Options options;
+  options.directory = directory;
+  options.role = store::Role::kBroker;
+  const auto opened = store::Store::open(options, scratch);
+  return opened ? Status{} : opened.error();
+}
+
 // Beside the store, so that a rename is enough to put it in place.
 struct Scaffold {
   std::string path;
@@ -299,6 +309,11 @@ int run_broker_restore() {
   Status done = make_private_dir(scaffold.path);
   if (done) done = copy_file(g_options.file, scaffold.path + "/data.mdb");
   if (done) done = check_store(scaffold.path, rows);
+  // An older schema. Nothing else is opened for writing: of an empty file that would make a store.
+  if (done.code() == Err::kUnavailable) {
+    done = migrate_store(scaffold.path);
+    if (done) done = check_store(scaffold.path, rows);
+  }
   const std::string kept = data_dir() + "/store-before-restore-" + stamp() + ".cmdb";
   if (done) done = swap_in(scaffold, kept);
   if (!done) return report(done.error());

@@ -265,13 +265,13 @@ void print_exit_codes() {
   print(".SH EXIT STATUS");
   print(".TP\n.B 0\nDone.");
   for (std::size_t index = 1; index < static_cast<std::size_t>(Err::kCount); ++index) {
-    codes.insert(info_of(static_cast<Err>(index)).exit_code);
+    codes.insert(row_of(static_cast<Err>(index)).exit_code);
   }
   for (const int code : codes) {
     std::string meanings;
     int count = 0;
     for (std::size_t index = 1; index < static_cast<std::size_t>(Err::kCount); ++index) {
-      const ErrInfo& info = info_of(static_cast<Err>(index));
+      const ErrInfo& info = row_of(static_cast<Err>(index));
       if (info.exit_code != code || ++count > 6) continue;
       meanings += (meanings.empty() ? "" : ", ") + std::string(info.wire_code);
     }

@@ -3,12 +3,7 @@
 #include "core/base/errors.h"
 
 #include "core/base/check.h"
-
-#ifdef CM_COVERAGE
-#include <array>
-#include <cstdio>
-#include <cstdlib>
-#endif
+#include "core/base/reached.h"
 
 namespace cm {
 namespace {
@@ -20,32 +15,21 @@ constexpr ErrInfo kErrors[] = {
 };
 static_assert(sizeof kErrors / sizeof kErrors[0] == static_cast<std::size_t>(Err::kCount));
 
-#ifdef CM_COVERAGE
-// Which errors anybody was told of; tests/coverage.py adds the processes up.
-struct ToldErrors {
-  std::array<bool, static_cast<std::size_t>(Err::kCount)> told{};
-  ~ToldErrors() {
-    const char* const path = std::getenv("CM_ERRORS_TOLD");
-    std::FILE* const file = path == nullptr ? nullptr : std::fopen(path, "a");
-    if (file == nullptr) return;
-    for (std::size_t index = 0; index < told.size(); ++index) {
-      if (told[index]) std::fprintf(file, "%s\n", kErrors[index].wire_code.data());
-    }
-    std::fclose(file);
-  }
-};
-ToldErrors told_errors;
-#endif
-
 }  // namespace
 
-const ErrInfo& info_of(Err code) noexcept {
+const ErrInfo& row_of(Err code) noexcept {
   const auto index = static_cast<std::size_t>(code);
   CHECK(index < static_cast<std::size_t>(Err::kCount));
-#ifdef CM_COVERAGE
-  told_errors.told[index] = true;
-#endif
   return kErrors[index];
+}
+
+const ErrInfo& info_of(Err code) noexcept {
+  const ErrInfo& row = row_of(code);
+#ifdef CM_COVERAGE
+  static Reached<static_cast<std::size_t>(Err::kCount)> told;
+  told.note(static_cast<std::size_t>(code), "error", row.wire_code, "told");
+#endif
+  return row;
 }
 
 Err err_of_wire_code(std::string_view code) noexcept {

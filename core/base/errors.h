@@ -163,7 +163,11 @@ struct ErrInfo {
   std::string_view remedy;   // what to do next
 };
 
+// For telling somebody of it; `make coverage` counts which were told.
 const ErrInfo& info_of(Err code) noexcept;
+
+// The same row, for who prints or checks the whole table and tells nobody.
+const ErrInfo& row_of(Err code) noexcept;
 
 // The code whose wire text is `code`, or kInternal. For errors that a peer reports.
 Err err_of_wire_code(std::string_view code) noexcept;

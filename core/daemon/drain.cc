@@ -7,6 +7,7 @@
 // Not:    encryption: it happened at accept, draining only forwards.
 #include <algorithm>
 
+#include "core/base/reached.h"
 #include "core/crypto/encoding.h"
 #include "core/daemon/daemon.h"
 
@@ -76,6 +77,11 @@ OutboxEvent event_of(const wire::Ack& ack) noexcept {
 const OutboxCell& Daemon::outbox_next(OutboxState state, OutboxEvent event) {
   const OutboxCell& cell = outbox_cell(state, event);
   ++outbox_cells_[static_cast<std::size_t>(state)][static_cast<std::size_t>(event)];
+#ifdef CM_COVERAGE
+  static Reached<kOutboxStates * kOutboxEvents> cells;
+  cells.note(static_cast<std::size_t>(state) * kOutboxEvents + static_cast<std::size_t>(event),
+             "outbox", text_of(state), text_of(event));
+#endif
   CHECK(cell.kind != CellKind::kImpossible);
   return cell;
 }

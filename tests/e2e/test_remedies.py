@@ -6,12 +6,14 @@ and no remedy names a verb or a flag that there is not.
 """
 
 import http.client
+import http.server
 import json
 import pathlib
 import re
 import stat
 import subprocess
 import sys
+import threading
 import unicodedata
 
 from harness import Failed, World, wait_until
@@ -51,6 +53,29 @@ def urls_are_judged_before_anything_is_made(world, dora):
     expect(dora.json("list")["meshes"][0]["broker_url"] == f"ws://{base}/ws", "as it is kept")
     dora.daemon.start()
     dora.wait_connected()
+
+
+def what_stands_before_a_broker_answers_for_itself(world, dora):
+    """A proxy whose broker is away, and a program that is none."""
+    for status, ends, word in ((502, 4, "not reachable"), (503, 4, "not reachable"),
+                               (504, 4, "not reachable"), (429, 1, "Retry-After"),
+                               (500, 8, "an unexpected error")):
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_POST(self, status=status):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(b"<html>no JSON</html>")
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Page) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            url = f"ws://127.0.0.1:{proxy.server_port}/ws"
+            done = refused(dora, ends, word, "create", "lost", "--broker", url)
+            expect(f"HTTP {status}" in done.stderr, f"the status is named: {done.stderr}")
+            proxy.shutdown()
 
 
 def a_wrong_path_is_named_later_too(world, dora):
@@ -370,6 +395,7 @@ def main(build):
         world.start_broker()
         dora = world.member("dora")
         urls_are_judged_before_anything_is_made(world, dora)
+        what_stands_before_a_broker_answers_for_itself(world, dora)
         a_wrong_path_is_named_later_too(world, dora)
         alice, bob = world.member("alice"), world.member("bob")
         alice.run("create", "crew", "--broker", world.url, "--display-name", "alice")

@@ -305,7 +305,7 @@ TEST(Errors, every_row_has_a_sentence_a_remedy_and_a_wire_code_of_its_own) {
   std::set<std::string_view> codes;
   for (std::size_t index = 0; index < static_cast<std::size_t>(Err::kCount); ++index) {
     const auto code = static_cast<Err>(index);
-    const ErrInfo& info = info_of(code);
+    const ErrInfo& info = row_of(code);
     EXPECT_FALSE(info.meaning.empty()) << info.wire_code;
     EXPECT_FALSE(info.remedy.empty()) << info.wire_code;
     EXPECT_FALSE(info.meaning.ends_with('.')) << info.wire_code;

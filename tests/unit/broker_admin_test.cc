@@ -109,6 +109,14 @@ TEST_F(BrokerTest, a_mesh_is_listed_renamed_and_deleted) {
     http("PATCH", "/cli/mesh/band", bad, true);
     EXPECT_EQ(status_, 400u) << bad;
   }
+  http("POST", "/cli/mesh/create", R"({"name":"club","pubkey":")" + Member::make().hex + "\"}",
+       true);
+  EXPECT_EQ(
+      field(http("PATCH", "/cli/mesh/band", R"({"slug":"club","name":"Club"})", true), "error"),
+      "already_exists");
+  EXPECT_EQ(status_, 409u);
+  const std::string both = http("GET", "/cli/meshes", {}, true);
+  EXPECT_TRUE(has(both, "The band") && has(both, "\"slug\":\"band\"")) << both;
   const ConnRef conn = connect(members_[1]);
   signed_http(members_[1], "DELETE", "/cli/mesh/band");
   EXPECT_EQ(status_, 403u);

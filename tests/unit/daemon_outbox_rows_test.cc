@@ -345,6 +345,28 @@ TEST_F(OutboxRows, a_start_looks_at_no_tombstone_and_goes_on_behind_the_newest_i
   EXPECT_GT(field(reply_, "id"), before);
 }
 
+// What was told 202 is not left out because a limit was lowered: the start names the limit.
+TEST_F(OutboxRows, more_open_rows_than_a_lowered_limit_stop_the_start_and_lose_nothing) {
+  start();
+  for (const char* id : {"a", "b", "c"}) ASSERT_EQ(send(bob_.hex, id), 202u);
+  const std::uint32_t limit = parts_.limits.outbox_rows_max;
+  parts_.limits.outbox_rows_max = 2;
+  core_.reset();
+  parts_.open();
+  core_.emplace(config_, parts_.limits, parts_.env, effects_, parts_.metrics, parts_.slab);
+  const Status started = core_->start();
+  EXPECT_EQ(started.code(), Err::kFull);
+  EXPECT_TRUE(has(started.error().detail, "outbox_rows_max")) << started.error().detail;
+  EXPECT_TRUE(has(info_of(started.code()).remedy, "raise the limit"));
+  parts_.end_reading();
+  parts_.limits.outbox_rows_max = limit;
+  start();
+  link_up();
+  done("a", "b1");
+  done("b", "b2");
+  done("c", "b3");
+}
+
 TEST_F(OutboxRows, a_damaged_row_stops_the_start_and_names_the_remedy) {
   for (const bool is_readable : {false, true}) {
     start();

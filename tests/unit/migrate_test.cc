@@ -111,7 +111,7 @@ TEST(Migrate, a_reader_beside_the_owner_does_not_migrate_and_says_who_will) {
   parts.options.read_only = true;
   const auto opened = Store::open(parts.options, parts.scratch);
   ASSERT_FALSE(opened);
-  EXPECT_EQ(opened.code(), Err::kCorrupt);
+  EXPECT_EQ(opened.code(), Err::kUnavailable);
   parts.options.read_only = false;
   parts.open();
   EXPECT_EQ(parts.count(TableId::kDelivery), 2u);
