@@ -314,6 +314,7 @@ int run_broker_restore() {
     done = migrate_store(scaffold.path);
     if (done) done = check_store(scaffold.path, rows);
   }
+  if (done.code() == Err::kNotFound) done = fail(Err::kCorrupt, g_options.file + " is empty");
   const std::string kept = data_dir() + "/store-before-restore-" + stamp() + ".cmdb";
   if (done) done = swap_in(scaffold, kept);
   if (!done) return report(done.error());

@@ -8,6 +8,13 @@
 #include "tests/sim/relay.h"
 
 namespace cm::sim {
+namespace {
+
+bool reads_inbox(AskKind kind) noexcept {
+  return kind == AskKind::kInbox || kind == AskKind::kSeen;
+}
+
+}  // namespace
 
 void Oracle::breaks(std::string_view promise, std::string_view detail) {
   if (broken()) return;
@@ -36,6 +43,7 @@ std::uint32_t Oracle::add(Request request) {
 
 void Oracle::asked(std::uint32_t daemon, ConnRef conn, Ask ask) {
   asks_[{daemon, conn.bits()}] = ask;
+  if (reads_inbox(ask.kind)) inbox_read(daemon);
 }
 
 // Nobody can tell what became of a call without an answer.
@@ -44,6 +52,7 @@ void Oracle::client_left(std::uint32_t daemon, ConnRef conn) {
   left_.insert({daemon, conn.bits()});
   const auto found = asks_.find({daemon, conn.bits()});
   if (found == asks_.end()) return;
+  if (reads_inbox(found->second.kind)) ++wakes_[daemon].forgiven;
   if (found->second.kind == AskKind::kSend || found->second.kind == AskKind::kRequeue) {
     Request& request = requests_[found->second.request];
     if (request.requeue_of >= 0) {
@@ -63,6 +72,7 @@ void Oracle::process_died(std::uint32_t daemon) {
   }
   for (const std::uint64_t bits : open) client_left(daemon, ConnRef::from_bits(bits));
   std::erase_if(streams_, [daemon](const auto& stream) { return stream.first.first == daemon; });
+  wakes_.erase(daemon);
 }
 
 bool Oracle::parse(std::string_view body, wire::JsonTape& tape) {
@@ -87,6 +97,7 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
   }
   const Ask ask = found->second;
   asks_.erase(found);
+  if (reads_inbox(ask.kind)) inbox_read(daemon);
   journal_.line("d%u answers %u to %u", daemon, status, conn.slot);
   // A listing that waited for the broker is answered from the mirror when its link is closed.
   const bool listing = (ask.kind == AskKind::kOther && status == 200) ||
@@ -405,10 +416,29 @@ void Oracle::stream_wrote(std::uint32_t daemon, ConnRef conn, std::string_view t
   if (!parse(text.substr(at + kMessage.size(), text.size() - at - kMessage.size() - 2), tape)) {
     return;
   }
+  const wire::JsonNode* wakes = tape.find("wake");
+  if (wakes == nullptr || wakes->type != wire::JsonType::kBool) {
+    return breaks("9: one wake", "a message event does not say whether it wakes");
+  }
+  judge_wake(daemon, id, wakes->boolean);
   const std::string body = text_of(tape, "body");
   if (body.empty() && (!liar_.empty() || plan_.relay_changes())) return;
   const Request* request = of_body(daemon, body, "an event");
   if (request != nullptr) shown_.insert(request->number);
+}
+
+// Every stream is told of the same event once.
+void Oracle::judge_wake(std::uint32_t daemon, std::uint64_t event, bool wakes) {
+  Wake& wake = wakes_[daemon];
+  if (event <= wake.event) return;
+  wake.event = event;
+  if (!wakes) return;
+  if (wake.told && wake.forgiven == 0) {
+    return breaks("9: one wake", "event " + std::to_string(event) + " of d" +
+                                     std::to_string(daemon) + ": nobody has read since the last");
+  }
+  if (wake.told) --wake.forgiven;
+  wake.told = true;
 }
 
 void Oracle::to_broker(std::string_view frame) {

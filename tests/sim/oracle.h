@@ -14,7 +14,7 @@
 //                                 in four encodings, bare fingerprints raw and in hex
 //   8 never delivered when not    oracle_receipts.cc: signed, true, no more than the recipient
 //                                 tells, never back; check_all: what a client has read stays
-//   9 one wake                    nothing to check: no version of the product wakes anybody yet
+//   9 one wake                    stream_wrote: between two wakes somebody has read the inbox
 // Not:    making requests (workload.h).
 #pragma once
 
@@ -216,6 +216,17 @@ class Oracle {
   std::vector<Request> requests_;
   std::vector<Member> members_;
   std::map<AskKey, Ask> asks_;
+  // Of a daemon: is a wake outstanding, and which event was judged last. A read whose client left
+  // may have moved the cursor at any time since: one wake is forgiven for each.
+  struct Wake {
+    bool told = false;
+    std::uint64_t event = 0;
+    std::uint32_t forgiven = 0;
+  };
+  void inbox_read(std::uint32_t daemon) { wakes_[daemon].told = false; }
+  void judge_wake(std::uint32_t daemon, std::uint64_t event, bool wakes);
+
+  std::map<std::uint32_t, Wake> wakes_;
   std::map<AskKey, std::uint64_t> streams_;  // the newest event id
   std::set<AskKey> left_;                    // calls whose client closed first: stale, ignored
   std::vector<std::unordered_map<std::string, Book>> books_;
