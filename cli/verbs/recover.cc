@@ -48,7 +48,8 @@ constexpr const char* kActions[] = {"set aside", "written anew", "its id stays t
 struct Outcome {
   std::vector<store::Repair> repairs;
   bool schema_was_damaged = false;
-  std::string pages;  // what is wrong below the rows; empty: nothing
+  std::string pages;   // what is wrong below the rows; empty: nothing
+  bool fresh = false;  // nothing of the old store is in the one that is there now
   std::string dump, renamed;
   std::uint64_t rows = 0;
 };
@@ -92,9 +93,11 @@ bool is_readable() {
 // The whole file is unreadable: it is kept under another name, and a fresh one takes its place.
 Status start_afresh(Outcome& outcome) {
   if (outcome.pages.empty()) outcome.pages = "reading the file ended the process that read it";
-  outcome.renamed = data_file() + ".corrupt-" + file_stamp();
+  outcome.fresh = true;
+  const bool is_there = ::access(data_file().c_str(), F_OK) == 0;
+  if (is_there) outcome.renamed = data_file() + ".corrupt-" + file_stamp();
   if (g_options.dry_run) return {};
-  if (::rename(data_file().c_str(), outcome.renamed.c_str()) != 0) {
+  if (is_there && ::rename(data_file().c_str(), outcome.renamed.c_str()) != 0) {
     return fail(Err::kIo, "cannot rename " + data_file() + ": " + std::strerror(errno));
   }
   remove_file(store_dir() + "/lock.mdb");
@@ -141,7 +144,7 @@ Status recover(Outcome& outcome) {
     outcome.pages = opened.error().detail;
     if (!readable) return start_afresh(outcome);
     if (Status mended = mend(outcome); !mended) return mended;
-    if (g_options.dry_run || !outcome.renamed.empty()) return {};
+    if (g_options.dry_run || outcome.fresh) return {};
     opened = open_store(scratch, false);
     if (!opened && opened.code() == Err::kCorrupt) return start_afresh(outcome);
   }
@@ -187,8 +190,8 @@ void print_document(const Outcome& outcome) {
   json.key("problems").begin_array();
   if (!outcome.pages.empty()) {
     json.begin_object().field("table", "pages").field("problem", outcome.pages).field("key", "");
-    json.field("action", outcome.renamed.empty() ? "the last whole commit is taken"
-                                                 : "the whole file is set aside");
+    json.field("action",
+               outcome.fresh ? "the whole file is set aside" : "the last whole commit is taken");
     json.end_object();
   }
   for (std::size_t at = 0; at < outcome.repairs.size() && at < kShownMost; ++at) {
@@ -210,10 +213,12 @@ void print_document(const Outcome& outcome) {
 }
 
 void tell(const Outcome& outcome) {
-  if (!outcome.renamed.empty()) {
+  if (outcome.fresh) {
     print("  " + harmless(outcome.pages));
-    say(g_options.dry_run ? "the data file cannot be read; it would be kept as " + outcome.renamed
-                          : "the data file could not be read; it is kept as " + outcome.renamed);
+    if (!outcome.renamed.empty()) {
+      say("the data file cannot be read; it " + std::string(g_options.dry_run ? "would be" : "is") +
+          " kept as " + outcome.renamed);
+    }
     say("a fresh store " + std::string(g_options.dry_run ? "would take" : "has taken") +
         " its place. Lost with the old one: messages that were not sent yet, the inbox, and which "
         "ids were used: a client that sends again under an old id sends a second message");
@@ -259,7 +264,7 @@ void declare_daemon_recover(CLI::App& app) {
 
 int run_daemon_recover() {
   struct stat info {};
-  if (::stat(data_file().c_str(), &info) != 0) {
+  if (::stat(data_file().c_str(), &info) != 0 && !store::was_made(store_dir())) {
     return report(fail(Err::kNotFound, "there is no store in " + store_dir()),
                   "it is made by the first start; is it another folder?");
   }

@@ -165,6 +165,11 @@ def emptied_and_torn(bob):
         fsck = bob.run("daemon", "fsck", check=False)
         expect(fsck.returncode == 10 and "descriptor" not in fsck.stderr, f"fsck: {fsck.stderr}")
         expect(len(data.read_bytes()) == kept, "nothing was changed")
+    data.unlink()
+    start = bob.run("daemon", "up", check=False)
+    expect(start.returncode == 10 and "gone" in start.stderr, f"no file: {start.stderr}")
+    said = bob.run("daemon", "recover", "--dry-run", check=False)
+    expect(said.returncode == 10 and "Lost with the old one" in said.stderr, f"{said.stderr}")
     torn = bytearray(whole)
     torn[40] ^= 1  # a size in the first meta page
     data.write_bytes(torn)

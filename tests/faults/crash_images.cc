@@ -17,6 +17,7 @@
 
 #include "core/base/check.h"
 #include "core/crypto/random.h"
+#include "store/marks.h"
 #include "tests/faults/images.h"
 
 namespace cm::faults {
@@ -107,7 +108,10 @@ class Judge {
     write_file(directory_ + "/data.mdb", *image.bytes);
     Judged judged;
     constexpr std::uint64_t kFirstReadable = 2;
-    if (image.commit >= kFirstReadable) {
+    const bool is_made = image.commit >= kFirstReadable;  // store/marks.h: written behind it
+    if (!is_made) store::clear_made_mark(directory_);
+    if (is_made && !store::was_made(directory_)) CHECK(store::set_made_mark(directory_));
+    if (is_made) {
       judged = read_only(&image);
       if (!judged.problem.empty()) return judged;
       const bool is_it = judged.state == states_[image.commit];
