@@ -26,13 +26,8 @@ using store::TableId;
 using wire::JsonNode;
 using wire::JsonType;
 
-std::string_view text_at(const wire::JsonTape& tape, const JsonNode& row, std::string_view key) {
-  const JsonNode* node = tape.find(row, key);
-  return node != nullptr && node->type == JsonType::kText ? node->text : std::string_view{};
-}
-
 std::uint64_t time_at(const wire::JsonTape& tape, const JsonNode& row, std::string_view key) {
-  return iso_parse(text_at(tape, row, key)).value_or(0);
+  return iso_parse(wire::text_member(tape, row, key)).value_or(0);
 }
 
 }  // namespace
@@ -147,12 +142,12 @@ Daemon::Verdict Daemon::check_receipt(MeshRef mesh, const Sent* sent, const Sign
 
 bool Daemon::find_answered(CallRef call, const wire::BrokerFrame& frame, Sent& sent) {
   const wire::JsonTape& tape = frame.tape;
-  const std::string_view id = text_at(tape, tape.root(), "messageId");
-  const std::string_view full = text_at(tape, tape.root(), "fullMessageId");
+  const std::string_view id = wire::text_member(tape, tape.root(), "messageId");
+  const std::string_view full = wire::text_member(tape, tape.root(), "fullMessageId");
   // The broker names the client's id of a message that was asked for by its own id.
   const Job& job = tables_.jobs.get<kJobRow>(tables_.calls.get<kCallJob>(call));
   if (!find_sent(job.subject, sent) &&
-      !find_sent(text_at(tape, tape.root(), "clientMessageId"), sent = {})) {
+      !find_sent(wire::text_member(tape, tape.root(), "clientMessageId"), sent = {})) {
     return false;
   }
   if (sent.mesh_id != config_of(tables_.calls.get<kCallMesh>(call)).mesh_id ||
@@ -166,10 +161,10 @@ bool Daemon::find_answered(CallRef call, const wire::BrokerFrame& frame, Sent& s
 
 Daemon::Verdict Daemon::verdict_of(MeshRef mesh, const wire::JsonTape& tape, const JsonNode& row,
                                    const Sent* sent) {
-  const std::string_view state = text_at(tape, row, "state");
-  if ((state.empty() ? text_at(tape, row, "status") : state) != "delivered") return {};
+  const std::string_view state = wire::text_member(tape, row, "state");
+  if ((state.empty() ? wire::text_member(tape, row, "status") : state) != "delivered") return {};
   return check_receipt(mesh, sent,
-                       {text_at(tape, row, "handedSignature"), text_at(tape, row, "recipientKey"),
+                       {wire::text_member(tape, row, "handedSignature"), wire::text_member(tape, row, "recipientKey"),
                         time_at(tape, row, "handedAt")});
 }
 
@@ -197,10 +192,10 @@ Status Daemon::append_message_status(CallRef call, const wire::BrokerFrame& fram
   recipients.end_array();
   wire::JsonWriter json(out);
   json.begin_object().field("messageId", id);
-  json.field("targetSpec", text_at(tape, tape.root(), "targetSpec"));
+  json.field("targetSpec", wire::text_member(tape, tape.root(), "targetSpec"));
   json.field("delivered", delivered);
   json.nullable_field("deliveredAt",
-                      delivered ? text_at(tape, tape.root(), "deliveredAt") : std::string_view{});
+                      delivered ? wire::text_member(tape, tape.root(), "deliveredAt") : std::string_view{});
   json.key("recipients").raw(rows.view());
   json.field("mesh", config_of(mesh).slug).end_object();
   return {};
@@ -242,14 +237,14 @@ std::string_view Daemon::append_recipient(MeshRef mesh, const wire::JsonTape& ta
   if (chain != nullptr && chain->type == JsonType::kArray) {
     for (std::uint32_t at = tape.first(*chain); at < chain->next; at = tape.at(at).next) {
       const JsonNode& each = tape.at(at);
-      const std::string_view name = text_at(tape, each, "state");
+      const std::string_view name = wire::text_member(tape, each, "state");
       if (each.type != JsonType::kObject || name.empty() || name.size() > wire::kTypeMax) continue;
       if (invalid && (name == "handed" || name == "seen")) continue;
-      link(name, text_at(tape, each, "at"), text_at(tape, each, "reason"));
+      link(name, wire::text_member(tape, each, "at"), wire::text_member(tape, each, "reason"));
     }
   } else {  // of a broker that has no chain: what it says of itself, and what we know
     if (sent != nullptr && sent->stored_ms != 0) link_of_ours("stored", sent->stored_ms);
-    if (handed) link("handed", text_at(tape, row, "endedAt"), {});
+    if (handed) link("handed", wire::text_member(tape, row, "endedAt"), {});
   }
   json.end_array();
   json.optional_field("signature", verdict.word).optional_field("signatureWhy", verdict.why);

@@ -266,9 +266,7 @@ Status Daemon::append_explanation(CallRef call, const wire::BrokerFrame& frame, 
   const wire::JsonTape& tape = frame.tape;
   wire::JsonWriter json(out);
   const auto text = [&](const JsonNode& row, std::string_view key) {
-    const JsonNode* node = tape.find(row, key);
-    const bool is_text = node != nullptr && node->type == JsonType::kText;
-    return is_text ? utf8_prefix(node->text, kSaysMax) : std::string_view{};
+    return utf8_prefix(wire::text_member(tape, row, key), kSaysMax);
   };
   const JsonNode* rows = wire::array_of(frame, {"rows"});
   if (rows != nullptr) {

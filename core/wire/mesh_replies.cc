@@ -20,11 +20,6 @@ const JsonNode* member_of_type(const JsonTape& tape, const JsonNode& object, std
   return is_type(found, type) ? found : nullptr;
 }
 
-std::string_view text_member(const JsonTape& tape, const JsonNode& object, std::string_view key) {
-  const JsonNode* found = member_of_type(tape, object, key, JsonType::kText);
-  return found != nullptr ? found->text : std::string_view{};
-}
-
 // An integer within bounds, or nothing.
 std::optional<std::int64_t> bounded(const JsonTape& tape, const JsonNode& params,
                                     std::string_view key, std::int64_t least, std::int64_t most) {
@@ -117,6 +112,11 @@ std::size_t append_rows(const JsonTape& tape, const JsonNode& array, std::string
     ++left_out;
   }
   return left_out;
+}
+
+std::string_view text_member(const JsonTape& tape, const JsonNode& object, std::string_view key) {
+  const JsonNode* found = member_of_type(tape, object, key, JsonType::kText);
+  return found != nullptr ? found->text : std::string_view{};
 }
 
 const JsonNode* array_of(const BrokerFrame& frame, std::initializer_list<std::string_view> names) {

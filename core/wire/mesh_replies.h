@@ -27,6 +27,8 @@ bool append_row(const JsonTape& tape, const JsonNode& row, std::string_view slug
 // The same for each element of an array, separated by commas; the number left out is the result.
 std::size_t append_rows(const JsonTape& tape, const JsonNode& array, std::string_view slug,
                         TextBuf& out);
+// The text of a member, or empty when it is absent or no text.
+std::string_view text_member(const JsonTape& tape, const JsonNode& object, std::string_view key);
 // The first member with one of these names that is an array, or null.
 const JsonNode* array_of(const BrokerFrame& frame, std::initializer_list<std::string_view> names);
 
