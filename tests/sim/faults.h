@@ -58,6 +58,7 @@ namespace cm::sim {
   X(Garbage, "garbage")                 /* malformed frames, mail that does not open */      \
   X(LegacyBroker, "legacy-broker")                                                           \
   X(LegacyClient, "legacy-client")                                                           \
+  X(Session, "session") /* a hello of one: a key of its own, and its member's mail */        \
   X(TwinIdentity, "twin-identity")
 
 enum class Fault : std::uint8_t {

@@ -7,6 +7,7 @@
 #include "core/crypto/random.h"
 #include "core/crypto/sign.h"
 #include "core/wire/client_frames.h"
+#include "tests/sim/session_hello.h"
 
 namespace cm::sim {
 namespace {
@@ -46,6 +47,20 @@ LegacyClient::LegacyClient(Wires& wires, Identity who) : wires_(wires), who_(std
   CHECK(secret);
   secret_ = *secret;
   boxes_ = std::make_unique<crypto::BoxCache>(slab_, 8);
+}
+
+LegacyClient::LegacyClient(Wires& wires, Identity who, Identity parent)
+    : LegacyClient(wires, std::move(who)) {
+  parent_ = std::move(parent);
+  const auto secret = slab_.store_seed(parent_->seed);
+  CHECK(secret);
+  parent_secret_ = *secret;
+}
+
+std::string LegacyClient::hello(std::uint64_t now_ms) {
+  wires_.counters.faults.add(parent_ ? Fault::kSession : Fault::kLegacyClient);
+  if (parent_) return session_hello(who_, *parent_, *parent_, clock_.wall(now_ms));
+  return signed_hello(who_, slab_, secret_, clock_.wall(now_ms), "daemon-101");
 }
 
 void LegacyClient::start(std::uint64_t now_ms) {
@@ -91,10 +106,7 @@ void LegacyClient::iterate(std::uint64_t now_ms) {
   for (const LinkInput& input : inputs) {
     switch (input.item.kind) {
       case ItemKind::kUp:
-        wires_.counters.faults.add(Fault::kLegacyClient);
-        wires_.network.link_send(
-            who_.number, link_,
-            signed_hello(who_, slab_, secret_, clock_.wall(now_ms), "daemon-101"), now_ms);
+        wires_.network.link_send(who_.number, link_, hello(now_ms), now_ms);
         break;
       case ItemKind::kDown: open_ = waiting_ = false; break;
       case ItemKind::kText: take(input.item.text, now_ms); break;
@@ -116,7 +128,7 @@ void LegacyClient::send_first(std::uint64_t now_ms) {
 
 void LegacyClient::take(const std::string& frame, std::uint64_t now_ms) {
   if (is_type(frame, "hello_ack")) {
-    open_ = true;
+    open_ = was_admitted_ = true;
     try_at_ms_ = now_ms;
     wires_.network.link_note(who_.number, link_, 1);
   } else if (is_type(frame, "push") && member_of_frame(frame, "subtype") != "system") {
@@ -146,8 +158,11 @@ void LegacyClient::take_push(const std::string& frame, std::uint64_t now_ms) {
     const auto nonce = crypto::nonce_parse(member_of_frame(frame, "nonce"));
     const auto box = crypto::base64_decode(member_of_frame(frame, "ciphertext"), scratch_);
     TextBuf body(scratch_, 1024);
-    const bool opened =
-        key && nonce && box && static_cast<bool>(boxes_->open(secret_, *key, *nonce, *box, body));
+    const auto opens = [&](crypto::SecretRef secret) {
+      return key && nonce && box &&
+             static_cast<bool>(boxes_->open(secret, *key, *nonce, *box, body));
+    };
+    const bool opened = opens(secret_) || (parent_ && opens(parent_secret_));
     wires_.oracle.raw_received(who_.number, sender, id, opened, body.view());
   }
   wire::ClientAck ack;

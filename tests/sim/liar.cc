@@ -5,6 +5,7 @@
 #include "core/crypto/encoding.h"
 #include "core/wire/client_frames.h"
 #include "tests/sim/legacy_client.h"
+#include "tests/sim/session_hello.h"
 
 namespace cm::sim {
 namespace {
@@ -101,8 +102,13 @@ void Liar::act_as_stranger(std::uint64_t now_ms) {
   send(now_ms, kStranger, kMalformed[wires_.rng.below(std::size(kMalformed))]);
 }
 
-// Of a victim, signed with the liar's key; or its own with a digit changed.
+// Of a victim, signed with the liar's key; a session that the victim never vouched for; or its own
+// with a digit changed.
 std::string Liar::broken_hello(std::uint64_t now_ms) {
+  if (wires_.rng.chance(250)) {
+    const Identity& victim = victims_[wires_.rng.below(victims_.size())].who();
+    return session_hello(new_session(victim, who_.number), victim, who_, clock_.wall(now_ms));
+  }
   Identity claimed =
       wires_.rng.chance(600) ? victims_[wires_.rng.below(victims_.size())].who() : who_;
   const bool own = claimed.number == who_.number;

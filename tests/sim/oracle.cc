@@ -28,10 +28,10 @@ std::string Oracle::name(const Request& request) const {
 }
 
 void Oracle::set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex,
-                        std::optional<store::ReportLevel> level) {
+                        std::optional<store::ReportLevel> level, std::string_view parent) {
   if (members_.size() <= daemon) members_.resize(daemon + 1);
   if (books_.size() <= daemon) books_.resize(daemon + 1);
-  members_[daemon] = {key, std::string(hex), level};
+  members_[daemon] = {key, std::string(hex), level, std::string(parent)};
 }
 
 std::uint32_t Oracle::add(Request request) {
@@ -251,6 +251,9 @@ void Oracle::raw_received(std::uint32_t number, const std::string& sender, const
   if (opened && body != request->message) {
     return breaks("1: what arrives is what was sent", name(*request));
   }
+  if (!members_[number].takes_for(members_[request->target])) {
+    return breaks("1: the right recipient", name(*request) + " is with " + std::to_string(number));
+  }
   raw_inbox_[{sender, id}] = number;
   delivered_[{request->number, number}] = ++raw_arrivals_[number];
   ++counters_.delivered;
@@ -455,7 +458,7 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
     const std::string id(member_of_frame(frame, "messageId"));
     if (!planted_.insert(id).second) breaks("planted: no push is repeated", id);
   }
-  if (channel.daemon > plan_.daemons) return;  // the liar's
+  if (channel.daemon == plan_.daemons + 1) return;  // the liar's
   if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
   if (frame.find("\"type\":\"error\"") != std::string_view::npos) {
     for (const std::string_view code :
@@ -470,11 +473,15 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
                       frame.find("\"event\":\"peer_returned\"") != std::string_view::npos;
   const bool left = frame.find("\"event\":\"peer_left\"") != std::string_view::npos;
   if (!joined && !left) return;
+  const Member& listener = members_[channel.daemon];
   for (std::uint32_t daemon = 0; daemon < members_.size(); ++daemon) {
     if (members_[daemon].hex.empty() ||
         frame.find(members_[daemon].hex) == std::string_view::npos) {
       continue;
     }
+    // Of the sessions of its own member it hears that they come, not that they go.
+    const std::string& parent = members_[daemon].parent;
+    if (!parent.empty() && (parent == listener.hex || parent == listener.parent)) return;
     const auto [told, first] = channel.presence.try_emplace(members_[daemon].hex, joined);
     if (!first && told->second == joined) {
       breaks(

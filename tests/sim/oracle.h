@@ -140,8 +140,9 @@ class Oracle {
 
   // --- the end ---
   // `level`: how far it lets senders see; none of a legacy client, which knows no receipts.
+  // `parent`: the key of the member that it is a session of.
   void set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex,
-                  std::optional<store::ReportLevel> level);
+                  std::optional<store::ReportLevel> level, std::string_view parent = {});
   void set_mesh(std::string_view id) { mesh_id_ = id; }
   void set_liar(std::string_view hex) { liar_ = hex; }
   // What was told is true, as far as recipients are up.
@@ -163,6 +164,11 @@ class Oracle {
     crypto::PublicKey key{};
     std::string hex;
     std::optional<store::ReportLevel> level;
+    std::string parent;  // of a session
+    // Whose mail it takes, besides its own.
+    bool takes_for(const Member& other) const noexcept {
+      return hex == other.hex || (!parent.empty() && parent == other.hex);
+    }
   };
   enum class Reach : std::uint8_t { kNothing, kHanded, kSeen, kExpired };
   struct Told {  // of a recipient, to the sender
@@ -179,6 +185,7 @@ class Oracle {
   void status_answered(const Request& request, std::uint32_t status, std::string_view body);
   void drop_answered(const Request& request, std::uint32_t status, std::string_view body);
   bool signs(const Member& to) const;
+  bool is_raw(const Request& request) const;
   Reach most_of(const Member& to) const;
   void receipt_streamed(std::uint32_t daemon, std::string_view data);
   void receipt_told(std::uint32_t teller, const Request& request, const Told& told);

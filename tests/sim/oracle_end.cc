@@ -253,8 +253,9 @@ void Oracle::check_inbox(std::uint32_t daemon, store::Batch& batch) {
     }
     if (of_body(daemon, request->message, "an inbox") == nullptr) return;
     const Member& sender = members_[request->daemon];
-    // A legacy broker does not name the sender's member, so nothing is attributed to it.
-    const bool named = plan_.legacy_broker
+    // A legacy broker does not name the sender's member, and a session's attestation is not read:
+    // nothing is attributed to a member then.
+    const bool named = plan_.legacy_broker || !sender.parent.empty()
                            ? row.fixed.has_member == 0
                            : row.fixed.has_member != 0 && row.fixed.sender_member == sender.key;
     if (!named || row.fixed.recipient != members_[daemon].key ||
@@ -304,14 +305,20 @@ void Oracle::check_all() {
 // 6: by the order of answers where it is certain, and by the order of the outbox. What ended as
 // dead or aborted may still arrive when a relay keeps frames: nobody promised when.
 void Oracle::check_order() {
-  std::map<std::array<std::uint32_t, 3>, std::vector<std::pair<std::uint64_t, const Request*>>>
-      lanes;
+  // A session takes mail for its member's key as well, which is another lane.
+  struct Lane {
+    std::uint32_t sender, receiver, priority;
+    std::string_view target;
+    auto operator<=>(const Lane&) const = default;
+  };
+  std::map<Lane, std::vector<std::pair<std::uint64_t, const Request*>>> lanes;
   for (const auto& [who, position] : delivered_) {
     const Request& request = requests_[who.first];
     if (aborted_.contains(who.first)) continue;
     const bool lied = plan_.late != 0 || relay_.slain(members_[request.daemon].hex, request.id);
     if (lied && dead_.contains(who.first)) continue;
-    lanes[{request.daemon, who.second, request.priority}].push_back({position, &request});
+    lanes[{request.daemon, who.second, request.priority, members_[request.target].hex}].push_back(
+        {position, &request});
   }
   for (auto& [lane, arrived] : lanes) {
     std::sort(arrived.begin(), arrived.end());

@@ -10,6 +10,7 @@
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
 #include "core/crypto/sign.h"
+#include "core/wire/mesh_replies.h"
 #include "tests/sim/oracle.h"
 
 namespace cm::sim {
@@ -19,16 +20,16 @@ using store::ReportLevel;
 using wire::JsonNode;
 using wire::JsonType;
 
-std::string_view text_at(const wire::JsonTape& tape, const JsonNode& row, std::string_view key) {
-  const JsonNode* node = tape.find(row, key);
-  return node != nullptr && node->type == JsonType::kText ? node->text : std::string_view{};
-}
-
 }  // namespace
 
 // A legacy client acknowledges without a receipt, and so does every daemon behind a legacy broker.
 bool Oracle::signs(const Member& to) const {
   return to.level && *to.level != ReportLevel::kStored && !plan_.legacy_broker;
+}
+
+// A session or a legacy client took it, before its daemon or beside it.
+bool Oracle::is_raw(const Request& request) const {
+  return raw_inbox_.contains({members_[request.daemon].hex, request.id});
 }
 
 Oracle::Reach Oracle::most_of(const Member& to) const {
@@ -53,13 +54,13 @@ void Oracle::status_answered(const Request& request, std::uint32_t status, std::
   }
   for (std::uint32_t at = tape.first(*list); at < list->next; at = tape.at(at).next) {
     const JsonNode& row = tape.at(at);
-    const std::string_view state = text_at(tape, row, "state");
+    const std::string_view state = wire::text_member(tape, row, "state");
     Told told;
-    told.broker_id = text_at(tape, *message, "messageId");
-    told.verdict = text_at(tape, row, "signature");
-    told.signature = text_at(tape, row, "handedSignature");
-    told.handed_ms = iso_parse(text_at(tape, row, "handedAt")).value_or(0);
-    const bool seen = !text_at(tape, row, "seenAt").empty();
+    told.broker_id = wire::text_member(tape, *message, "messageId");
+    told.verdict = wire::text_member(tape, row, "signature");
+    told.signature = wire::text_member(tape, row, "handedSignature");
+    told.handed_ms = iso_parse(wire::text_member(tape, row, "handedAt")).value_or(0);
+    const bool seen = !wire::text_member(tape, row, "seenAt").empty();
     told.reach = seen                   ? Reach::kSeen
                  : state == "delivered" ? Reach::kHanded
                  : state == "expired"   ? Reach::kExpired
@@ -68,13 +69,18 @@ void Oracle::status_answered(const Request& request, std::uint32_t status, std::
   }
 }
 
-// Every daemon of the sender is told, also one that did not send it.
+// Every daemon of the sender is told, also one that did not send it: its session did.
 void Oracle::receipt_streamed(std::uint32_t daemon, std::string_view data) {
   wire::JsonTape tape;
   if (!parse(data, tape)) return;
   const JsonNode& root = tape.root();
-  const std::string id(text_at(tape, root, "client_message_id"));
+  const std::string id(wire::text_member(tape, root, "client_message_id"));
   const Request* request = of_id(members_[daemon].hex, id);
+  for (const Member& session : members_) {
+    if (request == nullptr && session.parent == members_[daemon].hex) {
+      request = of_id(session.hex, id);
+    }
+  }
   if (request == nullptr) {
     // The daemon made the id, and its answer was lost, or is on its way.
     const bool nameless = std::any_of(requests_.begin(), requests_.end(), [&](const Request& one) {
@@ -83,10 +89,10 @@ void Oracle::receipt_streamed(std::uint32_t daemon, std::string_view data) {
     if (!nameless) breaks("8: a receipt is of a message that was sent", id);
     return;
   }
-  const std::string_view state = text_at(tape, root, "state");
+  const std::string_view state = wire::text_member(tape, root, "state");
   Told told;
   told.live = true;
-  told.verdict = text_at(tape, root, "signature");
+  told.verdict = wire::text_member(tape, root, "signature");
   told.reach = state == "seen"     ? Reach::kSeen
                : state == "handed" ? Reach::kHanded
                                    : Reach::kExpired;
@@ -105,7 +111,11 @@ void Oracle::receipt_told(std::uint32_t teller, const Request& request, const To
   ++counters_.told[static_cast<std::size_t>(told.reach)];
   if (told.reach == Reach::kNothing || told.reach == Reach::kExpired) return;
   const Member& to = members_[request.target];
-  if (told.reach > most_of(to)) {
+  // Within one member nothing is held back; and what a session took, it acknowledges as it can.
+  const bool own =
+      !members_[request.daemon].parent.empty() && members_[request.daemon].parent == to.hex;
+  const bool may_be_handed = own || is_raw(request);
+  if (told.reach > most_of(to) && !(may_be_handed && told.reach == Reach::kHanded)) {
     return breaks("8: nobody is told more than a recipient tells", name(request));
   }
   check_verdict(teller, request, told);
@@ -117,6 +127,7 @@ void Oracle::receipt_told(std::uint32_t teller, const Request& request, const To
 // `valid` where the sender can check it, never of what has no signature.
 void Oracle::check_verdict(std::uint32_t teller, const Request& request, const Told& told) {
   const Member& to = members_[request.target];
+  if (told.verdict == "unsigned" && is_raw(request)) return;
   if (!signs(to)) {
     if (told.verdict != "unsigned") breaks("8: what is not signed is not valid", name(request));
     return;
@@ -163,8 +174,7 @@ void Oracle::check_claims() {
 
 Held Oracle::held(const Request& request) {
   const std::string& sender = members_[request.daemon].hex;
-  if (raw_inbox_.contains({sender, request.id})) return Held::kYes;
-  Held best = Held::kNo;
+  Held best = is_raw(request) ? Held::kYes : Held::kNo;
   bool unknown = false;
   for (std::uint32_t daemon = 0; daemon < plan_.daemons; ++daemon) {
     if (members_[daemon].hex != members_[request.target].hex) continue;
@@ -178,7 +188,7 @@ Held Oracle::held(const Request& request) {
 // The broker's row of a message that was delivered, when all is quiet.
 void Oracle::check_receipt_row(const Request& request, const store::ReceiptRow& row) {
   const Member& to = members_[request.target];
-  if (!to.level || plan_.legacy_broker ||
+  if (!to.level || plan_.legacy_broker || is_raw(request) ||
       relay_.changed(members_[request.daemon].hex, request.id)) {
     return;
   }

@@ -36,6 +36,7 @@ void take_away(Plan& plan) {
   if (!plan.may(Fault::kClockForward) && !plan.may(Fault::kClockBack)) plan.wall_jump = 0;
   plan.legacy_broker = plan.legacy_broker && plan.may(Fault::kLegacyBroker);
   plan.legacy_client = plan.legacy_client && plan.may(Fault::kLegacyClient);
+  if (!plan.may(Fault::kSession)) plan.sessions = 0;
   plan.twin = plan.twin && plan.may(Fault::kTwinIdentity);
   if (!plan.may(Fault::kFullMap)) plan.store_reserve_bytes = 0;
   if (!plan.may(Fault::kFullStore)) plan.daemon_store_bytes = plan.broker_store_bytes = 0;
@@ -155,6 +156,7 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
     plan.slow_consumer = std::max(plan.slow_consumer, 8u);
     plan.half_open = std::max(plan.half_open, 8u);
   }
+  plan.sessions = sometimes(300, 1, 3);
   take_away(plan);
   plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;

@@ -54,6 +54,7 @@ struct Plan {
   // Who else is there.
   bool legacy_broker = false;
   bool legacy_client = false;
+  std::uint32_t sessions = 0;
   bool liar = false;
   bool mail_expires = false;  // the broker keeps mail for a day
   bool twin = false;

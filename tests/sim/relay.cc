@@ -72,7 +72,7 @@ void Relay::remember(std::deque<std::string>& where, std::string_view text,
 
 void Relay::up(std::uint32_t daemon, std::string_view text, std::vector<std::string>& out) {
   Line& line = lines_[daemon];
-  if (is_type(text, "hello")) line.hello = text;
+  if (is_one_of(text, {"hello", "session_hello"})) line.hello = text;
   if (plan_.legacy_broker && is_type(text, "feature_negotiation_request")) {
     counters_.faults.add(Fault::kLegacyBroker);
     return;  // it says nothing to what it does not know

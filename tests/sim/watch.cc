@@ -95,15 +95,21 @@ BrokerWatch::Row BrokerWatch::row_of(const broker::Broker& core, store::Batch& b
   if (!batch.get(TableId::kMessage, store::ulid_key(message).bytes(), row)) return {};
   const auto key = crypto::public_key_parse(row.text[store::kMessageTarget]);
   if (!key) return {};
-  const auto no =
-      batch.get_number(TableId::kMemberKey, store::u32_bytes_key(row.fixed.mesh_no, *key).bytes());
-  if (!no) return {};
-  const store::MailboxId box{store::MailboxKind::kMember, *no};
+  const store::Key at = store::u32_bytes_key(row.fixed.mesh_no, *key);
+  store::MailboxId box{store::MailboxKind::kMember, 0};
+  store::BindingRow session;
+  if (const auto no = batch.get_number(TableId::kMemberKey, at.bytes())) {
+    box.no = *no;
+  } else if (batch.get(TableId::kBinding, at.bytes(), session)) {
+    box = {store::MailboxKind::kSession, session.fixed.session_no};
+  } else {
+    return {};
+  }
   store::ReceiptRow receipt;
   if (batch.get(TableId::kReceipt, store::receipt_key(message, box).bytes(), receipt)) {
-    return {state_of(receipt.fixed.state), *no};
+    return {state_of(receipt.fixed.state), box};
   }
-  return {is_claimed(core, message) ? DeliveryState::kClaimed : DeliveryState::kQueued, *no};
+  return {is_claimed(core, message) ? DeliveryState::kClaimed : DeliveryState::kQueued, box};
 }
 
 void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
@@ -121,7 +127,10 @@ void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
          claim = tables.claims.get<broker::kClaimLinks>(claim).next) {
       cells_.hit(DeliveryState::kClaimed, DeliveryEvent::kClosed);
     }
-    const store::MailboxId box{store::MailboxKind::kMember, member_no};
+    const std::uint32_t session_no = tables.clients.get<broker::kClientSessionNo>(client);
+    const store::MailboxId box = session_no != 0
+                                     ? store::MailboxId{store::MailboxKind::kSession, session_no}
+                                     : store::MailboxId{store::MailboxKind::kMember, member_no};
     const auto found = tables.mailbox_of.find(box.bits());
     if (member_no != 0 && found != tables.mailbox_of.end() &&
         tables.mailboxes.get<broker::kBoxRows>(found->second) >
@@ -135,7 +144,10 @@ void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
   if (is_type(text, "client_ack")) {
     const auto message = ulid_parse(member_of_frame(text, "brokerMessageId"));
     const Row row = message ? row_of(core, batch, *message) : Row{};
-    const bool own = row.state != DeliveryState::kNone && row.recipient_no == member_no;
+    const std::uint32_t no = row.box.kind == store::MailboxKind::kMember
+                                 ? member_no
+                                 : tables.clients.get<broker::kClientSessionNo>(client);
+    const bool own = row.state != DeliveryState::kNone && row.box.no == no;
     return cells_.hit(row.state, own ? DeliveryEvent::kAck : DeliveryEvent::kWrongAck);
   }
   if (!is_type(text, "send")) return;

@@ -50,7 +50,7 @@ class BrokerWatch {
  private:
   struct Row {
     DeliveryState state = DeliveryState::kNone;
-    std::uint32_t recipient_no = 0;
+    store::MailboxId box;
   };
   // Of the one recipient of a direct message.
   Row row_of(const broker::Broker& core, store::Batch& batch, const Ulid& message);

@@ -43,7 +43,9 @@ void Workload::act(std::uint64_t now_ms) {
   Rng& rng = wires_.rng;
   bool live = false;
   const std::uint32_t daemon = some_live_daemon(live);
-  if (legacy_ != nullptr && may_ask_more() && rng.chance(100)) send_as_legacy();
+  for (LegacyClient* client : clients_) {
+    if (may_ask_more() && rng.chance(100)) send_as(*client);
+  }
   if (!live) return;
   const auto& requests = wires_.oracle.requests();
   if (rng.chance(wires_.plan.drops)) {
@@ -102,20 +104,28 @@ std::string Workload::body_text(std::uint32_t daemon, bool oversize) {
   return text;
 }
 
+const Identity& Workload::identity(std::size_t index) const {
+  return index < daemons_.size() ? daemons_[index].who() : clients_[index - daemons_.size()]->who();
+}
+
+bool Workload::is_known(std::size_t index) const {
+  return index < daemons_.size() || clients_[index - daemons_.size()]->was_admitted() ||
+         !clients_[index - daemons_.size()]->is_session();
+}
+
 std::uint32_t Workload::fresh(std::uint32_t daemon) {
   Rng& rng = wires_.rng;
   Request request;
   request.daemon = daemon;
-  const std::size_t targets = daemons_.size() + (legacy_ != nullptr ? 1 : 0);
-  const auto identity = [&](std::uint32_t number) -> const Identity& {
-    return number < daemons_.size() ? daemons_[number].who() : legacy_->who();
-  };
+  std::size_t index = 0;
   do {
-    request.target = static_cast<std::uint32_t>(rng.below(targets));
-  } while (identity(request.target).key == daemons_[daemon].who().key);
-  const Identity& target = identity(request.target);
+    index = rng.below(daemons_.size() + clients_.size());
+  } while (identity(index).key == daemons_[daemon].who().key || !is_known(index));
+  const Identity& target = identity(index);
+  request.target = target.number;
+  const bool session = index >= daemons_.size() && clients_[index - daemons_.size()]->is_session();
   const std::uint64_t dice = rng.below(100);
-  if (dice < 45) {
+  if (dice < 45 || (session && dice < 92)) {
     request.kind = TargetKind::kKey;
     request.to = target.key_hex;
   } else if (dice < 80) {
@@ -262,17 +272,22 @@ void Workload::prune(std::uint64_t now_ms, std::uint32_t daemon) {
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 
-void Workload::send_as_legacy() {
+void Workload::send_as(LegacyClient& client) {
   Rng& rng = wires_.rng;
   Request request;
-  request.daemon = legacy_->who().number;
-  request.target = static_cast<std::uint32_t>(rng.below(daemons_.size()));
-  request.to = daemons_[request.target].who().key_hex;
+  request.daemon = client.who().number;
+  std::size_t index = rng.below(daemons_.size() + clients_.size());
+  // A member's own key is another session's mail: refused while there is none.
+  while (identity(index).number == request.daemon || !is_known(index)) {
+    index = rng.below(daemons_.size());
+  }
+  request.target = identity(index).number;
+  request.to = identity(index).key_hex;
   request.id = "old-" + std::to_string(ids_++);
   request.priority = static_cast<std::uint32_t>(rng.below(3));
   request.from_raw = true;
   request.message = body_text(request.daemon, false);
-  legacy_->send(wires_.oracle.add(std::move(request)));
+  client.send(wires_.oracle.add(std::move(request)));
 }
 
 void Workload::malformed(std::uint64_t now_ms, std::uint32_t daemon) {

@@ -18,8 +18,8 @@ namespace cm::sim {
 class Workload {
  public:
   Workload(Wires& wires, std::vector<DaemonNode>& daemons) : wires_(wires), daemons_(daemons) {}
-  // It gets mail like a daemon, and sends some.
-  void set_legacy(LegacyClient* client) noexcept { legacy_ = client; }
+  // It gets mail like a daemon, and sends some. Outlives this.
+  void add_client(LegacyClient& client) { clients_.push_back(&client); }
 
   // Some client does something now.
   void act(std::uint64_t now_ms);
@@ -41,7 +41,11 @@ class Workload {
   void drop(std::uint64_t now_ms, std::uint32_t daemon);
   void mark_seen(std::uint64_t now_ms, std::uint32_t daemon);
   void prune(std::uint64_t now_ms, std::uint32_t daemon);
-  void send_as_legacy();
+  void send_as(LegacyClient& client);
+  // Of daemons first, then of clients.
+  const Identity& identity(std::size_t index) const;
+  // May a message be sent to it? The key of a session that has never been there is nobody's.
+  bool is_known(std::size_t index) const;
   // An earlier request of this daemon that has an id, among the newest; null if none was found.
   const Request* earlier(std::uint32_t daemon, std::size_t newest = SIZE_MAX);
   bool may_ask_more() const;
@@ -50,7 +54,7 @@ class Workload {
 
   Wires& wires_;
   std::vector<DaemonNode>& daemons_;
-  LegacyClient* legacy_ = nullptr;
+  std::vector<LegacyClient*> clients_;
   std::uint32_t ids_ = 0;
   std::vector<std::pair<std::uint32_t, ConnRef>> open_;  // calls that a client may give up
 };

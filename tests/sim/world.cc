@@ -10,6 +10,7 @@
 #include "core/crypto/encoding.h"
 #include "core/crypto/sign.h"
 #include "tests/sim/enrol.h"
+#include "tests/sim/session_hello.h"
 
 namespace cm::sim {
 namespace {
@@ -124,10 +125,8 @@ void World::set_up() {
     daemons_.back().clock.wall_offset_ms = static_cast<std::int64_t>(rng_.below(4'001)) - 2'000;
   }
   if (plan_.legacy_client) {
-    legacy_ = std::make_unique<LegacyClient>(wires_, enrolment.join(now_ms_, plan_.daemons));
-    oracle_.set_member(plan_.daemons, legacy_->who().key, legacy_->who().key_hex, std::nullopt);
-    workload_.set_legacy(legacy_.get());
-    legacy_->start(now_ms_);
+    add_client(std::make_unique<LegacyClient>(wires_, enrolment.join(now_ms_, plan_.daemons)),
+               nullptr);
   }
   if (plan_.liar) {
     liar_ = std::make_unique<Liar>(wires_, enrolment.join(now_ms_, plan_.daemons + 1), daemons_);
@@ -146,24 +145,49 @@ void World::set_up() {
   now_ms_ += plan_.broker_age_ms;
   if (plan_.broker_age_ms != 0) day_passes_at_ms_ = kHourMs - rng_.between(20, 4'000);
   for (DaemonNode& daemon : daemons_) start(daemon);
+  add_sessions();
   act_at_ms_ = now_ms_ + workload_.pause_ms();
   strike_at_ms_ = now_ms_ + rng_.between(1, plan_.fault_every_ms * 2);
 }
 
-// Nodes: the broker, the daemons, the legacy client, the liar.
+void World::add_client(std::unique_ptr<LegacyClient> client, const Identity* parent) {
+  const Identity& who = client->who();
+  oracle_.set_member(who.number, who.key, who.key_hex, std::nullopt,
+                     parent != nullptr ? parent->key_hex : std::string_view{});
+  workload_.add_client(*client);
+  client->start(now_ms_);
+  clients_.push_back(std::move(client));
+}
+
+void World::add_sessions() {
+  for (std::uint32_t number = 0; number < plan_.sessions; ++number) {
+    const Identity& parent = daemons_[rng_.below(daemons_.size())].who();
+    const Identity who = new_session(parent, plan_.daemons + 2 + number);
+    add_client(std::make_unique<LegacyClient>(wires_, who, parent), &parent);
+  }
+}
+
+// Nodes: the broker, the daemons, the legacy client, the liar, the sessions.
+LegacyClient* World::client_of(std::uint32_t node) const {
+  for (const auto& client : clients_) {
+    if (client->who().number + 1 == node) return client.get();
+  }
+  return nullptr;
+}
+
 std::uint64_t World::wake_of(std::uint32_t node) const {
   if (node == 0) return broker_.wake_ms();
   if (node <= daemons_.size()) return daemons_[node - 1].wake_ms();
-  if (node == daemons_.size() + 1) return legacy_ ? legacy_->wake_ms() : UINT64_MAX;
-  return liar_ ? liar_->wake_ms() : UINT64_MAX;
+  if (node == daemons_.size() + 2) return liar_ ? liar_->wake_ms() : UINT64_MAX;
+  const LegacyClient* client = client_of(node);
+  return client != nullptr ? client->wake_ms() : UINT64_MAX;
 }
 
 bool World::advance() {
   std::uint64_t next = std::min(network_.next_dial_ms(), broker_.restart_at_ms);
   for (const DaemonNode& daemon : daemons_) next = std::min(next, daemon.restart_at_ms);
   if (!calm_) next = std::min({next, act_at_ms_, strike_at_ms_, day_passes_at_ms_});
-  const auto nodes = static_cast<std::uint32_t>(daemons_.size() + 3);
-  for (std::uint32_t node = 0; node < nodes; ++node) next = std::min(next, wake_of(node));
+  for (std::uint32_t node = 0; node < nodes(); ++node) next = std::min(next, wake_of(node));
   if (next == UINT64_MAX) return false;
   now_ms_ = std::max(now_ms_, next);
   // A machine that is a little late finds several things done at once.
@@ -189,7 +213,7 @@ bool World::advance() {
     pass_a_day();
   }
   std::vector<std::uint32_t> ready;
-  for (std::uint32_t node = 0; node < nodes; ++node) {
+  for (std::uint32_t node = 0; node < nodes(); ++node) {
     if (wake_of(node) <= now_ms_) ready.push_back(node);
   }
   if (!ready.empty()) run_node(ready[rng_.below(ready.size())]);
@@ -232,7 +256,7 @@ void World::count_crash(Crash crash) {
 void World::run_node(std::uint32_t node) {
   ++turn_;
   journal_.set_now(now_ms_, turn_);
-  if (node == daemons_.size() + 1) return legacy_->iterate(now_ms_);
+  if (LegacyClient* client = client_of(node); client != nullptr) return client->iterate(now_ms_);
   if (node > daemons_.size()) return liar_->iterate(now_ms_);
   const Fate fate = draw_fate();
   if (fate.crash != Crash::kNone || fate.commit_fails) {
@@ -372,7 +396,8 @@ void World::settle_twins() {
 
 bool World::quiet() const {
   if (oracle_.outstanding() != 0 || !broker_.up() || !broker_.queues_empty()) return false;
-  if (legacy_ && !legacy_->outbox_empty()) return false;
+  const auto has_sent = [](const auto& client) { return client->outbox_empty(); };
+  if (!std::all_of(clients_.begin(), clients_.end(), has_sent)) return false;
   return std::all_of(daemons_.begin(), daemons_.end(), [](const DaemonNode& daemon) {
     return daemon.outbox_empty() && !daemon.has_seen_to_report();
   });

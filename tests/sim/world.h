@@ -36,9 +36,14 @@ class World {
 
  private:
   void set_up();
+  // `parent`: of a session.
+  void add_client(std::unique_ptr<LegacyClient> client, const Identity* parent);
+  void add_sessions();
   // Moves time to what is due next and does it. False when nothing ever is.
   bool advance();
   void run_node(std::uint32_t node);  // 0: the broker
+  LegacyClient* client_of(std::uint32_t node) const;
+  std::uint32_t nodes() const noexcept { return plan_.daemons + 3 + plan_.sessions; }
   std::uint64_t wake_of(std::uint32_t node) const;
   Fate draw_fate();
   void count_crash(Crash crash);
@@ -71,7 +76,8 @@ class World {
   std::string directory_;
   BrokerNode broker_;
   std::vector<DaemonNode> daemons_;
-  std::unique_ptr<LegacyClient> legacy_;
+  // A legacy member, and sessions.
+  std::vector<std::unique_ptr<LegacyClient>> clients_;
   std::unique_ptr<Liar> liar_;
   Workload workload_;
   std::uint64_t now_ms_ = 0;
