@@ -47,12 +47,12 @@ test-release: ## Every test, in release
 	@$(MAKE) --no-print-directory build PRESET=release
 	@$(MAKE) --no-print-directory tidy
 	@sh tests/deps.sh conf
-	@cd build/release && ctest --output-on-failure
+	@cd build/release && ctest --output-on-failure -j $(JOBS)
 	@$(MAKE) --no-print-directory check-docs
 
 test-asan: ## Every test under ASan and UBSan
 	@$(MAKE) --no-print-directory build PRESET=asan-ubsan
-	@cd build/asan-ubsan && ctest --output-on-failure
+	@cd build/asan-ubsan && ctest --output-on-failure -j $(JOBS)
 
 sim: ## Simulate: SEED=n TURNS=m (one seed), 1,000 seeds without, LONG=1 the nightly 10,000
 	@$(MAKE) --no-print-directory build PRESET=release
