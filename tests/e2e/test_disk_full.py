@@ -42,13 +42,19 @@ def names(member):
     return [item["client_message_id"] for item in member.inbox()]
 
 
-def the_receiver_is_full(alice, bob, disk):
-    sent = [f"r{number}" for number in range(60)]
+def send_until_it_notices(alice, prefix, count, full):
+    """Sends that alice has room for; `full` is the process that has none."""
+    sent = [f"{prefix}{number}" for number in range(count)]
     for name in sent:
         if not accepted(alice, "bob", name):
             raise Failed(f"alice has room, yet {name} was not accepted")
-    wait_until(lambda: "commit_failed" in bob.daemon.log_path.read_text(),
-               "bob's daemon notices that its disk is full")
+    wait_until(lambda: "commit_failed" in full.log_path.read_text(),
+               "it is noticed that the disk is full")
+    return sent
+
+
+def the_receiver_is_full(alice, bob, disk):
+    sent = send_until_it_notices(alice, "r", 60, bob.daemon)
     resize(disk, 16 * KIB)
     wait_until(lambda: set(sent) <= set(names(bob)), "all arrive once there is room", 120)
     if names(bob) != sent:
@@ -76,12 +82,7 @@ def the_broker_is_full(world, alice, bob, disk):
     room = os.statvfs(disk)
     used = (room.f_blocks - room.f_bfree) * room.f_frsize // KIB
     resize(disk, used + 256)
-    sent = [f"b{number}" for number in range(200)]
-    for name in sent:
-        if not accepted(alice, "bob", name):
-            raise Failed(f"alice has room, yet {name} was not accepted")
-    wait_until(lambda: "commit_failed" in world.broker.log_path.read_text(),
-               "the broker notices that its disk is full")
+    sent = send_until_it_notices(alice, "b", 200, world.broker)
     resize(disk, 64 * KIB)
     bob.daemon.start()
     wait_until(lambda: set(sent) <= set(names(bob)), "all arrive once there is room", 120)

@@ -361,7 +361,9 @@ bool parse(int count, char** words, Options& options) {
 int main(int count, char** words) {
   cm::faults::Options options;
   if (!cm::faults::parse(count, words, options)) {
-    std::fprintf(stderr, "usage: bit_rot [--whole] [--seed N] [--stride N] [--use N]\n");
+    std::fprintf(stderr,
+                 "usage: bit_rot [--whole] [--seed N] [--stride N] [--use N] "
+                 "[--node N --only BYTE --mask BITS]\n");
     return 3;
   }
   cm::sim::install_sodium_rng();
