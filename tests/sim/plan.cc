@@ -157,6 +157,10 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
     plan.half_open = std::max(plan.half_open, 8u);
   }
   plan.sessions = sometimes(300, 1, 3);
+  if (rng.chance(50)) {  // a crowd
+    plan.daemons = static_cast<std::uint32_t>(rng.between(4, 8));
+    plan.sessions = static_cast<std::uint32_t>(rng.below(9));
+  }
   take_away(plan);
   plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;
