@@ -110,9 +110,6 @@ Daemon::Verdict Daemon::check_receipt(MeshRef mesh, const Sent* sent, const Sign
   const auto signature = crypto::signature_parse(receipt.signature);
   if (!signature || receipt.handed_ms == 0) return {"invalid", {}};
   if (sent == nullptr) return {"unchecked", "it was not sent from this machine"};
-  if (sent->is_foreign) {
-    return {"unchecked", "the broker had this id already, with a text that is not stored here"};
-  }
   if (!sent->ciphertext) return {"unchecked", "its body is no longer here"};
   if (checks_left_ == 0) return {"unchecked", "there are more recipients than are checked at once"};
   auto signer = crypto::public_key_parse(sent->target);
@@ -133,6 +130,9 @@ Daemon::Verdict Daemon::check_receipt(MeshRef mesh, const Sent* sent, const Sign
   TextBuf text(scratch(), 384);
   if (crypto::canonical_handed(handed, text) && crypto::verify(*signer, text.view(), *signature)) {
     return {"valid", {}};
+  }
+  if (sent->is_foreign) {
+    return {"unchecked", "the broker had this id already, with a text that is not stored here"};
   }
   metrics_.add(Metric::kDaemonReceiptsInvalid);
   env_.log->warn("receipt_signature_invalid",
@@ -163,9 +163,10 @@ Daemon::Verdict Daemon::verdict_of(MeshRef mesh, const wire::JsonTape& tape, con
                                    const Sent* sent) {
   const std::string_view state = wire::text_member(tape, row, "state");
   if ((state.empty() ? wire::text_member(tape, row, "status") : state) != "delivered") return {};
-  return check_receipt(mesh, sent,
-                       {wire::text_member(tape, row, "handedSignature"), wire::text_member(tape, row, "recipientKey"),
-                        time_at(tape, row, "handedAt")});
+  return check_receipt(
+      mesh, sent,
+      {wire::text_member(tape, row, "handedSignature"),
+       wire::text_member(tape, row, "recipientKey"), time_at(tape, row, "handedAt")});
 }
 
 // message_status_result as the IPC shows it: the chain begins at this machine, and each signature
@@ -194,8 +195,8 @@ Status Daemon::append_message_status(CallRef call, const wire::BrokerFrame& fram
   json.begin_object().field("messageId", id);
   json.field("targetSpec", wire::text_member(tape, tape.root(), "targetSpec"));
   json.field("delivered", delivered);
-  json.nullable_field("deliveredAt",
-                      delivered ? wire::text_member(tape, tape.root(), "deliveredAt") : std::string_view{});
+  json.nullable_field("deliveredAt", delivered ? wire::text_member(tape, tape.root(), "deliveredAt")
+                                               : std::string_view{});
   json.key("recipients").raw(rows.view());
   json.field("mesh", config_of(mesh).slug).end_object();
   return {};

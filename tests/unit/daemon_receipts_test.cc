@@ -593,6 +593,16 @@ TEST_F(DaemonReceipts, what_another_store_had_sent_is_not_held_against_its_recip
   EXPECT_EQ(parts_.metrics.get(Metric::kDaemonReceiptsInvalid), 0u);
 }
 
+// Who repeats the send on its way makes two answers, and may turn them round.
+TEST_F(DaemonReceipts, what_fits_the_text_that_was_sent_is_valid_whatever_the_ack_said) {
+  up();
+  ASSERT_EQ(send(bob_.hex, "id"), 202u);
+  frame(R"({"type":"ack","id":"id","messageId":")" + kBroker +
+        R"(","queued":true,"duplicate":true,"history_available":true})");
+  const std::string good = signature_of(bob_, bob_, "id", ciphertext_hash("id"));
+  EXPECT_TRUE(has(status_with("id", handed(bob_, good)), R"("signature":"valid")"));
+}
+
 TEST_F(DaemonReceipts, a_duplicate_of_an_attempt_of_its_own_is_checked) {
   up();
   ASSERT_EQ(send(bob_.hex, "id"), 202u);
