@@ -175,7 +175,7 @@ struct OutboxFixed {
   OutboxStatus status = OutboxStatus::kPending;
   Priority priority = Priority::kNext;
   std::uint8_t has_session = 0;  // sender_session is set: drains over that session only
-  std::uint8_t is_foreign = 0;   // done: the broker had the id from a store before, its text too
+  std::uint8_t is_foreign = 0;   // done, and the broker seems to have the id from a store before
   std::uint32_t attempts = 0;
   std::uint32_t payload_bytes = 0;
   std::uint32_t pad1 = 0;

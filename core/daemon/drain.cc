@@ -282,7 +282,7 @@ void Daemon::on_ack(LinkRef link, const wire::BrokerFrame& frame) {
   if (ack.duplicate && !ack.history_available) {
     env_.log->warn("broker_history_pruned", {{"id", ack.id}});
   }
-  // Known to the broker before this row was sent at all: of a store that is gone.
+  // Known before this row was sent: of a store that is gone, or repeated on its way (chain.cc).
   row.fixed.is_foreign = ack.duplicate && row.fixed.attempts == 1 ? 1 : 0;
   row.fixed.delivered_ms = env_.wall_ms;
   row.text[store::kOutboxBrokerId] = ack.message_id;
