@@ -213,6 +213,7 @@ TEST_F(WsBroker, a_refused_hello_lengthens_the_wait_up_to_five_minutes) {
     host_->note(peer, CM_NOTE_AUTH_FAILED);
     server_->ws_close(conn_, 1008, "unauthorized");
     until([&] { return states(peer, CM_PEER_CONNECTING) == round + 1; });
+    turns(10);  // the old connection is read to its end; what is left is the wait
     waits.push_back(host_->next_deadline() - g_host_now);
     g_host_now = host_->next_deadline();
     until([&] { return states(peer, CM_PEER_CONNECTED) == round + 1; });
@@ -549,6 +550,26 @@ TEST_F(RawBroker, a_protocol_error_is_told_also_to_a_broker_that_goes_on_sending
     return ended_;  // and no reset, which could destroy what was not read yet
   });
   EXPECT_EQ(client_frames()[0].first, net::WsOpcode::kClose);
+  socket_.reset();
+  turns(3);
+}
+
+// RFC 6455 §7.1.1: the server ends the connection, not the client. Replies behind its close frame
+// must not be met with a reset, which would destroy our answer.
+TEST_F(RawBroker, a_close_is_answered_also_to_a_broker_that_goes_on_sending) {
+  const HostPeer peer = connected_raw();
+  say(frame(net::WsOpcode::kClose,
+            "\x0f\xa1"
+            "cut"));
+  until([&] { return states(peer, CM_PEER_CONNECTING) == 2; });
+  EXPECT_EQ(seen_.back().code, 4001u);
+  for (int reply = 0; reply < 3; ++reply) {
+    say(frame(net::WsOpcode::kText, "a reply"));
+    turns(2);
+  }
+  EXPECT_EQ(client_frames()[0].first, net::WsOpcode::kClose);
+  EXPECT_EQ(client_frames()[0].second.substr(0, 2), "\x0f\xa1");
+  EXPECT_TRUE(ended_);
   socket_.reset();
   turns(3);
 }

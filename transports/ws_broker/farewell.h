@@ -1,4 +1,4 @@
-// farewell.h — a connection that we ended: read to its end, so that the other side hears why.
+// farewell.h — a connection whose last frame is written: read to its end, so that it arrives.
 // Owns:   Farewell: the descriptor until its end; a new one takes the place of the one before.
 // Holds:  our half is shut, what comes is dropped unseen. Nothing is reported.
 // Why:    closing a socket with unread input resets the connection, and a reset may destroy the

@@ -143,21 +143,24 @@ void Peer::resume() {
 }
 
 void Peer::answer_close(std::uint16_t code, std::string_view reason) {
-  write_close(code, {});
-  static_cast<void>(pump_.flush());
   std::string text = "the broker closed the connection";
   if (!reason.empty()) text += ": " + std::string(reason);
+  part_with(code, {});
+  lost(code, text);
+}
+
+void Peer::fail(std::uint16_t code, std::string_view sentence) {
+  const std::string text(sentence);  // it may point into what goes now
+  part_with(code, text);
   lost(code, text);
 }
 
 // What the broker still sends is unread: closing outright would reset the connection, and the
-// broker might never read why. So its end is left to the farewell.
-void Peer::fail(std::uint16_t code, std::string_view sentence) {
-  const std::string text(sentence);  // it may point into what goes now
-  write_close(code, text);
+// broker might never read our close frame. So its end is left to the farewell.
+void Peer::part_with(std::uint16_t code, std::string_view reason) {
+  write_close(code, reason);
   static_cast<void>(pump_.flush());
   farewell_.begin(pump_.take());
-  lost(code, text);
 }
 
 void Peer::heartbeat() {

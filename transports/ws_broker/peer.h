@@ -61,6 +61,7 @@ class Peer {
   bool deliver(std::string_view message);
   void answer_close(std::uint16_t code, std::string_view reason);
   void fail(std::uint16_t code, std::string_view sentence);
+  void part_with(std::uint16_t code, std::string_view reason);
   void write_frame(net::WsOpcode opcode, std::string_view payload);
   void write_probe(net::WsOpcode opcode, std::string_view payload);
   void write_close(std::uint16_t code, std::string_view reason);
