@@ -41,6 +41,11 @@ bool is_damage(int code) noexcept {
          code == MDB_INVALID || code == MDB_INCOMPATIBLE || code == MDB_PANIC;
 }
 
+Error fail_table(const char* name, int code) {
+  return fail(is_damage(code) ? Err::kCorrupt : Err::kIo,
+              errno_text(std::string("table ") + name, code));
+}
+
 bool is_no_space(int code) noexcept {
   return code == MDB_MAP_FULL || code == MDB_TXN_FULL || code == ENOSPC || code == EDQUOT;
 }
@@ -74,8 +79,10 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options, ScratchArena&
     if (Status locked = store->take_lock(); !locked) return locked.error();
   }
   if (Status opened = store->open_environment(); !opened) return opened.error();
+  // A store that is not ours to write is refused before a table of ours is made in it.
+  if (Status owner = store->check_owner(); !owner) return owner.error();
   if (Status tables = store->open_tables(); !tables) return tables.error();
-  if (Status schema = store->check_schema(); !schema) return schema.error();
+  if (Status schema = store->settle_schema(); !schema) return schema.error();
   if (store->missing_table_ != nullptr) {
     return fail(Err::kCorrupt, std::string("table ") + store->missing_table_ + " is missing");
   }
@@ -239,6 +246,19 @@ void Store::keep_descriptors_from_children() {
   }
 }
 
+// False: a new store, which has no table yet.
+Result<bool> Store::find_meta() {
+  MDB_txn* txn = nullptr;
+  int code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn);
+  if (code != 0) return fail(Err::kIo, errno_text("cannot begin", code));
+  const auto meta = static_cast<std::size_t>(TableId::kMeta);
+  code = mdb_dbi_open(txn, info_of(TableId::kMeta).name, 0, &batch_.dbis_[meta]);
+  mdb_txn_commit(txn);  // keeps the handle
+  if (code == MDB_NOTFOUND && !options_.read_only) return false;
+  if (code != 0) return fail_table(info_of(TableId::kMeta).name, code);
+  return true;
+}
+
 Status Store::open_tables() {
   MDB_txn* txn = nullptr;
   int code = mdb_txn_begin(env_, nullptr, options_.read_only ? MDB_RDONLY : 0u, &txn);
@@ -256,8 +276,7 @@ Status Store::open_tables() {
     }
     if (code != 0) {
       mdb_txn_abort(txn);
-      return fail(is_damage(code) ? Err::kCorrupt : Err::kIo,
-                  errno_text(std::string("table ") + table.name, code));
+      return fail_table(table.name, code);
     }
   }
   code = mdb_txn_commit(txn);
@@ -265,18 +284,23 @@ Status Store::open_tables() {
   return {};
 }
 
-Status Store::check_schema() {
+// Reads the version and the role. None of them yet: version 0, a new store.
+Status Store::check_owner() {
+  const Result<bool> has_meta = find_meta();
+  if (!has_meta) return has_meta.error();
+  if (!*has_meta) return {};
   MetaRow schema;
   MetaRow role;
   const Key schema_key = text_key(kMetaSchema);
-  const Key role_key = text_key(kMetaRole);
   const std::optional<Bytes> stored = batch_.get_raw(TableId::kMeta, schema_key.bytes());
   if (!stored) {
+    end_reading();
     if (options_.read_only) return fail(Err::kCorrupt, "the store has no schema version");
-    return write_schema(kSchemaVersion);
+    return {};
   }
   const bool has_schema = decode(schema, schema_key.bytes(), *stored);
-  const bool has_role = batch_.get(TableId::kMeta, role_key.bytes(), role);
+  const bool has_role = batch_.get(TableId::kMeta, text_key(kMetaRole).bytes(), role);
+  end_reading();
   if (!has_schema || !has_role) {
     if (!options_.salvage) {
       return fail(Err::kCorrupt, "the schema version of " + options_.directory + " is damaged");
@@ -285,31 +309,37 @@ Status Store::check_schema() {
     if (!has_schema) schema.fixed.number = kSchemaVersion;
     if (!has_role) role.fixed.number = static_cast<std::uint64_t>(options_.role);
   }
-  if (schema.fixed.number > kSchemaVersion) {
-    return fail(Err::kSchemaNewer, options_.directory + " has schema " +
-                                       std::to_string(schema.fixed.number) + ", this version " +
-                                       "knows " + std::to_string(kSchemaVersion));
+  schema_ = schema.fixed.number;
+  if (schema_ > kSchemaVersion) {
+    return fail(Err::kSchemaNewer, options_.directory + " has schema " + std::to_string(schema_) +
+                                       ", this version knows " + std::to_string(kSchemaVersion));
   }
   if (role.fixed.number != static_cast<std::uint64_t>(options_.role)) {
     return fail(Err::kInvalidArgument,
                 options_.directory + " is the store of the other role (daemon or broker)");
   }
-  if (salvaged_ && !options_.read_only) {
-    if (Status written = write_schema(schema.fixed.number); !written) return written;
+  return {};
+}
+
+// Brings what check_owner() found to the current version, one commit a step.
+Status Store::settle_schema() {
+  if (schema_ == 0) return write_schema(kSchemaVersion);
+  if (options_.read_only && schema_ < kSchemaVersion) {
+    return fail(Err::kUnavailable,
+                options_.directory + " has an older schema; start its owner once");
   }
-  while (schema.fixed.number < kSchemaVersion) {
-    if (options_.read_only) {
-      return fail(Err::kUnavailable,
-                  options_.directory + " has an older schema; start its owner once");
-    }
-    migrate(batch_, options_.role, static_cast<std::uint32_t>(schema.fixed.number));
-    ++schema.fixed.number;
-    batch_.put(TableId::kMeta, schema_key.bytes(), schema);
+  if (salvaged_ && !options_.read_only) {
+    if (Status written = write_schema(schema_); !written) return written;
+  }
+  while (schema_ < kSchemaVersion) {
+    migrate(batch_, options_.role, static_cast<std::uint32_t>(schema_));
+    MetaRow next;
+    next.fixed.number = ++schema_;
+    batch_.put(TableId::kMeta, text_key(kMetaSchema).bytes(), next);
     if (commit() != CommitResult::kCommitted) {
       return fail(Err::kIo, errno_text("cannot migrate the store", last_error_));
     }
   }
-  end_reading();
   return {};
 }
 

@@ -223,8 +223,10 @@ class Store {
   Status remember_creation();
   void forget_dead_readers();
   void keep_descriptors_from_children();
+  Result<bool> find_meta();
+  Status check_owner();
   Status open_tables();
-  Status check_schema();
+  Status settle_schema();
   Status check_after_power_loss();
   Status write_schema(std::uint64_t version);
   void end_reading() noexcept;
@@ -238,6 +240,7 @@ class Store {
   std::uint64_t commits_ = 0;
   std::uint64_t used_ = 0;
   std::uint64_t readers_checked_ = 0;  // used_ when dead readers were looked for
+  std::uint64_t schema_ = 0;           // the version in the file; 0: a new one
   int last_error_ = 0;
   bool lost_power_ = false;
   bool is_marked_ = false;  // marks.h, by this owner

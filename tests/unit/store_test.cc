@@ -37,6 +37,10 @@ class StoreTest : public ::testing::Test {
     ASSERT_TRUE(opened) << opened.error().detail;
     store = std::move(*opened);
   }
+  std::string data_file() const {
+    std::ifstream file(options.directory + "/data.mdb", std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   Batch& batch() { return store->batch(); }
   void put_mesh(std::uint32_t no, std::string_view id, std::string_view slug) {
     MeshRow row;
@@ -165,12 +169,15 @@ TEST_F(StoreTest, a_newer_schema_refuses_to_start) {
   EXPECT_EQ(opened.code(), Err::kSchemaNewer);
 }
 
-TEST_F(StoreTest, the_store_of_the_other_role_is_refused) {
+TEST_F(StoreTest, the_store_of_the_other_role_is_refused_and_left_as_it_was) {
   open();
   store.reset();
+  const std::string before = data_file();
   options.role = Role::kDaemon;
   auto opened = Store::open(options, scratch);
-  EXPECT_FALSE(opened);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.code(), Err::kInvalidArgument);
+  EXPECT_TRUE(data_file() == before) << "a table was made in it";
 }
 
 TEST_F(StoreTest, a_row_under_another_key_does_not_verify) {
