@@ -66,7 +66,15 @@ const server = http.createServer((request, reply) => {
 serveWebSockets(process.argv[2] ?? 'ws', server, accept,
   ({ url, headers }) => seen.upgrades.push({ url, headers }));
 
-const put = (presence, frame) => presence.socket.send(JSON.stringify(frame));
+// As there: nothing is written to a socket that is being closed.
+const write = (presence, data, options) => {
+  if (!presence.closing) presence.socket.send(data, options);
+};
+const put = (presence, frame) => write(presence, JSON.stringify(frame));
+function close(presence, code, reason) {
+  presence.closing = true;
+  presence.socket.close(code, reason);
+}
 const routing = (presence) => presence.sessionKey ?? presence.memberKey;
 
 function accept(socket) {
@@ -87,7 +95,7 @@ function accept(socket) {
 
 function refuse(presence, code) {
   put(presence, { type: 'error', code, message: `hello rejected: ${code}` });
-  presence.socket.close(1008, code);
+  close(presence, 1008, code);
 }
 
 function hello(presence, h) {
@@ -100,7 +108,7 @@ function hello(presence, h) {
   const member = members.get(h.pubkey);
   if (h.meshId !== meshId || !member) return refuse(presence, 'unauthorized');
   for (const old of presences) {
-    if (old.sessionId === h.sessionId) old.socket.close(1000, 'session_replaced');
+    if (old.sessionId === h.sessionId) close(old, 1000, 'session_replaced');
   }
   return attach(presence, h, member, h.pubkey, h.sessionPubkey, 'control-plane');
 }
@@ -240,10 +248,10 @@ serve({
   },
   inject({ text = '', binary = false, ping = false, pad = 0 }) {
     for (const p of presences) {
-      if (ping) p.socket.ping(text); else p.socket.send(text.padEnd(pad), { binary });
+      if (ping) p.socket.ping(text); else write(p, text.padEnd(pad), { binary });
     }
   },
   cut({ code }) {
-    for (const p of presences) if (code) p.socket.close(code, 'cut'); else p.socket.terminate();
+    for (const p of presences) if (code) close(p, code, 'cut'); else p.socket.terminate();
   },
 });
