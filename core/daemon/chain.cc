@@ -14,6 +14,7 @@
 #include "core/crypto/encoding.h"
 #include "core/crypto/sign.h"
 #include "core/daemon/calls.h"
+#include "core/daemon/chain.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/limits.h"
 #include "core/wire/mesh_replies.h"

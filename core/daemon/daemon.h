@@ -3,10 +3,11 @@
 //         send.cc (the accept table), resolve.cc (who a name is), known_peers.cc, bound_names.cc,
 //         targets.cc (topics, groups, which mesh), outbox_state.h (states and events), drain.cc
 //         (lanes), requeue.cc, tombstones.cc, outbox_find.cc (which row an id means), pressure.cc
-//         (disk), receive.cc (inbox), retention.cc (deleting), gates.cc (gates, limits, replies),
-//         routes_*.cc (routes), calls.cc and answers.cc (requests passed on to brokers),
-//         receipts.cc (what a recipient tells), chain.cc (how far a message has come), events.cc
-//         (streams), reload.cc (joins and leaves), load.cc (mirrors, verification).
+//         (disk), receive.cc (inbox), retention.cc (deleting), gates.cc (gates, limits, replies;
+//         tokens in bearers.h), routes_*.cc (routes; counted in route_counts.h), calls.cc and
+//         answers.cc (requests passed on to brokers), receipts.cc (what a recipient tells),
+//         chain.cc (how far a message has come), events.cc (streams), reload.cc (joins and
+//         leaves), load.cc (mirrors, verification).
 // Holds:  within a handler: parse, validate, authorise, then mutate. A request that was refused
 //         before its outbox row was written has consumed nothing.
 // Why:    the same object code runs in the product and in the simulator.
@@ -31,8 +32,11 @@
 #include "core/crypto/box.h"
 #include "core/crypto/fingerprint.h"
 #include "core/crypto/slab.h"
+#include "core/daemon/bearers.h"
+#include "core/daemon/config.h"
 #include "core/daemon/effects.h"
 #include "core/daemon/outbox_state.h"
+#include "core/daemon/route_counts.h"
 #include "core/daemon/tables.h"
 #include "core/wire/broker_frames.h"
 #include "core/wire/http_request.h"
@@ -44,38 +48,6 @@ class JsonWriter;
 }
 
 namespace cm::daemon {
-
-struct Config {
-  std::string version = "0";
-  std::string session_id;  // daemon-<pid>-<random>, kept for the process's life
-  std::string hostname;
-  std::string cwd;
-  std::int64_t pid = 0;
-  bool durability_sync = true;
-  bool public_health = false;  // GET /v1/health without bearer on TCP
-  bool legacy_brokers = true;  // false: one that cannot negotiate is refused with 4010
-  // How far senders may see what became of their messages here.
-  store::ReportLevel report_level = store::ReportLevel::kHanded;
-  std::uint32_t outbox_age_hours = 0;  // override; 0: by the broker's dedupe retention
-  std::uint64_t tombstone_bytes = std::uint64_t{1} << 30;  // of pages; then sends are refused
-  // Pages that may call the IPC, as browsers write them: "http://localhost:3000". Empty: none.
-  std::vector<std::string> allowed_origins;
-  std::vector<std::string> warnings;  // shown by GET /v1/health
-  // Appends what the shell counts (transports) to GET /v1/metrics; may be null.
-  void (*append_metrics)(const void* context, TextBuf& out) = nullptr;
-  const void* metrics_context = nullptr;
-};
-
-// Bytes of one answer of the IPC: its clients read at most 10 MiB.
-constexpr std::size_t kReplyBytesMax = (10 << 20) - (256 << 10);
-
-// What reload() changed.
-struct Reloaded {
-  std::uint32_t joined = 0, left = 0, changed = 0, kept = 0;
-  std::vector<std::string> waiting;  // settings that changed and need a restart; by the shell
-};
-
-enum class LinkEvent : std::uint8_t { kConnecting = 1, kConnected = 2, kClosed = 3 };
 
 class Daemon {
  public:
@@ -196,33 +168,16 @@ class Daemon {
   bool may_go(MeshRef mesh, const store::OutboxRow& row, std::size_t frame_bytes, bool& too_large);
   std::uint64_t age_hours(MeshRef mesh) const;
 
-  // send.cc
-  struct Outgoing {
-    MeshRef mesh;
-    Wait wait = Wait::kNo;  // a list of the broker is needed first
-    crypto::Hash32 fingerprint{};
-    bool encrypted = true;
-    PublicKey target{};                    // when encrypted
-    std::string target_text;               // as the broker gets it
-    std::optional<PublicKey> bind_member;  // who is named by bind_name from now on
-    std::string bind_name;                 // the name that was used, or that the key bears
-    crypto::Nonce nonce{};
-    std::string_view nonce_text;
-    std::string_view ciphertext;
-  };
+  // send.cc; its types are in sending.h
+  struct Outgoing;
   void handle_send(ConnRef conn, const ParkedRequest& input, ParkedRef parked);
   Status try_send(ConnRef conn, const wire::SendRequest& request, ParkedRef parked, Outgoing& out);
   Result<MeshRef> choose_mesh(std::string_view wanted);
   // True: the id had a row, and the request was answered by it. kCorrupt: the row is damaged.
   Result<bool> answer_known_id(ConnRef conn, const wire::SendRequest& request,
                                const crypto::Hash32& fingerprint, MeshRef mesh);
+  struct KnownRow;
   // What the row of an id, or its tombstone, says of it.
-  struct KnownRow {
-    OutboxState state = OutboxState::kNone;
-    OutboxState answers_as = OutboxState::kNone;  // of a tombstone: the state in which it ended
-    crypto::Hash32 fingerprint{};
-    std::string_view mesh, target, broker_id, reason;  // target: empty of a tombstone
-  };
   bool read_known(std::string_view client_id, KnownRow& known);
   Status encrypt(const wire::SendRequest& request, Outgoing& out);
   Status check_size(const wire::SendRequest& request, const Outgoing& out,
@@ -236,12 +191,8 @@ class Daemon {
   void wake_parked();
   bool parked_is_ready(ParkedRef parked) const;
 
-  // targets.cc
-  struct Candidate {
-    MeshRef mesh;
-    std::string name;
-    PublicKey member{};
-  };
+  // targets.cc; its types are in sending.h
+  struct Candidate;
   std::vector<Candidate> candidates(std::string_view to);
   // The one mesh in which `to` is known, `out.wait`, or an error that names the candidates.
   Status find_mesh(ConnRef conn, std::string_view to, ParkedRef parked, Outgoing& out,
@@ -266,23 +217,14 @@ class Daemon {
   bool list_is_coming(MeshRef mesh) const;
   bool can_answer(MeshRef mesh) const;
   Error name_conflict(std::string_view name, const std::vector<PublicKey>& keys) const;
-  struct KnownName {
-    std::vector<PublicKey> recent;  // members of whom it is the newest name within 30 days
-    std::optional<PublicKey> bound;
-  };
+  struct KnownName;
   KnownName known_name(MeshRef mesh, std::string_view folded);
   bool is_listed_otherwise(MeshRef mesh, const PublicKey& member, std::string_view folded) const;
   void bind_name_of_key(Outgoing& out);
   void bind_name(MeshRef mesh, std::string_view name, const PublicKey& member);
 
-  // known_peers.cc
-  struct KnownPeers {
-    bool counted = false, sorted = false;
-    std::uint32_t unused = 0;                  // rows of the mesh that nobody used
-    std::map<PublicKey, std::uint32_t> names;  // of them, by member
-    std::set<PublicKey> renamed;               // listed under a name that the last list had not
-    std::vector<std::pair<std::uint64_t, std::string>> oldest_last;  // last seen, key; to drop
-  };
+  // known_peers.cc, known_peers.h
+  struct KnownPeers;
   template <class Visit>
   void each_unused_peer(std::string_view mesh_id, Visit visit);
   void remember_peer(MeshRef mesh, const wire::PeerEntry& peer, KnownPeers& known);
@@ -401,32 +343,16 @@ class Daemon {
   bool take_seen_answer(LinkRef link, std::string_view request_id);
   const char* verify_seen();
 
-  // chain.cc
-  // What this machine sent under an id: an outbox row or its tombstone.
-  struct Sent {
-    Ulid id;
-    std::string client_id, mesh_id, target, broker_id, last_error, superseded_by;
-    store::OutboxStatus status = store::OutboxStatus::kPending;
-    bool is_tombstone = false;
-    bool is_foreign = false;  // OutboxFixed::is_foreign
-    std::uint32_t attempts = 0;
-    std::uint64_t enqueued_ms = 0, stored_ms = 0, next_attempt_ms = 0;
-    std::optional<crypto::Hash32> ciphertext;  // SHA-256; while the body is here
-  };
+  // chain.cc, chain.h
+  struct Sent;
   // By the client's id, or by ours.
   bool find_sent(std::string_view id, Sent& sent);
   void hash_body(Sent& sent);
   std::string next_of(const Sent& sent) const;
   std::string next_of_pending(const Sent& sent) const;
   void append_sent(const Sent& sent, wire::JsonWriter& json) const;
-  struct Signed {                           // by a recipient, as its broker tells it
-    std::string_view signature, recipient;  // hex
-    std::uint64_t handed_ms = 0;
-  };
-  struct Verdict {
-    std::string_view word;  // valid, invalid, unsigned, unchecked
-    std::string_view why;   // of unchecked
-  };
+  struct Signed;
+  struct Verdict;
   Verdict check_receipt(MeshRef mesh, const Sent* sent, const Signed& receipt);
   bool is_known_key(MeshRef mesh, const PublicKey& key);
   // The message that an answer is about, if it was sent from here.
@@ -463,18 +389,12 @@ class Daemon {
     bool is_prefix = false;  // one more segment follows
     Handler handler = nullptr;
   };
-  struct Token {
-    crypto::Hash32 sha256{};
-    std::uint64_t until_ms = 0;  // monotonic; 0: none
-    std::uint64_t credit = 0;    // thousandths of a request
-    std::uint64_t credited_ms = 0;
-  };
   static const Route kRoutes[];
   static const std::size_t kRouteCount;
   bool pass_gates(ConnRef conn, const wire::HttpRequest& request);
   bool pass_bearer(ConnRef conn, const wire::HttpRequest& request);
   bool pass_session(ConnRef conn, const wire::HttpRequest& request);
-  bool take_credit(ConnRef conn, Token& token);
+  bool take_credit(ConnRef conn, Bearers::Who who);
   void log_bearer_mismatch();
   void reply(ConnRef conn, std::uint32_t status, std::string_view body,
              std::string_view content_type = "application/json", std::uint32_t retry_after_s = 0,
@@ -504,14 +424,9 @@ class Daemon {
   void post_rotate(ConnRef conn, const wire::HttpRequest& request);
   void post_reload(ConnRef conn, const wire::HttpRequest& request);
   void append_mesh_metrics(TextBuf& out) const;
-  void append_route_metrics(TextBuf& out) const;
   static void append_endpoint(std::size_t route, TextBuf& out);
-  void append_durations(TextBuf& out) const;
+  struct MeshQueue;
   // Rows that are not terminal, by MeshRef::bits(): meshes without any are left out.
-  struct MeshQueue {
-    std::uint64_t depth = 0;
-    std::uint64_t age_ms = 0;  // of the oldest
-  };
   std::unordered_map<std::uint64_t, MeshQueue> mesh_queues() const;
 
   // routes_inbox.cc
@@ -657,21 +572,8 @@ class Daemon {
   std::uint64_t request_serial_ = 0;
   std::size_t reply_bytes_ = 0;  // of answers kept in jobs, and of frames held in calls
 
-  // Gates.
-  Token token_, old_token_;
-  // All requests over TCP that show no valid token; at first as many as allowed.
-  Token strangers_{{}, 0, UINT64_MAX / 2, 0};
-  std::uint64_t bearer_mismatches_ = 0;    // not logged yet
-  std::uint64_t bearer_logged_until_ = 0;  // monotonic; no second line before it
-  // By the clock of iterations: what is answered in the one that read it took 0 ms.
-  static constexpr std::uint64_t kDurationsMs[] = {1, 10, 100, 1'000, 5'000};
-  static constexpr std::size_t kDurations = std::size(kDurationsMs) + 1;
-  struct RouteCounts {
-    std::uint64_t replies[2][4] = {};       // [unix or tcp][2xx, 3xx, 4xx, 5xx]
-    std::uint64_t within[kDurations] = {};  // answers by how long they took
-    std::uint64_t sum_ms = 0;
-  };
-  std::vector<RouteCounts> route_counts_;  // by route; the last one is for unknown routes
+  Bearers bearers_;
+  RouteCounts route_counts_;
   CellCounts outbox_cells_{};
   PressureState pressure_;            // as told by the last event
   PressureState committed_pressure_;  // at the last commit

@@ -16,11 +16,6 @@
 namespace cm::daemon {
 namespace {
 
-constexpr std::uint64_t kOldTokenMs = 60'000;
-constexpr std::uint64_t kWhole = 1'000;  // parts of one request in a token's credit
-constexpr std::size_t kBearerMax = 256;  // our tokens have 43 characters
-constexpr std::uint64_t kMismatchLogMs = 1'000;
-
 char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 // What may stand behind the bracket of an address.
@@ -55,10 +50,6 @@ std::optional<std::string_view> credentials(std::string_view authorization,
   if (!same) return std::nullopt;
   const std::size_t start = authorization.find_first_not_of(' ', space);
   return start == std::string_view::npos ? std::string_view{} : authorization.substr(start);
-}
-
-std::size_t status_class(std::uint32_t status) noexcept {
-  return std::clamp<std::size_t>(status / 100, 2, 5) - 2;
 }
 
 }  // namespace
@@ -176,42 +167,25 @@ bool Daemon::pass_session(ConnRef conn, const wire::HttpRequest& request) {
 
 // A token is looked at before the credit of strangers, so that they cannot lock its owner out.
 bool Daemon::pass_bearer(ConnRef conn, const wire::HttpRequest& request) {
+  using Who = Bearers::Who;
   if (config_.public_health && request.method == "GET" && request.path == "/v1/health") {
-    return take_credit(conn, strangers_);
+    return take_credit(conn, Who::kStranger);
   }
   const auto shown = credentials(request.authorization, "Bearer");
-  const auto refuse = [&](std::string_view text) {
-    if (!take_credit(conn, strangers_)) return false;
-    metrics_.add(Metric::kDaemonRefusedBearer);
-    reply(conn, 401, text);
-    return false;
-  };
-  if (!shown || shown->empty()) return refuse(R"({"error":"missing bearer token"})");
-  const bool may_be_ours = shown->size() <= kBearerMax;  // anything longer is not worth a hash
-  const crypto::Hash32 hash = may_be_ours ? crypto::sha256(as_bytes(*shown)) : crypto::Hash32{};
-  // Both are compared, so that the time does not tell which one was near.
-  const bool current = crypto::equal_in_constant_time(hash, token_.sha256);
-  const bool old = crypto::equal_in_constant_time(hash, old_token_.sha256);
-  const bool is_current = current && token_.until_ms != 0;
-  const bool is_old = old && old_token_.until_ms > env_.mono_ms;
-  if (!may_be_ours || (!is_current && !is_old)) {
-    log_bearer_mismatch();
-    return refuse(R"({"error":"invalid bearer token"})");
-  }
-  return take_credit(conn, is_current ? token_ : old_token_);
+  const bool has_token = shown && !shown->empty();
+  const Who who = has_token ? bearers_.who(*shown, env_.mono_ms) : Who::kStranger;
+  if (has_token && who == Who::kStranger) log_bearer_mismatch();
+  if (!take_credit(conn, who)) return false;
+  if (who != Who::kStranger) return true;
+  metrics_.add(Metric::kDaemonRefusedBearer);
+  reply(conn, 401,
+        has_token ? R"({"error":"invalid bearer token"})" : R"({"error":"missing bearer token"})");
+  return false;
 }
 
 // False: it was answered with 429.
-bool Daemon::take_credit(ConnRef conn, Token& token) {
-  const std::uint64_t most = kWhole * limits_.ipc_rate_burst;
-  const std::uint64_t passed =
-      std::min<std::uint64_t>(env_.mono_ms - token.credited_ms, 86'400'000);
-  token.credit = std::min(most, token.credit + passed * limits_.ipc_rate_per_second);
-  token.credited_ms = env_.mono_ms;
-  if (token.credit >= kWhole) {
-    token.credit -= kWhole;
-    return true;
-  }
+bool Daemon::take_credit(ConnRef conn, Bearers::Who who) {
+  if (bearers_.take_credit(who, env_.mono_ms)) return true;
   metrics_.add(Metric::kDaemonRefusedRate);
   reply_error(conn,
               fail(Err::kTooManyRequests, "at most " + std::to_string(limits_.ipc_rate_per_second) +
@@ -221,19 +195,12 @@ bool Daemon::take_credit(ConnRef conn, Token& token) {
   return false;
 }
 
-// One line a second at most: whoever guesses must not fill the log.
 void Daemon::log_bearer_mismatch() {
-  ++bearer_mismatches_;
-  if (env_.mono_ms < bearer_logged_until_) return;
-  bearer_logged_until_ = env_.mono_ms + kMismatchLogMs;
-  env_.log->warn("ipc_bearer_mismatch", {{"count", std::exchange(bearer_mismatches_, 0)}});
+  const std::uint64_t count = bearers_.note_mismatch(env_.mono_ms);
+  if (count != 0) env_.log->warn("ipc_bearer_mismatch", {{"count", count}});
 }
 
-void Daemon::set_local_token(const crypto::Hash32& sha256) {
-  old_token_ = token_;
-  if (old_token_.until_ms != 0) old_token_.until_ms = env_.mono_ms + kOldTokenMs;
-  token_ = {sha256, UINT64_MAX, kWhole * limits_.ipc_rate_burst, env_.mono_ms};
-}
+void Daemon::set_local_token(const crypto::Hash32& sha256) { bearers_.set(sha256, env_.mono_ms); }
 
 void Daemon::reply(ConnRef conn, std::uint32_t status, std::string_view body,
                    std::string_view content_type, std::uint32_t retry_after_s,
@@ -261,14 +228,9 @@ void Daemon::note_answered(ConnRef conn) {
 void Daemon::count_reply(ConnRef conn, std::uint32_t status) {
   const auto found = tables_.open.find(conn);
   if (found == tables_.open.end()) return;
-  const std::size_t transport = found->second.is_unix ? 0 : 1;
-  RouteCounts& counts = route_counts_[found->second.route];
-  ++counts.replies[transport][status_class(status)];
   // A stream begins, it does not end: how long it lasts is no duration of an answer.
-  const std::uint64_t ms = env_.mono_ms - found->second.since_ms;
-  const auto bound = std::lower_bound(std::begin(kDurationsMs), std::end(kDurationsMs), ms);
-  ++counts.within[static_cast<std::size_t>(bound - std::begin(kDurationsMs))];
-  counts.sum_ms += ms;
+  route_counts_.add(found->second.route, found->second.is_unix, status,
+                    env_.mono_ms - found->second.since_ms);
   tables_.open.erase(found);
 }
 

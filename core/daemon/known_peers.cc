@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "core/daemon/daemon.h"
+#include "core/daemon/known_peers.h"
 #include "core/daemon/names.h"
 
 namespace cm::daemon {

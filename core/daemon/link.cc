@@ -8,7 +8,7 @@
 #include "core/crypto/canonical.h"
 #include "core/crypto/encoding.h"
 #include "core/crypto/sign.h"
-#include "core/daemon/daemon.h"
+#include "core/daemon/known_peers.h"
 #include "core/daemon/names.h"
 #include "core/wire/limits.h"
 

@@ -31,7 +31,8 @@ Daemon::Daemon(const Config& config, const Limits& limits, Env& env, Effects& ef
       ulids_(env.rng),
       started_mono_ms_(env.mono_ms),
       request_prefix_(std::string(crypto::view(crypto::base62_id(env.rng)).substr(0, 8)) + "-"),
-      route_counts_(kRouteCount + 1) {}
+      bearers_(limits),
+      route_counts_(kRouteCount) {}
 
 MeshRef Daemon::mesh_by_id(std::string_view mesh_id) const {
   MeshRef found;

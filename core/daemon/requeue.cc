@@ -7,7 +7,7 @@
 //         spec/decisions.md, "requeue".
 // Not:    automatic retries (drain.cc), which states allow it (outbox_state.cc).
 #include "core/crypto/encoding.h"
-#include "core/daemon/daemon.h"
+#include "core/daemon/sending.h"
 #include "core/wire/fields.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/limits.h"

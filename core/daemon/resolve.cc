@@ -8,8 +8,8 @@
 #include <algorithm>
 
 #include "core/crypto/encoding.h"
-#include "core/daemon/daemon.h"
 #include "core/daemon/names.h"
+#include "core/daemon/sending.h"
 #include "core/wire/fields.h"
 #include "core/wire/limits.h"
 

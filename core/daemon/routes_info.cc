@@ -35,14 +35,6 @@ std::string_view features_text(FeatureState state) noexcept {
   return "unknown";
 }
 
-void append_seconds(std::uint64_t ms, TextBuf& out) {
-  out.append_unsigned(ms / 1000);
-  out.append('.');
-  for (std::uint64_t unit = 100; unit != 0; unit /= 10) {
-    out.append(static_cast<char>('0' + ms / unit % 10));
-  }
-}
-
 void write_texts(wire::JsonWriter& json, std::string_view key,
                  std::initializer_list<std::string_view> texts) {
   json.key(key).begin_array();
@@ -51,6 +43,11 @@ void write_texts(wire::JsonWriter& json, std::string_view key,
 }
 
 }  // namespace
+
+struct Daemon::MeshQueue {
+  std::uint64_t depth = 0;
+  std::uint64_t age_ms = 0;  // of the oldest
+};
 
 void Daemon::get_version(ConnRef conn, const wire::HttpRequest&) {
   TextBuf text(scratch(), 1024);
@@ -163,7 +160,7 @@ void Daemon::post_rotate(ConnRef conn, const wire::HttpRequest& request) {
   if (!request.peer_is_unix) {
     return reply_error(conn, fail(Err::kForbidden, "ask over the unix socket"));
   }
-  if (token_.until_ms == 0) {
+  if (!bearers_.is_set()) {
     return reply_error(conn, fail(Err::kUnavailable, "this daemon has no local token"));
   }
   effects_.rotate_token(conn);
@@ -202,8 +199,7 @@ void Daemon::get_metrics(ConnRef conn, const wire::HttpRequest&) {
   TextBuf text(scratch(), 8192);
   metrics_.expose(MetricRole::kDaemon, text);
   append_mesh_metrics(text);
-  append_route_metrics(text);
-  append_durations(text);
+  route_counts_.append(&Daemon::append_endpoint, text);
   append_disk_metrics(text);
   if (config_.append_metrics != nullptr) config_.append_metrics(config_.metrics_context, text);
   reply(conn, 200, text.view(), "text/plain; version=0.0.4; charset=utf-8");
@@ -259,75 +255,11 @@ std::unordered_map<std::uint64_t, Daemon::MeshQueue> Daemon::mesh_queues() const
   return queues;
 }
 
-void Daemon::append_route_metrics(TextBuf& out) const {
-  constexpr std::string_view kTransports[] = {"unix", "tcp"};
-  constexpr std::string_view kClasses[] = {"2xx", "3xx", "4xx", "5xx"};
-  out.append(
-      "# HELP cm_daemon_ipc_replies_total IPC replies by endpoint, status and transport\n"
-      "# TYPE cm_daemon_ipc_replies_total counter\n");
-  for (std::size_t route = 0; route < route_counts_.size(); ++route) {
-    for (std::size_t transport = 0; transport < 2; ++transport) {
-      for (std::size_t kind = 0; kind < 4; ++kind) {
-        const std::uint64_t count = route_counts_[route].replies[transport][kind];
-        if (count == 0) continue;
-        out.append("cm_daemon_ipc_replies_total{endpoint=\"");
-        append_endpoint(route, out);
-        out.append("\",status=\"");
-        out.append(kClasses[kind]);
-        out.append("\",transport=\"");
-        out.append(kTransports[transport]);
-        out.append("\"} ");
-        out.append_unsigned(count);
-        out.append('\n');
-      }
-    }
-  }
-}
-
 void Daemon::append_endpoint(std::size_t route, TextBuf& out) {
   const bool known = route < kRouteCount;
   out.append(known ? kRoutes[route].method : "other");
   if (known) out.append(' ');
   if (known) out.append(kRoutes[route].path);
-}
-
-void Daemon::append_durations(TextBuf& out) const {
-  constexpr std::string_view kBounds[] = {"0.001", "0.01", "0.1", "1", "5", "+Inf"};
-  static_assert(std::size(kBounds) == kDurations);
-  out.append(
-      "# HELP cm_daemon_ipc_duration_seconds Time from request to answer by the clock of the loop\n"
-      "# TYPE cm_daemon_ipc_duration_seconds histogram\n");
-  const auto begin = [&](std::string_view part, std::size_t route) {
-    out.append("cm_daemon_ipc_duration_seconds");
-    out.append(part);
-    out.append("{endpoint=\"");
-    append_endpoint(route, out);
-    out.append('"');
-  };
-  for (std::size_t route = 0; route < route_counts_.size(); ++route) {
-    const RouteCounts& counts = route_counts_[route];
-    std::uint64_t sum = 0;
-    for (const std::uint64_t count : counts.within) sum += count;
-    if (sum == 0) continue;
-    std::uint64_t below = 0;
-    for (std::size_t bound = 0; bound < kDurations; ++bound) {
-      below += counts.within[bound];
-      begin("_bucket", route);
-      out.append(",le=\"");
-      out.append(kBounds[bound]);
-      out.append("\"} ");
-      out.append_unsigned(below);
-      out.append('\n');
-    }
-    begin("_sum", route);
-    out.append("} ");
-    append_seconds(counts.sum_ms, out);
-    out.append('\n');
-    begin("_count", route);
-    out.append("} ");
-    out.append_unsigned(sum);
-    out.append('\n');
-  }
 }
 
 }  // namespace cm::daemon

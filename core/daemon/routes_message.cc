@@ -10,6 +10,7 @@
 #include "core/base/time_text.h"
 #include "core/base/utf8.h"
 #include "core/daemon/calls.h"
+#include "core/daemon/chain.h"
 #include "core/daemon/query_reader.h"
 #include "core/wire/json_writer.h"
 #include "core/wire/limits.h"

@@ -9,7 +9,7 @@
 
 #include "core/crypto/encoding.h"
 #include "core/crypto/random.h"
-#include "core/daemon/daemon.h"
+#include "core/daemon/sending.h"
 #include "core/wire/json_writer.h"
 
 namespace cm::daemon {
