@@ -183,6 +183,14 @@ bool Broker::mailbox_has_room(MailboxId mailbox, std::uint32_t bytes) const {
 Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t bytes) {
   const std::uint32_t sender = tables_.clients.get<kClientMemberNo>(client);
   const std::uint64_t all = std::uint64_t{bytes} * recipients_.size();
+  // No wait makes room for it: to try again would only hold up its lane.
+  if (recipients_.size() > 1 && all > limits_.queue_sender_bytes_max) {
+    return fail(Err::kInvalidArgument,
+                "invalid: " + std::to_string(bytes) + " bytes for each of " +
+                    std::to_string(recipients_.size()) + " recipients are more than the " +
+                    std::to_string(limits_.queue_sender_bytes_max >> 20) +
+                    " MiB that a member may have undelivered; send a shorter message");
+  }
   if (!tables_.budget.sender_has_room(sender, all, recipients_.size())) {
     return fail(Err::kQueueFull,
                 "queue_full: " + std::to_string(limits_.queue_sender_bytes_max >> 20) +

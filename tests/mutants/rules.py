@@ -147,6 +147,13 @@ RULES = [
          "  mine.parts -= std::int64_t{count} * kParts + paid * 0;"),
     Rule("one sender may fill a queue", B + "budget.cc",
          "  return found->second.rows < limits_.queue_pair_rows_max &&", "  return"),
+    Rule("what can never fit is tried for ever", B + "accept.cc",
+         "  if (recipients_.size() > 1 && all > limits_.queue_sender_bytes_max) {",
+         "  if (recipients_.size() > 1 && all > UINT64_MAX / 2) {"),
+    Rule("who is away gets no post", B + "accept.cc",
+         "    queue_for(recipient, id, delivery, send.priority, route);",
+         "    if (recipient.online || !route.multicast) "
+         "queue_for(recipient, id, delivery, send.priority, route);"),
     Rule("a full disk takes messages", B + "pressure.cc",
          "  if (batch().admits() && pressure_ < Pressure::kRefusing) return {};",
          "  if (batch().admits() || true) return {};"),
@@ -172,6 +179,9 @@ RULES = [
          "      (mailbox.no == 0 && is_hidden(*recipient, mailbox, "
          "routing_key(row, mailbox, recipient)))) {"),
     # --- the store ---
+    Rule("the store of another role is opened", "store/store.cc",
+         "  if (role.fixed.number != static_cast<std::uint64_t>(options_.role)) {",
+         "  if (role.fixed.number > 7) {"),
     Rule("a damaged row is read", "store/row.cc",
          "  if (load_le<std::uint64_t>(at + 8) != expected) return false;",
          "  static_cast<void>(expected);"),

@@ -18,6 +18,7 @@ namespace cm::sim {
 struct Counters {
   std::uint64_t seeds = 0, turns = 0;
   std::uint64_t accepted = 0, delivered = 0, duplicates = 0, conflicts = 0, dead = 0;
+  std::uint64_t many_stored = 0, many_delivered = 0;  // multicasts, and how often one arrived
   std::uint64_t commits = 0, requeues = 0, statuses = 0;
   Tally faults;
   std::uint64_t events = 0, inbox_reads = 0, frames = 0;

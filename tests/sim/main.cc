@@ -72,6 +72,8 @@ void print_counters(const Counters& c, double seconds) {
               n(c.turns), seconds, static_cast<double>(c.seeds) / seconds * 3600);
   std::printf("  sends accepted %llu, delivered %llu, dead %llu, duplicates %llu, conflicts %llu\n",
               n(c.accepted), n(c.delivered), n(c.dead), n(c.duplicates), n(c.conflicts));
+  std::printf("  of them to many: %llu stored, %llu delivered\n", n(c.many_stored),
+              n(c.many_delivered));
   std::printf("  frames to the broker %llu, events %llu, inbox reads %llu, commits %llu\n",
               n(c.frames), n(c.events), n(c.inbox_reads), n(c.commits));
   std::printf("  requeues %llu, statuses asked %llu\n", n(c.requeues), n(c.statuses));

@@ -27,6 +27,12 @@ std::string Oracle::name(const Request& request) const {
          " (id '" + request.id + "')";
 }
 
+const Oracle::Member* Oracle::member_of_key(std::string_view hex) const noexcept {
+  const auto found = std::find_if(members_.begin(), members_.end(),
+                                  [hex](const Member& one) { return one.hex == hex; });
+  return found == members_.end() || hex.empty() ? nullptr : &*found;
+}
+
 void Oracle::set_member(std::uint32_t daemon, const crypto::PublicKey& key, std::string_view hex,
                         std::optional<store::ReportLevel> level, std::string_view parent) {
   if (members_.size() <= daemon) members_.resize(daemon + 1);
@@ -133,6 +139,11 @@ void Oracle::answered(std::uint32_t daemon, ConnRef conn, std::uint32_t status,
     case AskKind::kStream:
       if (status != 503 && status != 429 && !(may_be_full && status == 507))
         breaks("a stream is refused only when there are many", body);
+      break;
+    case AskKind::kSubscribe:
+      if (status == 200 && body.find("\"confirmed\":true") != std::string_view::npos) {
+        subscribed_.try_emplace(member_key(daemon), ++moment_);
+      }
       break;
     case AskKind::kOther:
       if (status != 200) breaks("a listing answers 200", body);
@@ -251,12 +262,13 @@ void Oracle::raw_received(std::uint32_t number, const std::string& sender, const
   if (opened && body != request->message) {
     return breaks("1: what arrives is what was sent", name(*request));
   }
-  if (!members_[number].takes_for(members_[request->target])) {
+  if (!is_for(*request, number)) {
     return breaks("1: the right recipient", name(*request) + " is with " + std::to_string(number));
   }
   raw_inbox_[{sender, id}] = number;
   delivered_[{request->number, number}] = ++raw_arrivals_[number];
   ++counters_.delivered;
+  if (request->to_many()) ++counters_.many_delivered;
 }
 
 const Request* Oracle::of_id(std::string_view sender, std::string_view id,
@@ -309,7 +321,8 @@ void Oracle::refused(Request& request, std::uint32_t status, bool may_be_full) {
   request.tried_before = true;
   bool allowed = false;
   const bool looked_up = request.kind == TargetKind::kName || request.kind == TargetKind::kPrefix ||
-                         request.kind == TargetKind::kUnknownName;
+                         request.kind == TargetKind::kUnknownName ||
+                         request.kind == TargetKind::kTopic;
   if (looked_up) allowed = status == 404 || status == 503 || status == 429;
   if (request.kind == TargetKind::kSelf) allowed = status == 400;
   // 503: nobody knows yet what its broker takes; 429: too many wait for that.
@@ -332,7 +345,8 @@ const Request* Oracle::bound(std::uint32_t daemon, const std::string& id) const 
 Request* Oracle::of_body(std::uint32_t daemon, std::string_view body, std::string_view where) {
   if (!liar_.empty() && body.starts_with("RUBBISH")) return nullptr;
   std::uint32_t number = UINT32_MAX;
-  if (body.starts_with(kMarker)) {
+  static_assert(kMarker.size() == kOpenMarker.size());
+  if (body.starts_with(kMarker) || body.starts_with(kOpenMarker)) {
     const char* first = body.data() + kMarker.size() + 1;
     std::from_chars(first, body.data() + body.size(), number);
   }
@@ -341,7 +355,7 @@ Request* Oracle::of_body(std::uint32_t daemon, std::string_view body, std::strin
     return nullptr;
   }
   Request& request = requests_[number];
-  if (members_[request.target].hex != members_[daemon].hex) {
+  if (!is_for(request, daemon)) {
     breaks("1: the right recipient", name(request) + " is with d" + std::to_string(daemon));
     return nullptr;
   }
@@ -448,6 +462,9 @@ void Oracle::to_broker(std::string_view frame) {
   ++counters_.frames;
   check_bytes("a frame", frame);
   check_hex("a frame", frame);
+  if (is_type(frame, "send")) {
+    first_sent_.try_emplace(std::string(member_of_frame(frame, "client_message_id")), ++moment_);
+  }
 }
 
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {

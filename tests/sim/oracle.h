@@ -14,6 +14,8 @@
 //                                 in four encodings, bare fingerprints raw and in hex
 //   8 never delivered when not    oracle_receipts.cc: signed, true, no more than the recipient
 //                                 tells, never back; check_all: what a client has read stays
+//   of multicasts                 the same for each recipient; a post to a topic has a row for each
+//                                 subscriber, who is in `*` only the broker knows
 //   9 one wake                    stream_wrote: between two wakes somebody has read the inbox
 // Not:    making requests (workload.h).
 #pragma once
@@ -40,15 +42,18 @@ namespace cm::sim {
 
 // In every body: nothing between two daemons may hold it.
 constexpr std::string_view kMarker = "SIMULATED-PLAINTEXT";
+// In the body of a multicast, which nobody encrypts.
+constexpr std::string_view kOpenMarker = "SIMULATED-OPEN-TEXT";
 
-enum class TargetKind : std::uint8_t { kName, kKey, kPrefix, kUnknownName, kSelf };
+enum class TargetKind : std::uint8_t { kName, kKey, kPrefix, kUnknownName, kSelf, kAll, kTopic };
 
 // One thing that a client wants sent. Retries are the same Request.
 struct Request {
   std::uint32_t number = 0;
   std::uint32_t daemon = 0;
-  std::uint32_t target = 0;  // daemon that it is for
+  std::uint32_t target = 0;  // daemon that it is for; of a multicast: its sender
   TargetKind kind = TargetKind::kKey;
+  bool to_many() const noexcept { return kind == TargetKind::kAll || kind == TargetKind::kTopic; }
   std::string id;  // empty: the daemon mints one
   bool id_in_header = false;
   std::string to;
@@ -91,6 +96,7 @@ enum class AskKind : std::uint8_t {
   kSeen,
   kInbox,
   kStream,
+  kSubscribe,
   kOther,
   kMalformed
 };
@@ -170,6 +176,18 @@ class Oracle {
       return hex == other.hex || (!parent.empty() && parent == other.hex);
     }
   };
+  // The key of the member that a node is, or is a session of.
+  const std::string& member_key(std::uint32_t node) const noexcept {
+    return members_[node].parent.empty() ? members_[node].hex : members_[node].parent;
+  }
+  // May it hold this request?
+  bool is_for(const Request& request, std::uint32_t node) const noexcept {
+    if (request.to_many()) return member_key(node) != member_key(request.daemon);
+    return members_[node].takes_for(members_[request.target]);
+  }
+  const Member* member_of_key(std::string_view hex) const noexcept;
+  // A request and the key of one recipient.
+  using One = std::pair<std::uint32_t, std::string>;
   enum class Reach : std::uint8_t { kNothing, kHanded, kSeen, kExpired };
   struct Told {  // of a recipient, to the sender
     Reach reach = Reach::kNothing;
@@ -185,12 +203,15 @@ class Oracle {
   void status_answered(const Request& request, std::uint32_t status, std::string_view body);
   void drop_answered(const Request& request, std::uint32_t status, std::string_view body);
   bool signs(const Member& to) const;
-  bool is_raw(const Request& request) const;
+  bool is_raw(const Request& request, const Member& to) const;
   Reach most_of(const Member& to) const;
   void receipt_streamed(std::uint32_t daemon, std::string_view data);
-  void receipt_told(std::uint32_t teller, const Request& request, const Told& told);
-  void check_verdict(std::uint32_t teller, const Request& request, const Told& told);
-  void check_receipt_row(const Request& request, const store::ReceiptRow& row);
+  void receipt_told(std::uint32_t teller, const Request& request, const Member& to,
+                    const Told& told);
+  void check_verdict(std::uint32_t teller, const Request& request, const Member& to,
+                     const Told& told);
+  void check_receipt_row(const Request& request, const Member& to, const store::ReceiptRow& row);
+  void check_subscribers(const Request& request, const std::set<std::string>& rows);
   void accepted(Request& request, std::uint32_t status);
   void refused(Request& request, std::uint32_t status, bool may_be_full);
   void conflicted(Request& request);
@@ -202,7 +223,7 @@ class Oracle {
   // By the id that a row has; null when nobody asked for it.
   const Request* of_id(std::string_view sender, std::string_view id,
                        std::string_view body = {}) const;
-  Held held(const Request& request);
+  Held held(const Request& request, const Member& to);
   void check_order();
   void check_hex(std::string_view what, std::string_view bytes);
   void note_fingerprint(const Request& request);
@@ -240,11 +261,16 @@ class Oracle {
   std::set<std::uint32_t> shown_;  // requests that a client has read in an inbox
   std::uint64_t accepts_ = 0;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::uint64_t> delivered_;  // request, daemon
-  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;     // position of a done row
-  std::set<std::uint32_t> dead_, aborted_;                         // by rows
-  std::set<std::uint32_t> expired_;                                // at the broker, with a reason
-  std::map<std::uint32_t, Reach> claims_;                          // told, and not checked yet
-  std::map<std::pair<std::uint32_t, std::uint32_t>, Reach> told_;  // by who was told, request
+  std::unordered_map<std::uint32_t, std::uint64_t> outbox_at_;  // position of a done row
+  std::set<std::uint32_t> dead_, aborted_;                      // by rows
+  std::set<std::uint32_t> expired_;                             // at the broker, with a reason
+  std::map<One, Reach> claims_;                                 // told, and not checked yet
+  std::map<std::pair<std::uint32_t, One>, Reach> told_;         // by who was told
+  std::set<One> owed_;  // of multicasts: rows that the broker calls delivered
+  // Counted together, in the order in which they happened: when a member was told that it has
+  // subscribed, by key, and when the broker first saw an id.
+  std::uint64_t moment_ = 0;
+  std::map<std::string, std::uint64_t> subscribed_, first_sent_;
   std::map<std::uint32_t, std::deque<std::string>> rows_shown_;
   std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
   std::map<std::uint32_t, std::uint64_t> raw_arrivals_;  // of a legacy client, by daemon

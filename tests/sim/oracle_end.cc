@@ -20,6 +20,25 @@ constexpr std::string_view kForms[] = {
     "TSU1VTEFURUQtUExBSU5URVh",
 };
 
+// The routing key of whoever a mailbox is for; empty: nobody's.
+std::string key_of_mailbox(store::Batch& batch, std::uint32_t mesh_no, store::MailboxId box) {
+  if (box.kind == store::MailboxKind::kMember) {
+    store::MemberRow row;
+    if (!batch.get(TableId::kMember, store::u32_key(box.no).bytes(), row)) return {};
+    return std::string(crypto::view(crypto::hex_text(row.fixed.key)));
+  }
+  store::Cursor bindings(batch, TableId::kBinding);
+  for (bool more = bindings.seek(store::u32_key(mesh_no).bytes()); more; more = bindings.next()) {
+    store::BindingRow row;
+    if (!bindings.row(row) || row.fixed.session_no != box.no) continue;
+    crypto::PublicKey key{};
+    CHECK(bindings.key().size() == 4 + key.size());
+    std::copy_n(bindings.key().data() + 4, key.size(), key.begin());
+    return std::string(crypto::view(crypto::hex_text(key)));
+  }
+  return {};
+}
+
 }  // namespace
 
 void Oracle::check_bytes(std::string_view what, std::string_view bytes) {
@@ -73,22 +92,49 @@ void Oracle::check_hex(std::string_view what, std::string_view bytes) {
 
 void Oracle::check_receipts(store::Batch& batch, const Ulid& message,
                             const store::MessageRow& row) {
+  const auto from = crypto::hex_text(row.fixed.sender_key);
+  const Request* request = of_id(crypto::view(from), row.text[store::kMessageClientId]);
+  const bool to_many = request != nullptr && request->to_many();
+  std::set<std::string> recipients;
   store::Cursor receipts(batch, TableId::kReceipt);
   for (bool more = receipts.seek(message.bytes); more; more = receipts.next()) {
     Ulid id;
     store::MailboxId box;
     store::ReceiptRow receipt;
-    if (!store::parse_receipt_key(receipts.key(), id, box) || !(id == message)) return;
-    if (!receipts.row(receipt)) continue;
-    const auto sender = crypto::hex_text(row.fixed.sender_key);
-    const Request* request = of_id(crypto::view(sender), row.text[store::kMessageClientId]);
+    if (!store::parse_receipt_key(receipts.key(), id, box) || !(id == message)) break;
+    if (!receipts.row(receipt) || request == nullptr) continue;
+    const Member* to = to_many ? member_of_key(key_of_mailbox(batch, row.fixed.mesh_no, box))
+                               : &members_[request->target];
+    if (to == nullptr) return breaks("1: the right recipient", name(*request) + ": nobody");
+    if (!recipients.insert(to->hex).second) return breaks("4: one row a recipient", name(*request));
     if (receipt.fixed.state != store::ReceiptState::kExpired) {
-      if (request != nullptr) check_receipt_row(*request, receipt);
+      check_receipt_row(*request, *to, receipt);
+      if (to_many) owed_.insert({request->number, to->hex});
       continue;
     }
-    if (receipt.text[store::kReceiptReason].empty()) breaks("1: expired has a reason", "a receipt");
-    if (!plan_.mail_expires) breaks("1: mail does not expire so soon", "a receipt");
-    if (request != nullptr) expired_.insert(request->number);
+    const std::string_view reason = receipt.text[store::kReceiptReason];
+    if (reason.empty()) breaks("1: expired has a reason", "a receipt");
+    const bool had_no_room = to_many && reason == "queue_full";
+    if (!plan_.mail_expires && !had_no_room) {
+      breaks("1: mail does not expire so soon", std::string(reason));
+    }
+    expired_.insert(request->number);
+  }
+  if (to_many && request->kind == TargetKind::kTopic) check_subscribers(*request, recipients);
+}
+
+void Oracle::check_subscribers(const Request& request, const std::set<std::string>& rows) {
+  const auto sent = first_sent_.find(request.id);
+  if (sent == first_sent_.end()) return;
+  for (std::uint32_t node = 0; node < members_.size(); ++node) {
+    const Member& one = members_[node];
+    if (one.hex.empty() || !one.parent.empty() || one.hex == member_key(request.daemon)) continue;
+    const auto joined = subscribed_.find(one.hex);
+    if (joined == subscribed_.end() || joined->second > sent->second) continue;
+    if (!rows.contains(one.hex)) {
+      return breaks("4: a post has a row for each subscriber",
+                    name(request) + ": not for " + std::to_string(node));
+    }
   }
 }
 
@@ -109,7 +155,10 @@ void Oracle::check_broker(store::Batch& batch) {
       breaks("7: nothing that confirms a guess", "a message row has a bare fingerprint");
     }
     store::Cursor receipts(batch, TableId::kReceipt);
-    if (!receipts.seek(ulid.bytes) || as_text(receipts.key().first(16)) != as_text(ulid.bytes)) {
+    // Nobody may have been there for a message to many.
+    const bool has_row =
+        receipts.seek(ulid.bytes) && as_text(receipts.key().first(16)) == as_text(ulid.bytes);
+    if (!has_row && crypto::public_key_parse(row.text[store::kMessageTarget])) {
       breaks("4: a message has a row for its recipient", id);
     }
     if (!ids.insert({sender, id}).second) return breaks("3: accepted at most once", id);
@@ -150,14 +199,21 @@ void Oracle::check_outbox(std::uint32_t daemon, store::Batch& batch, store::Batc
       return breaks("a refused request consumes nothing", name(request) + " has a row");
     }
     if (request.id.empty()) request.id = id;  // its answer was lost
-    if (row.text[store::kOutboxTarget] != members_[request.target].hex) {
+    const std::string_view target = row.text[store::kOutboxTarget];
+    const bool fits = request.kind == TargetKind::kTopic ? target.starts_with('#')
+                      : request.to_many()                ? target == request.to
+                                                         : target == members_[request.target].hex;
+    if (!fits) {
       return breaks("1: the right recipient", name(request) + " went to another key");
     }
     if (row.fixed.status == store::OutboxStatus::kDead) {
       // Every target here exists and every frame is right: only time can kill a row, or a relay
       // that changed what stands for it.
       const std::string& key = members_[daemon].hex;
-      const bool lied = relay_.changed(key, id) || relay_.slain(key, id);
+      // For all of its recipients a multicast may be more than its sender's whole share.
+      const bool too_large =
+          request.to_many() && row.text[store::kOutboxLastError].starts_with("invalid: ");
+      const bool lied = relay_.changed(key, id) || relay_.slain(key, id) || too_large;
       if (!lied && !row.text[store::kOutboxLastError].starts_with("max_age_exceeded")) {
         return breaks("1: dead has its reason",
                       name(request) + ": " + std::string(row.text[store::kOutboxLastError]));
@@ -255,7 +311,8 @@ void Oracle::check_inbox(std::uint32_t daemon, store::Batch& batch) {
     const Member& sender = members_[request->daemon];
     // A legacy broker does not name the sender's member, and a session's attestation is not read:
     // nothing is attributed to a member then.
-    const bool named = plan_.legacy_broker || !sender.parent.empty()
+    // Nor is what everybody could have written.
+    const bool named = plan_.legacy_broker || !sender.parent.empty() || request->to_many()
                            ? row.fixed.has_member == 0
                            : row.fixed.has_member != 0 && row.fixed.sender_member == sender.key;
     if (!named || row.fixed.recipient != members_[daemon].key ||
@@ -265,6 +322,7 @@ void Oracle::check_inbox(std::uint32_t daemon, store::Batch& batch) {
     }
     delivered_[{request->number, daemon}] = position;
     ++counters_.delivered;
+    if (request->to_many()) ++counters_.many_delivered;
   }
 }
 
@@ -278,10 +336,13 @@ void Oracle::check_all() {
     const bool here = is_delivered(request.number);
     const bool ended = dead_.contains(request.number) || aborted_.contains(request.number) ||
                        expired_.contains(request.number);
-    if (request.accepted && !here && !ended) {
+    const bool stored = request.to_many() && outbox_at_.contains(request.number);
+    if (request.accepted && !here && !ended && !stored) {
       return breaks("1: accepted means durable", name(request) + " is gone");
     }
-    if (outbox_at_.contains(request.number) && !here && !expired_.contains(request.number)) {
+    if (stored) ++counters_.many_stored;
+    if (outbox_at_.contains(request.number) && !stored && !here &&
+        !expired_.contains(request.number)) {
       return breaks("5: at least once to the receiver", name(request));
     }
     if (shown_.contains(request.number) && !here && request.requeue_of < 0) {
@@ -296,6 +357,11 @@ void Oracle::check_all() {
     if (!request.broker_id.empty() && !outbox_at_.contains(request.number)) {
       return breaks("2: the same answer", name(request) + " was done and is not");
     }
+  }
+  for (const auto& [number, key] : owed_) {
+    const Member& to = *member_of_key(key);
+    if (held(requests_[number], to) != Held::kNo) continue;
+    return breaks("5: at least once to each receiver", name(requests_[number]) + " to " + key);
   }
   check_claims();
   if (!claims_.empty()) breaks("8: delivered means in the inbox", "nobody could tell");
@@ -317,8 +383,10 @@ void Oracle::check_order() {
     if (aborted_.contains(who.first)) continue;
     const bool lied = plan_.late != 0 || relay_.slain(members_[request.daemon].hex, request.id);
     if (lied && dead_.contains(who.first)) continue;
-    lanes[{request.daemon, who.second, request.priority, members_[request.target].hex}].push_back(
-        {position, &request});
+    // A session takes a message to all twice, for itself and for its member: two lanes in one.
+    if (request.kind == TargetKind::kAll && !members_[who.second].parent.empty()) continue;
+    const std::string_view to = request.to_many() ? request.to : members_[request.target].hex;
+    lanes[{request.daemon, who.second, request.priority, to}].push_back({position, &request});
   }
   for (auto& [lane, arrived] : lanes) {
     std::sort(arrived.begin(), arrived.end());

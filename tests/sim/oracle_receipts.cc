@@ -28,8 +28,14 @@ bool Oracle::signs(const Member& to) const {
 }
 
 // A session or a legacy client took it, before its daemon or beside it.
-bool Oracle::is_raw(const Request& request) const {
-  return raw_inbox_.contains({members_[request.daemon].hex, request.id});
+bool Oracle::is_raw(const Request& request, const Member& to) const {
+  if (!request.to_many()) return raw_inbox_.contains({members_[request.daemon].hex, request.id});
+  for (std::uint32_t node = 0; node < members_.size(); ++node) {
+    const bool is_daemon = members_[node].level.has_value();
+    if (is_daemon || !members_[node].takes_for(to)) continue;
+    if (delivered_.contains({request.number, node})) return true;
+  }
+  return false;
 }
 
 Oracle::Reach Oracle::most_of(const Member& to) const {
@@ -49,7 +55,8 @@ void Oracle::status_answered(const Request& request, std::uint32_t status, std::
   const JsonNode* message = tape.find("message");
   if (message == nullptr || message->type != JsonType::kObject) return;  // no broker was asked
   const JsonNode* list = tape.find(*message, "recipients");
-  if (list == nullptr || list->type != JsonType::kArray || list->count > 1) {
+  if (list == nullptr || list->type != JsonType::kArray ||
+      (list->count > 1 && !request.to_many())) {
     return breaks("8: a message to one key has one recipient", body);
   }
   for (std::uint32_t at = tape.first(*list); at < list->next; at = tape.at(at).next) {
@@ -65,7 +72,14 @@ void Oracle::status_answered(const Request& request, std::uint32_t status, std::
                  : state == "delivered" ? Reach::kHanded
                  : state == "expired"   ? Reach::kExpired
                                         : Reach::kNothing;
-    receipt_told(request.daemon, request, told);
+    const std::string_view key = wire::text_member(tape, row, "recipientKey");
+    const Member* to = request.to_many() ? member_of_key(key) : &members_[request.target];
+    // The broker knows the key of a session while that is here.
+    const bool may_be_away = wire::text_member(tape, row, "kind") == "session";
+    if (to == nullptr && told.reach != Reach::kNothing && !may_be_away) {
+      return breaks("8: a recipient has a key", body);
+    }
+    if (to != nullptr) receipt_told(request.daemon, request, *to, told);
   }
 }
 
@@ -97,12 +111,16 @@ void Oracle::receipt_streamed(std::uint32_t daemon, std::string_view data) {
                : state == "handed" ? Reach::kHanded
                                    : Reach::kExpired;
   ++counters_.live_receipts;
-  receipt_told(daemon, *request, told);
+  const std::string_view key = wire::text_member(tape, root, "recipient");
+  const Member* to = request->to_many() ? member_of_key(key) : &members_[request->target];
+  if (to == nullptr) return breaks("8: a recipient has a key", data);
+  receipt_told(daemon, *request, *to, told);
 }
 
-void Oracle::receipt_told(std::uint32_t teller, const Request& request, const Told& told) {
+void Oracle::receipt_told(std::uint32_t teller, const Request& request, const Member& to,
+                          const Told& told) {
   if (relay_.changed(members_[request.daemon].hex, request.id)) return;
-  Reach& before = told_[{teller, request.number}];
+  Reach& before = told_[{teller, {request.number, to.hex}}];
   const bool ends_otherwise = before == Reach::kExpired || told.reach == Reach::kExpired;
   const bool back =
       ends_otherwise ? before != told.reach && before != Reach::kNothing : told.reach < before;
@@ -110,24 +128,23 @@ void Oracle::receipt_told(std::uint32_t teller, const Request& request, const To
   before = told.reach;
   ++counters_.told[static_cast<std::size_t>(told.reach)];
   if (told.reach == Reach::kNothing || told.reach == Reach::kExpired) return;
-  const Member& to = members_[request.target];
   // Within one member nothing is held back; and what a session took, it acknowledges as it can.
   const bool own =
       !members_[request.daemon].parent.empty() && members_[request.daemon].parent == to.hex;
-  const bool may_be_handed = own || is_raw(request);
+  const bool may_be_handed = own || is_raw(request, to);
   if (told.reach > most_of(to) && !(may_be_handed && told.reach == Reach::kHanded)) {
     return breaks("8: nobody is told more than a recipient tells", name(request));
   }
-  check_verdict(teller, request, told);
-  Reach& claim = claims_[request.number];
+  check_verdict(teller, request, to, told);
+  Reach& claim = claims_[{request.number, to.hex}];
   claim = std::max(claim, told.reach);
   check_claims();
 }
 
 // `valid` where the sender can check it, never of what has no signature.
-void Oracle::check_verdict(std::uint32_t teller, const Request& request, const Told& told) {
-  const Member& to = members_[request.target];
-  if (told.verdict == "unsigned" && is_raw(request)) return;
+void Oracle::check_verdict(std::uint32_t teller, const Request& request, const Member& to,
+                           const Told& told) {
+  if (told.verdict == "unsigned" && is_raw(request, to)) return;
   if (!signs(to)) {
     if (told.verdict != "unsigned") breaks("8: what is not signed is not valid", name(request));
     return;
@@ -136,7 +153,8 @@ void Oracle::check_verdict(std::uint32_t teller, const Request& request, const T
   const bool own = teller == request.daemon &&
                    reader_.sent_hash(reader_.context, teller, request.id, receipt.ciphertext_hash);
   // An event may come before the answer to the send, and its bytes may go behind the verdict.
-  const bool may_be_unchecked = !own || told.live;
+  // The key of one of many has to be known from a list of peers.
+  const bool may_be_unchecked = !own || told.live || request.to_many();
   const bool may_be_valid = teller == request.daemon;
   if (!(may_be_unchecked && told.verdict == "unchecked") &&
       !(may_be_valid && told.verdict == "valid")) {
@@ -162,8 +180,8 @@ void Oracle::check_verdict(std::uint32_t teller, const Request& request, const T
 // Of a recipient that is down it is asked when it is up again.
 void Oracle::check_claims() {
   std::erase_if(claims_, [this](const auto& claim) {
-    const Request& request = requests_[claim.first];
-    const Held here = held(request);
+    const Request& request = requests_[claim.first.first];
+    const Held here = held(request, *member_of_key(claim.first.second));
     if (here == Held::kNo) breaks("8: delivered means in the inbox", name(request));
     if (here == Held::kYes && claim.second == Reach::kSeen) {
       breaks("8: seen means seen", name(request));
@@ -172,12 +190,12 @@ void Oracle::check_claims() {
   });
 }
 
-Held Oracle::held(const Request& request) {
+Held Oracle::held(const Request& request, const Member& to) {
   const std::string& sender = members_[request.daemon].hex;
-  Held best = is_raw(request) ? Held::kYes : Held::kNo;
+  Held best = is_raw(request, to) ? Held::kYes : Held::kNo;
   bool unknown = false;
   for (std::uint32_t daemon = 0; daemon < plan_.daemons; ++daemon) {
-    if (members_[daemon].hex != members_[request.target].hex) continue;
+    if (members_[daemon].hex != to.hex) continue;
     const Held one = reader_.holds(reader_.context, daemon, sender, request.id);
     unknown = unknown || one == Held::kUnknown;
     if (one != Held::kUnknown) best = std::max(best, one);
@@ -186,9 +204,9 @@ Held Oracle::held(const Request& request) {
 }
 
 // The broker's row of a message that was delivered, when all is quiet.
-void Oracle::check_receipt_row(const Request& request, const store::ReceiptRow& row) {
-  const Member& to = members_[request.target];
-  if (!to.level || plan_.legacy_broker || is_raw(request) ||
+void Oracle::check_receipt_row(const Request& request, const Member& to,
+                               const store::ReceiptRow& row) {
+  if (!to.level || plan_.legacy_broker || is_raw(request, to) ||
       relay_.changed(members_[request.daemon].hex, request.id)) {
     return;
   }
@@ -198,7 +216,7 @@ void Oracle::check_receipt_row(const Request& request, const store::ReceiptRow& 
       (*to.level == ReportLevel::kStored) != (row.fixed.level == ReportLevel::kStored)) {
     return breaks("8: a recipient tells what its level says", name(request));
   }
-  if (*to.level == ReportLevel::kSeen && !seen && held(request) == Held::kSeen) {
+  if (*to.level == ReportLevel::kSeen && !seen && held(request, to) == Held::kSeen) {
     breaks("8: what was seen is reported", name(request));
   }
 }

@@ -161,6 +161,11 @@ Plan draw_plan(Rng& rng, const Bounds& bounds) {
     plan.daemons = static_cast<std::uint32_t>(rng.between(4, 8));
     plan.sessions = static_cast<std::uint32_t>(rng.below(9));
   }
+  // Drawn aside, so that a seed without it is the run that it was.
+  Rng aside(Rng(rng).next() ^ 3);
+  if (aside.chance(350) && !plan.liar && !plan.legacy_broker && plan.tamper == 0) {
+    plan.multicast = static_cast<std::uint32_t>(aside.between(20, 500));
+  }
   take_away(plan);
   plan.requests_max = std::min(plan.requests_max, plan.bounds.requests_max);
   return plan;

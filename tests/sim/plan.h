@@ -47,6 +47,10 @@ struct Plan {
   std::uint32_t pid_reuse = 0;     // per mille of restarts
   // Per mille of what clients do: requeues; drops and prunes.
   std::uint32_t requeues = 0, drops = 0;
+  // Per mille of what daemons send: to everybody, to a topic. 0 where nothing was promised of it:
+  // nobody protects its bytes from a relay, a legacy broker pushes it without its id, and a liar
+  // never acknowledges what it gets.
+  std::uint32_t multicast = 0;
   // Of frames, per mille.
   std::uint32_t duplicate = 0, reorder = 0, tamper = 0, forged_ack = 0;
   std::uint32_t late = 0;        // of connections: frames of the one before arrive there

@@ -75,6 +75,13 @@ void DaemonWatch::before_abandon(const daemon::Daemon& core) {
 
 // --- the broker ---
 
+// It has a row for each recipient, in states of their own: no one cell.
+bool BrokerWatch::is_multicast(store::Batch& batch, const Ulid& message) {
+  store::MessageRow row;
+  return batch.get(TableId::kMessage, store::ulid_key(message).bytes(), row) &&
+         !crypto::public_key_parse(row.text[store::kMessageTarget]);
+}
+
 DeliveryState BrokerWatch::state_of(store::ReceiptState state) noexcept {
   return state == store::ReceiptState::kDelivered ? DeliveryState::kDelivered
                                                   : DeliveryState::kExpired;
@@ -143,6 +150,7 @@ void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
   const std::string& text = input.item.text;
   if (is_type(text, "client_ack")) {
     const auto message = ulid_parse(member_of_frame(text, "brokerMessageId"));
+    if (message && is_multicast(batch, *message)) return;
     const Row row = message ? row_of(core, batch, *message) : Row{};
     const std::uint32_t no = row.box.kind == store::MailboxKind::kMember
                                  ? member_no
@@ -157,6 +165,7 @@ void BrokerWatch::conn_input(const broker::Broker& core, store::Batch& batch,
   if (!batch.get(TableId::kDedupe, key.bytes(), known)) {
     return cells_.hit(DeliveryState::kNone, DeliveryEvent::kSend);
   }
+  if (is_multicast(batch, known.fixed.message)) return;
   cells_.hit(row_of(core, batch, known.fixed.message).state, DeliveryEvent::kSendAgain);
 }
 
@@ -190,7 +199,7 @@ void BrokerWatch::after_step(const broker::Broker& core, store::Batch& batch,
   for (const auto& [key, claim] : claims_) {
     if (claims.alive(claim)) continue;
     Ulid id;
-    if (!store::parse_ulid_key(as_bytes(key), id)) continue;
+    if (!store::parse_ulid_key(as_bytes(key), id) || is_multicast(batch, id)) continue;
     const DeliveryState now = row_of(core, batch, id).state;
     const bool too_old = now == DeliveryState::kExpired;
     cells_.hit(DeliveryState::kClaimed,
@@ -201,7 +210,7 @@ void BrokerWatch::after_step(const broker::Broker& core, store::Batch& batch,
   for (const broker::Effect& effect : effects) {
     if (effect.kind != broker::EffectKind::kWsText || !is_type(effect.text, "push")) continue;
     const auto message = ulid_parse(member_of_frame(effect.text, "messageId"));
-    if (!message) continue;
+    if (!message || is_multicast(batch, *message)) continue;
     const auto before = claims_.find(key_text(*message));
     const bool still = before != claims_.end() && claims.alive(before->second);
     cells_.hit(still ? DeliveryState::kClaimed : DeliveryState::kQueued, DeliveryEvent::kPush);

@@ -52,6 +52,7 @@ class BrokerWatch {
     DeliveryState state = DeliveryState::kNone;
     store::MailboxId box;
   };
+  static bool is_multicast(store::Batch& batch, const Ulid& message);
   // Of the one recipient of a direct message.
   Row row_of(const broker::Broker& core, store::Batch& batch, const Ulid& message);
   bool is_claimed(const broker::Broker& core, const Ulid& message) const;

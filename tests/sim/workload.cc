@@ -11,6 +11,10 @@ namespace {
 
 constexpr std::string_view kPriorities[] = {"now", "next", "low"};
 
+std::string_view marker_of(const Request& request) noexcept {
+  return request.to_many() ? kOpenMarker : kMarker;
+}
+
 }  // namespace
 
 std::uint64_t Workload::pause_ms() {
@@ -47,6 +51,7 @@ void Workload::act(std::uint64_t now_ms) {
     if (may_ask_more() && rng.chance(100)) send_as(*client);
   }
   if (!live) return;
+  if (wires_.plan.multicast != 0 && rng.chance(80)) return subscribe(now_ms, daemon);
   const auto& requests = wires_.oracle.requests();
   if (rng.chance(wires_.plan.drops)) {
     return rng.chance(850) ? drop(now_ms, daemon) : prune(now_ms, daemon);
@@ -84,9 +89,9 @@ void Workload::act(std::uint64_t now_ms) {
   }
 }
 
-std::string Workload::body_text(std::uint32_t daemon, bool oversize) {
+std::string Workload::body_text(std::uint32_t daemon, bool oversize, std::string_view marker) {
   Rng& rng = wires_.rng;
-  std::string text(kMarker);
+  std::string text(marker);
   text += ' ';
   text += std::to_string(wires_.oracle.requests().size());
   text += " of d" + std::to_string(daemon);
@@ -142,6 +147,12 @@ std::uint32_t Workload::fresh(std::uint32_t daemon) {
     request.kind = TargetKind::kSelf;
     request.to = daemons_[daemon].who().key_hex;
   }
+  if (wires_.plan.multicast != 0 && rng.chance(wires_.plan.multicast)) {
+    const bool topic = rng.chance(400);
+    request.kind = topic ? TargetKind::kTopic : TargetKind::kAll;
+    request.to = topic ? "#general" : rng.chance(250) ? "@all" : "*";
+    request.target = daemon;
+  }
   if (rng.chance(700)) {
     request.id = "id-" + std::to_string(ids_++);
     request.id_in_header = rng.chance(300);
@@ -149,7 +160,7 @@ std::uint32_t Workload::fresh(std::uint32_t daemon) {
   request.priority = static_cast<std::uint32_t>(rng.chance(600) ? 1 : rng.below(3));
   if (rng.chance(150)) request.reply_to = "r-" + std::to_string(rng.below(100));
   request.oversize = rng.chance(15);
-  request.message = body_text(daemon, request.oversize);
+  request.message = body_text(daemon, request.oversize, marker_of(request));
   return wires_.oracle.add(std::move(request));
 }
 
@@ -163,7 +174,7 @@ std::uint32_t Workload::conflicting(const Request& with) {
   request.id = with.id;
   request.id_in_header = wires_.rng.chance(300);
   request.priority = static_cast<std::uint32_t>(wires_.rng.below(3));
-  request.message = body_text(with.daemon, false);
+  request.message = body_text(with.daemon, false, marker_of(request));
   return wires_.oracle.add(std::move(request));
 }
 
@@ -203,7 +214,7 @@ void Workload::burst(std::uint64_t now_ms, std::uint32_t daemon) {
     Request request = wires_.oracle.requests()[first];
     request.id = "id-" + std::to_string(ids_++);
     request.oversize = false;
-    request.message = body_text(daemon, false);
+    request.message = body_text(daemon, false, marker_of(request));
     send(now_ms, wires_.oracle.add(std::move(request)));
   }
 }
@@ -269,6 +280,15 @@ void Workload::prune(std::uint64_t now_ms, std::uint32_t daemon) {
   call.body = R"({"older_than_s":)" + std::to_string(age_s) + R"(,"states":["done","aborted")" +
               (wires_.rng.chance(500) ? R"(,"dead"])" : "]") + R"(,"dry_run":)" +
               (dry_run ? "true}" : "false}");
+  daemons_[daemon].submit(now_ms, std::move(call));
+}
+
+void Workload::subscribe(std::uint64_t now_ms, std::uint32_t daemon) {
+  Call call;
+  call.ask.kind = AskKind::kSubscribe;
+  call.method = "POST";
+  call.path = "/v1/topic/subscribe";
+  call.body = R"({"topic":"general"})";
   daemons_[daemon].submit(now_ms, std::move(call));
 }
 

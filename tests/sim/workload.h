@@ -31,7 +31,7 @@ class Workload {
  private:
   std::uint32_t fresh(std::uint32_t daemon);
   std::uint32_t conflicting(const Request& with);
-  std::string body_text(std::uint32_t daemon, bool oversize);
+  std::string body_text(std::uint32_t daemon, bool oversize, std::string_view marker = kMarker);
   void send(std::uint64_t now_ms, std::uint32_t number);
   void burst(std::uint64_t now_ms, std::uint32_t daemon);
   void malformed(std::uint64_t now_ms, std::uint32_t daemon);
@@ -41,6 +41,7 @@ class Workload {
   void drop(std::uint64_t now_ms, std::uint32_t daemon);
   void mark_seen(std::uint64_t now_ms, std::uint32_t daemon);
   void prune(std::uint64_t now_ms, std::uint32_t daemon);
+  void subscribe(std::uint64_t now_ms, std::uint32_t daemon);
   void send_as(LegacyClient& client);
   // Of daemons first, then of clients.
   const Identity& identity(std::size_t index) const;
