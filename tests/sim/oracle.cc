@@ -467,6 +467,20 @@ void Oracle::to_broker(std::string_view frame) {
   }
 }
 
+// An ack leaves the broker in the iteration that took the message, behind what came before it.
+void Oracle::note_who_is_there(const Channel& sender, std::string_view frame,
+                               const Network& network) {
+  const bool is_first = frame.find("\"queued\":true") != std::string_view::npos &&
+                        frame.find("\"duplicate\":false") != std::string_view::npos;
+  if (!is_first || sender.daemon >= members_.size()) return;
+  std::set<std::string>& there = there_[std::string(member_of_frame(frame, "id"))];
+  for (const auto& other : network.channels()) {
+    const bool is_here = other->broker_side && other->greeted && other->daemon < members_.size();
+    if (!is_here || member_key(other->daemon) == member_key(sender.daemon)) continue;
+    there.insert(members_[other->daemon].hex);
+  }
+}
+
 void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& network) {
   check_bytes("a frame", frame);
   check_hex("a frame", frame);
@@ -475,6 +489,7 @@ void Oracle::to_daemon(Channel& channel, std::string_view frame, const Network& 
     const std::string id(member_of_frame(frame, "messageId"));
     if (!planted_.insert(id).second) breaks("planted: no push is repeated", id);
   }
+  if (is_type(frame, "ack")) note_who_is_there(channel, frame, network);
   if (channel.daemon == plan_.daemons + 1) return;  // the liar's
   if (frame.find("\"type\":\"hello_ack\"") != std::string_view::npos) channel.greeted = true;
   if (frame.find("\"type\":\"error\"") != std::string_view::npos) {

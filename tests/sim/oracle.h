@@ -14,8 +14,8 @@
 //                                 in four encodings, bare fingerprints raw and in hex
 //   8 never delivered when not    oracle_receipts.cc: signed, true, no more than the recipient
 //                                 tells, never back; check_all: what a client has read stays
-//   of multicasts                 the same for each recipient; a post to a topic has a row for each
-//                                 subscriber, who is in `*` only the broker knows
+//   of multicasts                 the same for each recipient: a post to a topic has a row for each
+//                                 subscriber, a message to all for each who was connected
 //   9 one wake                    stream_wrote: between two wakes somebody has read the inbox
 // Not:    making requests (workload.h).
 #pragma once
@@ -211,7 +211,9 @@ class Oracle {
   void check_verdict(std::uint32_t teller, const Request& request, const Member& to,
                      const Told& told);
   void check_receipt_row(const Request& request, const Member& to, const store::ReceiptRow& row);
+  void note_who_is_there(const Channel& sender, std::string_view frame, const Network& network);
   void check_subscribers(const Request& request, const std::set<std::string>& rows);
+  void check_who_was_there(const Request& request, const std::set<std::string>& rows);
   void accepted(Request& request, std::uint32_t status);
   void refused(Request& request, std::uint32_t status, bool may_be_full);
   void conflicted(Request& request);
@@ -271,6 +273,8 @@ class Oracle {
   // subscribed, by key, and when the broker first saw an id.
   std::uint64_t moment_ = 0;
   std::map<std::string, std::uint64_t> subscribed_, first_sent_;
+  // By the id of a message: the keys of those who were connected when the broker took it.
+  std::map<std::string, std::set<std::string>> there_;
   std::map<std::uint32_t, std::deque<std::string>> rows_shown_;
   std::map<std::pair<std::string, std::string>, std::uint32_t> raw_inbox_;  // sender, id: daemon
   std::map<std::uint32_t, std::uint64_t> raw_arrivals_;  // of a legacy client, by daemon

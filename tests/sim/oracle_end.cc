@@ -120,7 +120,16 @@ void Oracle::check_receipts(store::Batch& batch, const Ulid& message,
     }
     expired_.insert(request->number);
   }
-  if (to_many && request->kind == TargetKind::kTopic) check_subscribers(*request, recipients);
+  if (!to_many) return;
+  if (request->kind == TargetKind::kTopic) return check_subscribers(*request, recipients);
+  check_who_was_there(*request, recipients);
+}
+
+void Oracle::check_who_was_there(const Request& request, const std::set<std::string>& rows) {
+  for (const std::string& key : there_[request.id]) {
+    if (rows.contains(key)) continue;
+    return breaks("4: a message to all has a row for each", name(request) + ": not for " + key);
+  }
 }
 
 void Oracle::check_subscribers(const Request& request, const std::set<std::string>& rows) {
