@@ -15,8 +15,16 @@ PART   ?=
 LONG   ?=
 ONLY   ?=
 
+# What a preset asks of CMake; each is built in build/<preset>.
+OPTIONS_release    := -DCMAKE_BUILD_TYPE=RelWithDebInfo
+OPTIONS_asan-ubsan := -DCMAKE_BUILD_TYPE=Debug -DCM_SANITIZE=ON
+OPTIONS_coverage   := -DCMAKE_BUILD_TYPE=Debug -DCM_COVERAGE=ON
+# Its harnesses need no tests: a test that does not configure must not stop the fuzzer.
+OPTIONS_fuzz       := -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_COMPILER=clang-14 \
+                      -DCMAKE_CXX_COMPILER=clang++-14 -DCM_FUZZ=ON -DCM_TESTS=OFF
+
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build install demo test test-release test-asan sim small-world conf mutants coverage fuzz \
+.PHONY: help deps deps-dev configure build install demo test test-release test-asan sim small-world conf mutants coverage fuzz \
         fuzz-all bench bench-peers format lint tidy check-docs clean kill9 crash-images nth-failure bit-rot
 
 help: ## Show this list
@@ -29,9 +37,13 @@ deps: ## Install the Debian packages that are missing (apt-get, sudo when not ro
 deps-dev: ## Also those that fuzz, format and lint need
 	@sh tests/deps.sh dev
 
+configure:
+	$(if $(OPTIONS_$(PRESET)),,$(error PRESET=$(PRESET) is none of release, asan-ubsan, coverage, fuzz))
+	@umask 022 && cmake -S . -B build/$(PRESET) -G Ninja $(OPTIONS_$(PRESET)) --log-level=WARNING
+
 build: deps ## Build the product (PRESET=release or asan-ubsan)
-	@umask 022 && cmake --preset $(PRESET) --log-level=WARNING && \
-	  cmake --build build/$(PRESET) -j $(JOBS)
+	@$(MAKE) --no-print-directory configure
+	@umask 022 && cmake --build build/$(PRESET) -j $(JOBS)
 
 install: ## Install below PREFIX (/usr), in the tree DESTDIR if it is set
 	@$(MAKE) --no-print-directory build PRESET=release

@@ -32,7 +32,7 @@ def cpu_seconds():
 def build(names):
     folder = pathlib.Path(os.environ.get("CM_FUZZ_BUILD", HERE.parent / "build" / "fuzz"))
     if not (folder / "build.ninja").exists():
-        subprocess.run(["cmake", "--preset", "fuzz", "-DCM_TESTS=OFF"], cwd=HERE.parent,
+        subprocess.run(["make", "configure", "PRESET=fuzz"], cwd=HERE.parent,
                        stdout=subprocess.DEVNULL, check=True)
     goals = [f"fuzz_{name}" for name in [*names, "canary"]]
     subprocess.run(["cmake", "--build", folder, "--target", *goals],

@@ -16,8 +16,7 @@ root=$(dirname "$here")
 build=${CM_FUZZ_BUILD:-$root/build/fuzz}
 
 if [ ! -f "$build/build.ninja" ]; then
-  # The harnesses need no tests: a test that does not configure must not stop the fuzzer.
-  (cd "$root" && cmake --preset fuzz -DCM_TESTS=OFF >/dev/null)
+  make -C "$root" configure PRESET=fuzz >/dev/null
 fi
 cmake --build "$build" --target "fuzz_$target" >/dev/null
 

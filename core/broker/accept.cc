@@ -188,13 +188,14 @@ Status Broker::check_quota(ClientRef client, const Route& route, std::uint32_t b
     return fail(Err::kInvalidArgument,
                 "invalid: " + std::to_string(bytes) + " bytes for each of " +
                     std::to_string(recipients_.size()) + " recipients are more than the " +
-                    std::to_string(limits_.queue_sender_bytes_max >> 20) +
-                    " MiB that a member may have undelivered; send a shorter message");
+                    std::to_string(limits_.queue_sender_bytes_max) +
+                    " that a member may have undelivered (queue_sender_bytes_max); send a "
+                    "shorter message");
   }
   if (!tables_.budget.sender_has_room(sender, all, recipients_.size())) {
     return fail(Err::kQueueFull,
-                "queue_full: " + std::to_string(limits_.queue_sender_bytes_max >> 20) +
-                    " MiB of yours are undelivered in this mesh");
+                "queue_full: at most " + std::to_string(limits_.queue_sender_bytes_max) +
+                    " bytes of yours may be undelivered in this mesh; retried until there is room");
   }
   if (route.multicast) return {};
   CHECK(recipients_.size() == 1);

@@ -1,5 +1,5 @@
 // config.h — what the shell gives to a Daemon, and what comes back from a reload.
-// Owns:   Config, Reloaded, LinkEvent.
+// Owns:   Config, Reloaded, LinkEvent, kReplyBytesMax.
 // Not:    a mesh (tables.h), reading config.json (cli), limits (core/base/limits.h).
 #pragma once
 
